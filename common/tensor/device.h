@@ -1,0 +1,82 @@
+// A device is where tensors live and operations run. Every tensor holds a handle to its device, so there are no globals.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string_view>
+
+#include "common/tensor/memory.h"
+
+namespace ninefold {
+
+class Kernels;  // common/tensor/kernels.h: what a back end implements
+class Trace;    // common/base/trace.h
+
+enum class DeviceType { cpu, meta, cuda };
+std::string_view name_of(DeviceType type);
+
+// What one operation did; formulas, not measurements.
+struct KernelCost {
+  const char* name;
+  double flops;
+  double bytes;  // read and written once
+};
+
+class Device {
+ public:
+  Device(DeviceType type, std::unique_ptr<Allocator> allocator, std::unique_ptr<Kernels> kernels);
+  ~Device();
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  DeviceType type() const { return type_; }
+  Ledger& ledger() { return ledger_; }
+  const Ledger& ledger() const { return ledger_; }
+  Allocator& allocator() { return *allocator_; }
+  Kernels& kernels() { return *kernels_; }
+
+  // Puts a decorator around the kernels: `wrap` receives the present ones and returns those to use from now on.
+  void decorate_kernels(const std::function<std::unique_ptr<Kernels>(std::unique_ptr<Kernels>)>& wrap);
+
+  // Called after every operation. Communication subscribes to it to make progress while the caller computes.
+  std::function<void(const KernelCost&)> after_kernel;
+
+  // Where spans go, or nullptr. Not owned.
+  Trace* trace = nullptr;
+
+  // The kind under which new tensors are booked; set through MemoryScope.
+  MemoryKind kind() const { return kind_; }
+
+ private:
+  friend class MemoryScope;
+  DeviceType type_;
+  Ledger ledger_;
+  std::unique_ptr<Allocator> allocator_;
+  std::unique_ptr<Kernels> kernels_;
+  MemoryKind kind_ = MemoryKind::activations;
+};
+
+using DeviceHandle = std::shared_ptr<Device>;
+
+// `threads`: compute threads of this rank.
+DeviceHandle make_cpu_device(int threads = 1);
+// Shapes only: the ledger counts, nothing is allocated, operations do nothing.
+DeviceHandle make_meta_device();
+
+// While it lives, new tensors of the device are booked under `kind`. Scopes nest; inside the oracle's scope everything
+// stays the oracle's.
+class MemoryScope {
+ public:
+  MemoryScope(Device& device, MemoryKind kind) : device_(device), before_(device.kind_) {
+    if (before_ != MemoryKind::oracle) device.kind_ = kind;
+  }
+  ~MemoryScope() { device_.kind_ = before_; }
+  MemoryScope(const MemoryScope&) = delete;
+  MemoryScope& operator=(const MemoryScope&) = delete;
+
+ private:
+  Device& device_;
+  MemoryKind before_;
+};
+
+}  // namespace ninefold

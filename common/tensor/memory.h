@@ -1,0 +1,57 @@
+// The memory ledger: every allocation of a device is booked under one kind, so that "where do the bytes go" has an
+// exact answer, and a formula can be compared with it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace ninefold {
+
+enum class MemoryKind { parameters, gradients, optimizer, activations, communication, workspace, host, data, oracle };
+inline constexpr int memory_kinds = 9;
+
+std::string_view name_of(MemoryKind kind);
+
+// Every allocation is rounded up to this many bytes, in the ledger and in the formulas.
+inline constexpr int64_t allocation_unit = 64;
+constexpr int64_t rounded(int64_t bytes) { return (bytes + allocation_unit - 1) / allocation_unit * allocation_unit; }
+
+// Bytes by kind.
+using MemoryByKind = std::array<int64_t, memory_kinds>;
+
+// Counts requested bytes (rounded to 64) now and at their peak. The peak of the total leaves the oracle out: checking
+// is not part of what a technique costs.
+class Ledger {
+ public:
+  void allocated(MemoryKind kind, int64_t bytes);
+  void freed(MemoryKind kind, int64_t bytes);
+
+  int64_t now(MemoryKind kind) const { return now_[static_cast<int>(kind)]; }
+  int64_t peak(MemoryKind kind) const { return peak_[static_cast<int>(kind)]; }
+  // Largest sum over all kinds but the oracle's, and what it was made of at that moment.
+  int64_t peak_total() const { return peak_total_; }
+  const MemoryByKind& at_peak() const { return at_peak_; }
+  const MemoryByKind& now() const { return now_; }
+
+  // Peaks start again from what is allocated now.
+  void reset_peaks();
+
+ private:
+  int64_t total() const;
+  MemoryByKind now_{}, peak_{}, at_peak_{};
+  int64_t peak_total_ = 0;
+};
+
+// Where a device's memory comes from. Not thread-safe: one thread of a rank allocates.
+class Allocator {
+ public:
+  virtual ~Allocator() = default;
+  // `bytes` is a positive multiple of 64. The address is aligned to 64 bytes; nullptr for devices without memory.
+  virtual void* allocate(int64_t bytes) = 0;
+  virtual void deallocate(void* address, int64_t bytes) = 0;
+  // Bytes taken from the system, whether in use or cached.
+  virtual int64_t reserved() const = 0;
+};
+
+}  // namespace ninefold

@@ -1,0 +1,192 @@
+// Every operation the course's models need, forward and backward, for f32 and bf16, on every device.
+//
+// Conventions. Activations are [tokens, features]. Weights are [out, in]. Outputs are new tensors (activations are
+// assigned), except that gradients of parameters are accumulated (`+=`) into the tensor given, and functions whose name
+// ends in `_` change their first argument. Sums longer than a vector run in f32 whatever the storage type; a gradient
+// of a parameter may be f32 while the parameter is bf16. Undefined tensors mean "absent" where the text allows it.
+// An empty tensor is a valid argument everywhere. Shapes that do not fit throw Error.
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "common/tensor/tensor.h"
+
+namespace ninefold::ops {
+
+// ---- matmul -----------------------------------------------------------------------------------------------------
+struct MatmulOptions {
+  bool transpose_a = false;
+  bool transpose_b = false;
+  bool accumulate = false;  // out += a b instead of out = a b
+};
+// out [m, n] = a [m, k] · b [k, n], each read transposed if asked. a and b share a type; out is that type or f32.
+void matmul_into(const Tensor& out, const Tensor& a, const Tensor& b, MatmulOptions options = {});
+// The same into a new tensor of a's type.
+Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options = {});
+
+// ---- element by element -----------------------------------------------------------------------------------------
+void fill_(const Tensor& x, float value);
+// Copies the elements, converting the type where it differs. Sizes must agree, shapes need not.
+void copy_(const Tensor& destination, const Tensor& source);
+Tensor cast(const Tensor& x, Dtype dtype);
+// x += y; the types may differ.
+void add_(const Tensor& x, const Tensor& y);
+Tensor add(const Tensor& x, const Tensor& y);
+void scale_(const Tensor& x, float factor);
+// x [n, features] += bias [features] in every row.
+void add_bias_(const Tensor& x, const Tensor& bias);
+// sum [features] += the sum of x [n, features] over its rows.
+void add_row_sums(const Tensor& sum, const Tensor& x);
+
+Tensor relu(const Tensor& x);
+Tensor relu_backward(const Tensor& dy, const Tensor& y);
+// silu(gate) * up (Shazeer 2020, arXiv 2002.05202).
+Tensor swiglu(const Tensor& gate, const Tensor& up);
+struct SwigluGradients {
+  Tensor dgate, dup;
+};
+SwigluGradients swiglu_backward(const Tensor& dy, const Tensor& gate, const Tensor& up);
+
+// Which random numbers a dropout draws: all global, so that every layout and every recomputation sees the same mask.
+struct DropoutKey {
+  uint64_t seed = 0;
+  int64_t step = 0;
+  int64_t layer = 0;             // distinguishes the dropouts of one model
+  int64_t first_sample = 0;      // global index of the sample that row 0 belongs to
+  int64_t rows_per_sample = 1;   // row r is position r % rows_per_sample of sample first_sample + r / rows_per_sample
+};
+// Zeroes each element with the given probability and scales the others by 1 / (1 - probability). Applied to dy with
+// the same key it is its own backward. x is [rows, ...].
+Tensor dropout(const Tensor& x, float probability, const DropoutKey& key);
+
+// ---- normalisation, positions -----------------------------------------------------------------------------------
+// y = x / sqrt(mean(x²) + eps) * weight over the last dimension (Zhang, Sennrich 2019, arXiv 1910.07467).
+// With a residual: sum = x + residual (rounded to the storage type) is normalised instead, and returned.
+struct RmsNorm {
+  Tensor y;
+  Tensor sum;                 // undefined without a residual
+  Tensor inverse_deviation;   // f32 [rows]
+};
+RmsNorm rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, float eps);
+// `x` is what was normalised. Adds dweight; returns dx, plus `dresidual` where that is defined (the gradient that
+// flows past the norm on the residual path).
+Tensor rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& inverse_deviation,
+                         const Tensor& dresidual, const Tensor& dweight);
+
+// Rotary positions (Su et al. 2021, arXiv 2104.09864) on half-split pairs (i, i + head_dim / 2), in place.
+// x is [batch * length, heads * head_dim]; positions i32 [length] serve every sequence of the batch.
+enum class RopeDirection { forward, backward };
+void rope_(const Tensor& x, const Tensor& positions, int64_t head_dim, double theta, RopeDirection direction);
+
+// ---- attention --------------------------------------------------------------------------------------------------
+// Causal grouped-query attention by blocks with online softmax (Dao 2022, arXiv 2205.14135). A query at position p
+// sees the keys at positions <= p. A row that sees no key gives zeros and log-sum-exp -infinity.
+struct AttentionShape {
+  int64_t batch, heads, kv_heads, head_dim;
+  // scores are multiplied by 1 / sqrt(head_dim)
+};
+struct Attention {
+  Tensor out;          // [batch * queries, heads * head_dim], q's type
+  Tensor log_sum_exp;  // f32 [batch, heads, queries], natural logarithm of the scaled scores' sum
+};
+// q [batch * queries, heads * head_dim], k and v [batch * keys, kv_heads * head_dim]; positions i32 [queries], [keys].
+Attention attention_block(const Tensor& q, const Tensor& q_positions, const Tensor& k, const Tensor& v,
+                          const Tensor& k_positions, const AttentionShape& shape);
+struct AttentionGradients {
+  Tensor dq, dk, dv;
+};
+// `out` and `log_sum_exp` are those of the whole row of scores, even where k and v are one block of several.
+AttentionGradients attention_block_backward(const Tensor& dout, const Tensor& q, const Tensor& q_positions,
+                                            const Tensor& k, const Tensor& v, const Tensor& k_positions,
+                                            const Attention& forward, const AttentionShape& shape);
+
+// ---- embedding, losses ------------------------------------------------------------------------------------------
+// tokens i32 [n], table [vocabulary, features] -> [n, features].
+Tensor embedding(const Tensor& tokens, const Tensor& table);
+// dtable [vocabulary, features] += rows of dy, in order of n.
+void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy);
+
+// Softmax cross-entropy in one pass over the logits. Losses are natural-log, one a row, not divided by anything.
+struct CrossEntropy {
+  Tensor losses;       // f32 [n]
+  Tensor log_sum_exp;  // f32 [n]
+};
+CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets);
+// Turns the logits [n, vocabulary] into scale * (softmax - one_hot(targets)).
+void cross_entropy_backward_(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp, float scale);
+
+Tensor log_softmax(const Tensor& x);  // over the last dimension of [n, classes]
+// Negative log likelihood of the targets i32 [n], one f32 a row.
+Tensor nll(const Tensor& log_probabilities, const Tensor& targets);
+// scale * (exp(log_probabilities) - one_hot(targets)): the gradient of scale * sum(nll) before the log-softmax.
+Tensor log_softmax_nll_backward(const Tensor& log_probabilities, const Tensor& targets, float scale);
+// Rows whose largest element is the target's (the first of equals counts).
+int64_t count_correct(const Tensor& scores, const Tensor& targets);
+
+// ---- convolution ------------------------------------------------------------------------------------------------
+// x [n, in, height, width], weight [out, in, kernel, kernel], bias [out]; stride 1, no padding.
+Tensor convolution(const Tensor& x, const Tensor& weight, const Tensor& bias);
+// dweight and dbias are accumulated. Returns dx, or an undefined tensor unless `needs_dx`.
+Tensor convolution_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& dweight,
+                            const Tensor& dbias, bool needs_dx);
+// Largest of each 2 x 2 window, stride 2; `index` i32 holds which of the four (0..3, the first of equals).
+struct MaxPool {
+  Tensor y, index;
+};
+MaxPool max_pool(const Tensor& x);
+Tensor max_pool_backward(const Tensor& dy, const Tensor& index, const Shape& x_shape);
+
+// ---- sums over a whole tensor -----------------------------------------------------------------------------------
+// The sum of all elements in f64, in row-major order.
+double sum(const Tensor& x);
+
+// A sum in which order cannot matter: squares are added in f64 within each aligned 16-element block, the blocks in
+// 128-bit fixed point with 64 bits behind the point. Sums of parts add to the sum of the whole, to the bit, where parts begin at
+// multiples of 16 elements. Anything not finite, or too large for the fixed point, makes the whole `overflow`.
+struct ExactSum {
+  __int128 fixed = 0;
+  bool overflow = false;
+  ExactSum& operator+=(const ExactSum& other);
+  // Rounded once; infinity after an overflow.
+  double value() const;
+};
+ExactSum sum_of_squares(const Tensor& x);
+
+// ---- initialisation ---------------------------------------------------------------------------------------------
+struct Distribution {
+  enum class Kind { constant, uniform, normal } kind = Kind::constant;
+  double mean = 0;   // constant: the value; normal: the mean; uniform: the centre
+  double width = 0;  // normal: standard deviation; uniform: half the interval's length
+};
+// x[i] = the value of global element first_element + i of the tensor that `key` names (Philox 4x32-10, Salmon et al.
+// 2011). The same element has the same bits whatever range it is drawn in.
+void fill_random_(const Tensor& x, const Distribution& distribution, uint64_t key, int64_t first_element);
+
+// ---- optimizers: one fused pass over flat ranges; every tensor has the same size ----------------------------------
+// The gradient is read as gradient * gradient_scale (clipping). `parameter` is f32 and holds the values that are
+// updated; `compute_copy`, if defined, receives them rounded to its type.
+struct UpdateTensors {
+  Tensor parameter, gradient, compute_copy;
+  float gradient_scale = 1;
+};
+// Loshchilov, Hutter 2019 (arXiv 1711.05101), as torch.optim.AdamW. `step` counts from 1.
+struct Adamw {
+  float lr, beta1, beta2, eps, weight_decay;
+  int64_t step;
+};
+void adamw_(const UpdateTensors& update, const Tensor& exp_avg, const Tensor& exp_avg_sq, const Adamw& settings);
+// Zeiler 2012 (arXiv 1212.5701), as torch.optim.Adadelta.
+struct Adadelta {
+  float lr, rho, eps, weight_decay;
+};
+void adadelta_(const UpdateTensors& update, const Tensor& square_avg, const Tensor& acc_delta,
+               const Adadelta& settings);
+// As torch.optim.SGD. `momentum_buffer` may be undefined when momentum is 0. `step` counts from 1.
+struct Sgd {
+  float lr, momentum, weight_decay;
+  int64_t step;
+};
+void sgd_(const UpdateTensors& update, const Tensor& momentum_buffer, const Sgd& settings);
+
+}  // namespace ninefold::ops
