@@ -27,8 +27,9 @@ class Kernels {
 
   virtual void rms_norm(const ops::RmsNorm& out, const Tensor& x, const Tensor& residual, const Tensor& weight,
                         float eps) = 0;
-  virtual void rms_norm_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& weight,
-                                 const Tensor& inverse_deviation, const Tensor& dresidual, const Tensor& dweight) = 0;
+  virtual void rms_norm_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& residual,
+                                 const Tensor& weight, const Tensor& inverse_deviation, const Tensor& dsum,
+                                 const Tensor& dweight) = 0;
   virtual void rope(const Tensor& x, const Tensor& positions, int64_t head_dim, double theta,
                     ops::RopeDirection direction) = 0;
 

@@ -69,10 +69,11 @@ struct RmsNorm {
   Tensor inverse_deviation;   // f32 [rows]
 };
 RmsNorm rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, float eps);
-// `x` is what was normalised. Adds dweight; returns dx, plus `dresidual` where that is defined (the gradient that
+// x and residual (may be undefined) are what the forward was given: their sum is formed again, so that the forward's
+// `sum` may be overwritten. Adds dweight; returns the gradient of the sum, plus `dsum` where that is defined (what
 // flows past the norm on the residual path).
-Tensor rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& inverse_deviation,
-                         const Tensor& dresidual, const Tensor& dweight);
+Tensor rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& residual, const Tensor& weight,
+                         const Tensor& inverse_deviation, const Tensor& dsum, const Tensor& dweight);
 
 // Rotary positions (Su et al. 2021, arXiv 2104.09864) on half-split pairs (i, i + head_dim / 2), in place.
 // x is [batch * length, heads * head_dim]; positions i32 [length] serve every sequence of the batch.
@@ -142,10 +143,13 @@ Tensor max_pool_backward(const Tensor& dy, const Tensor& index, const Shape& x_s
 double sum(const Tensor& x);
 
 // A sum in which order cannot matter: squares are added in f64 within each aligned 16-element block, the blocks in
-// 128-bit fixed point with 64 bits behind the point. Sums of parts add to the sum of the whole, to the bit, where parts begin at
-// multiples of 16 elements. Anything not finite, or too large for the fixed point, makes the whole `overflow`.
+// 128-bit fixed point with 80 bits behind the point: sums reach to 2^47, and a block keeps what is above 2^-80, so that
+// even a gradient of a million elements of 1e-11 each has a norm right to four digits. Sums of parts add to the sum of
+// the whole, to the bit, where parts begin at multiples of 16 elements. Anything not finite, or too large for the fixed
+// point, makes the whole `overflow`.
 struct ExactSum {
-  __int128 fixed = 0;
+  static constexpr int fraction_bits = 80;
+  __int128 fixed = 0;  // in units of 2^-fraction_bits
   bool overflow = false;
   ExactSum& operator+=(const ExactSum& other);
   // Rounded once; infinity after an overflow.

@@ -1,0 +1,93 @@
+// Group is a set of ranks that communicate, and the operations among them under their usual names. They take Tensors:
+// count and type come from the tensor, never from a pointer and a number.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/comm/collectives.h"
+#include "common/comm/pending.h"
+#include "common/tensor/tensor.h"
+
+namespace ninefold {
+
+class World;
+
+// A small handle; copies are the same group. It must not outlive its World. Ranks and roots are ranks within the group.
+//
+// Every operation exists in two forms: `start_x` returns at once with a Pending, and `x` is start_x and wait. All ranks
+// of the group make the same calls in the same order (send and recv aside). Results are complete on return from wait,
+// and until then nobody else may use the tensors. In a group of one rank nothing is sent. On meta tensors an operation
+// only books its bytes. Shapes that do not fit throw Error.
+class Group {
+ public:
+  Group() = default;
+
+  int rank() const;
+  int size() const;
+  // The mesh dimension, under which the traffic is booked.
+  const std::string& name() const;
+  // World ranks, in the order of the group's ranks.
+  const std::vector<int>& members() const;
+  World& world() const;
+  // What chapters build their own algorithms on. Groups of one rank have none (Error).
+  Transport& transport() const;
+
+  // tensor = the reduction of every rank's tensor, on all ranks.
+  void all_reduce(const Tensor& tensor, ReduceOp op = ReduceOp::sum) const { start_all_reduce(tensor, op).wait(); }
+  Pending start_all_reduce(const Tensor& tensor, ReduceOp op = ReduceOp::sum) const;
+
+  // out = every rank's `in`, one after the other; out.size() == size() * in.size(). `in` may be this rank's part of out.
+  void all_gather(const Tensor& out, const Tensor& in) const { start_all_gather(out, in).wait(); }
+  Pending start_all_gather(const Tensor& out, const Tensor& in) const;
+
+  // out = this rank's part of the reduction of every rank's `in`; in.size() == size() * out.size(). `out` may be this
+  // rank's part of in; the other parts of `in` are left as they were.
+  void reduce_scatter(const Tensor& out, const Tensor& in, ReduceOp op = ReduceOp::sum) const {
+    start_reduce_scatter(out, in, op).wait();
+  }
+  Pending start_reduce_scatter(const Tensor& out, const Tensor& in, ReduceOp op = ReduceOp::sum) const;
+
+  // tensor = the root's tensor, on all ranks.
+  void broadcast(const Tensor& tensor, int root) const { start_broadcast(tensor, root).wait(); }
+  Pending start_broadcast(const Tensor& tensor, int root) const;
+
+  // On the root: tensor = the reduction of every rank's tensor. On the others it stays as it was.
+  void reduce(const Tensor& tensor, int root, ReduceOp op = ReduceOp::sum) const {
+    start_reduce(tensor, root, op).wait();
+  }
+  Pending start_reduce(const Tensor& tensor, int root, ReduceOp op = ReduceOp::sum) const;
+
+  // Part j of `in` goes to rank j; part i of `out` comes from rank i. Both are size() equal parts, and do not overlap.
+  void all_to_all(const Tensor& out, const Tensor& in) const { start_all_to_all(out, in).wait(); }
+  Pending start_all_to_all(const Tensor& out, const Tensor& in) const;
+  // The same with parts of in_rows[j] and out_rows[i] rows of the first dimension, zero allowed.
+  void all_to_all(const Tensor& out, const Tensor& in, const std::vector<int64_t>& out_rows,
+                  const std::vector<int64_t>& in_rows) const {
+    start_all_to_all(out, in, out_rows, in_rows).wait();
+  }
+  Pending start_all_to_all(const Tensor& out, const Tensor& in, const std::vector<int64_t>& out_rows,
+                           const std::vector<int64_t>& in_rows) const;
+
+  // Messages between two ranks with the same tag (0 <= tag < first_collective_tag) arrive in the order they were sent.
+  // A send may wait until the peer receives.
+  void send(const Tensor& tensor, int peer, int tag = 0) const { start_send(tensor, peer, tag).wait(); }
+  Pending start_send(const Tensor& tensor, int peer, int tag = 0) const;
+  void recv(const Tensor& tensor, int peer, int tag = 0) const { start_recv(tensor, peer, tag).wait(); }
+  Pending start_recv(const Tensor& tensor, int peer, int tag = 0) const;
+
+  // Returns once every rank of the group has called it.
+  void barrier() const { start_barrier().wait(); }
+  Pending start_barrier() const;
+
+ private:
+  friend class World;
+  struct State;
+  explicit Group(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  Pending start(Call call) const;
+
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace ninefold

@@ -1,0 +1,47 @@
+// A mesh arranges the ranks of a job in named dimensions; each rank has one group per dimension, the ranks that differ
+// from it in that coordinate alone.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/comm/group.h"
+#include "common/comm/world.h"
+
+namespace ninefold {
+
+struct MeshDimension {
+  std::string name;
+  int size = 1;  // 0: what the other dimensions leave over (at most one dimension)
+};
+
+// Outermost first; the last dimension varies fastest, so that its ranks are neighbours. Its groups end with the mesh and
+// the copies of its groups. All ranks make the same meshes in the same order.
+class Mesh {
+ public:
+  // UserError with the whole equation where the sizes do not multiply to the ranks of the job.
+  Mesh(World& world, std::vector<MeshDimension> dimensions);
+
+  // The group, size and own coordinate of a dimension; Error for a name that the mesh does not have.
+  const Group& operator[](std::string_view name) const { return groups_[index_of(name)]; }
+  int size(std::string_view name) const { return dimensions_[index_of(name)].size; }
+  int coordinate(std::string_view name) const { return groups_[index_of(name)].rank(); }
+  bool has(std::string_view name) const;
+
+  const std::vector<MeshDimension>& dimensions() const { return dimensions_; }
+  World& world() const { return world_; }
+
+ private:
+  size_t index_of(std::string_view name) const;
+
+  World& world_;
+  std::vector<MeshDimension> dimensions_;
+  std::vector<Group> groups_;
+};
+
+// "pp(2) x tp(4)": the dimensions larger than one, or all where none is.
+std::string to_string(const std::vector<MeshDimension>& dimensions);
+std::string to_string(const Mesh& mesh);
+
+}  // namespace ninefold

@@ -1,0 +1,78 @@
+// Transport moves bytes between the ranks of a group, without blocking: all that a back end must supply. Collectives are
+// written on top of it, and it counts what it is handed, so that traffic is measured where it happens.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace ninefold {
+
+// What one rank sent.
+struct Volume {
+  int64_t messages = 0;
+  int64_t bytes = 0;
+
+  Volume& operator+=(const Volume& other) {
+    messages += other.messages;
+    bytes += other.bytes;
+    return *this;
+  }
+  friend Volume operator-(const Volume& a, const Volume& b) { return {a.messages - b.messages, a.bytes - b.bytes}; }
+  friend bool operator==(const Volume&, const Volume&) = default;
+};
+
+// A message on its way. The memory it reads or writes stays untouched by the caller until `test` says that it is done.
+struct Transfer {
+  uintptr_t request = 0;        // the back end's own handle
+  int64_t expected_bytes = -1;  // what a receive must bring; -1 for a send
+  bool done = true;
+};
+
+// Tags tell apart messages between the same two ranks; messages with the same tag arrive in the order they were sent.
+// Tags below `first_collective_tag` belong to Group::send and Group::recv.
+inline constexpr int first_collective_tag = 1 << 20;
+
+// Peers are ranks within the group, 0 <= peer < size(). Every rank of a group holds its own Transport object.
+class Transport {
+ public:
+  Transport() = default;
+  virtual ~Transport() = default;
+  Transport(const Transport&) = delete;
+  Transport& operator=(const Transport&) = delete;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // Starts sending. Completion means that `data` may be overwritten, not that the peer has received it; nothing may
+  // rely on buffering: a send may wait until the peer receives.
+  [[nodiscard]] Transfer send(const void* data, int64_t bytes, int peer, int tag) {
+    sent_ += Volume{1, bytes};
+    return start_send(data, bytes, peer, tag);
+  }
+  // Starts receiving exactly `bytes`; a message of another length is an Error when `test` sees it.
+  [[nodiscard]] Transfer recv(void* data, int64_t bytes, int peer, int tag) {
+    return start_recv(data, bytes, peer, tag);
+  }
+  // True once the transfer is complete; each call makes progress on all transfers of the process.
+  bool test(Transfer& transfer) {
+    if (!transfer.done) transfer.done = test_request(transfer);
+    return transfer.done;
+  }
+
+  // A transport among `members` (ranks of this group, in the order of their new ranks; the caller is one of them).
+  // All members call it, with the same list.
+  virtual std::unique_ptr<Transport> subset(const std::vector<int>& members) = 0;
+
+  // Everything handed to `send` so far.
+  const Volume& sent() const { return sent_; }
+
+ private:
+  virtual Transfer start_send(const void* data, int64_t bytes, int peer, int tag) = 0;
+  virtual Transfer start_recv(void* data, int64_t bytes, int peer, int tag) = 0;
+  virtual bool test_request(Transfer& transfer) = 0;
+
+  Volume sent_;
+};
+
+}  // namespace ninefold

@@ -1,0 +1,155 @@
+#include "common/comm/world.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <numeric>
+#include <thread>
+
+#include "common/comm/control.h"
+#include "common/comm/mpi/job.h"
+#include "common/comm/state.h"
+#include "common/tensor/ops.h"
+
+namespace ninefold {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// How long a rank that gives up waits for the others to say where they wait.
+constexpr auto last_words = std::chrono::milliseconds(1500);
+
+// A collective among one rank: its result is its own contribution.
+void complete_alone(const Call& call) {
+  if (call.out.defined() && call.in.raw() != call.out.raw()) ops::copy_(call.out, call.in);
+}
+
+bool is_collective(const Call& call) { return call.operation != Operation::send && call.operation != Operation::recv; }
+
+}  // namespace
+
+World::World(WorldOptions options, CollectivesFactory collectives)
+    : options_(std::move(options)),
+      make_collectives_(std::move(collectives)),
+      exceptions_before_(std::uncaught_exceptions()) {
+  auto state = std::make_shared<Group::State>();
+  state->world = this;
+  state->name = "world";
+  state->transport = mpi::world_transport(options_.synchronous_sends);
+  state->rank = state->transport->rank();
+  state->members.resize(state->transport->size());
+  std::iota(state->members.begin(), state->members.end(), 0);
+  if (state->members.size() > 1) state->collectives = make_collectives_(*state->transport);
+  group_ = Group(std::move(state));
+
+  outer_after_kernel_ = options_.device->after_kernel;
+  options_.device->after_kernel = [this](const KernelCost& cost) {
+    if (outer_after_kernel_) outer_after_kernel_(cost);
+    progress();
+  };
+}
+
+World::~World() {
+  options_.device->after_kernel = outer_after_kernel_;
+  if (std::uncaught_exceptions() > exceptions_before_) {
+    // The job is about to end. Peers may still read and write the tensors under way, so these are never freed.
+    static_cast<void>(std::make_unique<decltype(in_flight_)>(std::move(in_flight_)).release());
+    return;
+  }
+  while (!in_flight_.empty()) Pending(in_flight_.front()).wait();
+}
+
+int World::rank() const { return group_.rank(); }
+int World::size() const { return group_.size(); }
+
+Group World::make_group(std::string name, const std::vector<int>& members) {
+  const auto own = std::find(members.begin(), members.end(), rank());
+  expect(own != members.end(), "rank {} makes the group {} without being in it", rank(), name);
+  auto state = std::make_shared<Group::State>();
+  state->world = this;
+  state->name = std::move(name);
+  state->members = members;
+  state->rank = static_cast<int>(own - members.begin());
+  if (members.size() > 1) {
+    state->transport = group_.transport().subset(members);
+    state->collectives = make_collectives_(*state->transport);
+  }
+  return Group(std::move(state));
+}
+
+Pending World::start(const Group& group, Call call) {
+  if (group.size() == 1) {
+    complete_alone(call);
+    return {};
+  }
+  Collectives& collectives = *group.state_->collectives;
+  const bool booked = !traffic_.paused() && call.operation != Operation::recv;
+  const bool on_meta = call.tensor().defined() && call.tensor().device()->type() == DeviceType::meta;
+  const bool by_formula = on_meta || collectives.sends_by_itself(call);
+  if (booked) traffic_.book_call(group.name(), call.operation);
+  if (booked && by_formula) traffic_.book_bytes(group.name(), call.operation, collectives.volume(call), true);
+  if (on_meta) return {};
+  if (options_.debug_comm && is_collective(call)) compare_calls(group, call);
+
+  auto in_flight = std::make_shared<InFlight>();
+  in_flight->group = group;
+  in_flight->books_transport = booked && !by_formula;
+  const Volume before = group.transport().sent();
+  in_flight->work = collectives.start(call);
+  if (in_flight->books_transport) {
+    traffic_.book_bytes(group.name(), call.operation, group.transport().sent() - before, false);
+  }
+  in_flight->call = std::move(call);
+  in_flight_.push_back(in_flight);
+  return Pending(std::move(in_flight));
+}
+
+void World::advance(InFlight& in_flight) {
+  const Transport& transport = in_flight.group.transport();
+  const Volume before = transport.sent();
+  in_flight.done = in_flight.work->step();
+  if (in_flight.books_transport && transport.sent() != before) {
+    traffic_.book_bytes(in_flight.group.name(), in_flight.call.operation, transport.sent() - before, false);
+  }
+  if (in_flight.done) in_flight.work.reset();
+}
+
+void World::progress() {
+  // A step may run operations on the device, whose hook leads here again.
+  if (progressing_ || in_flight_.empty()) return;
+  progressing_ = true;
+  for (const auto& in_flight : in_flight_) advance(*in_flight);
+  std::erase_if(in_flight_, [](const auto& in_flight) { return in_flight->done; });
+  progressing_ = false;
+}
+
+void World::wait_until(const std::function<bool()>& done, const Call& call, const Group& group) {
+  if (done()) return;
+  const auto deadline = Clock::now() + std::chrono::duration<double>(options_.timeout);
+  for (;;) {
+    progress();
+    if (done()) return;
+    if (Clock::now() > deadline) give_up(call, group);
+  }
+}
+
+void World::give_up(const Call& call, const Group& group) const {
+  std::fflush(stdout);
+  fmt::print(stderr, "ninefold: rank {} has waited {} s in {} over {} (ranks {}), step {}; --timeout allows more\n",
+             rank(), options_.timeout, to_string(call), group.name(), fmt::join(group.members(), ", "), step_);
+  std::fflush(stderr);
+  std::this_thread::sleep_for(last_words);
+  mpi::end_job(1);
+}
+
+void World::compare_calls(const Group& group, const Call& call) {
+  const std::vector<std::string> calls = exchange_text(group, call);
+  for (int rank = 1; rank < group.size(); ++rank) {
+    expect(calls[rank] == calls[0],
+           "{}: rank {} calls {} while rank {} calls {}; all ranks of a group must make the same calls in the same order",
+           group.name(), group.members()[0], calls[0], group.members()[rank], calls[rank]);
+  }
+}
+
+}  // namespace ninefold

@@ -1,0 +1,83 @@
+// World is the job: its ranks, the device, the books, and everything under way between ranks. `launch` is what every
+// main calls; it starts and ends the process's part in the job and turns errors into sentences.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/comm/collectives.h"
+#include "common/comm/group.h"
+#include "common/comm/pending.h"
+#include "common/comm/traffic.h"
+#include "common/tensor/device.h"
+
+namespace ninefold {
+
+// int main(int argc, char** argv) { return launch(argc, argv, run); }
+//
+// Runs `body` between MPI_Init and MPI_Finalize and returns its result. An exception on any rank ends the whole job with
+// exit code 1: rank 0 prints "ninefold: sentence" at once; another rank gives rank 0 a second to say the same, then
+// prints "ninefold: rank 3: sentence". Works with and without mpirun (one rank).
+int launch(int argc, char** argv, const std::function<int(int argc, char** argv)>& body);
+
+// Within `launch`: true on the rank that prints (rank 0).
+bool on_first_rank();
+
+struct WorldOptions {
+  DeviceHandle device;
+  double timeout = 120;            // seconds that a wait may last before the job ends
+  bool debug_comm = false;         // every collective first compares its call between the ranks
+  bool synchronous_sends = false;  // a send completes only once it is received: finds programs that rely on buffering
+};
+
+// Made first, destroyed last, once per program; everything that holds a Group ends before it. While it lives it is
+// subscribed to the device's after_kernel, so that communication advances while the caller computes.
+class World {
+ public:
+  World(WorldOptions options, CollectivesFactory collectives);
+  ~World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  int rank() const;
+  int size() const;
+  const DeviceHandle& device() const { return options_.device; }
+  // All ranks, named "world".
+  const Group& group() const { return group_; }
+  TrafficLedger& traffic() { return traffic_; }
+
+  // The training step that messages name.
+  void set_step(int64_t step) { step_ = step; }
+
+  // A group of the world ranks `members`, in that order; the caller is one of them, and all of them call it.
+  Group make_group(std::string name, const std::vector<int>& members);
+
+  // Advances everything under way, in the order it was started. Never waits.
+  void progress();
+
+  // Makes progress until `done` returns true. After the timeout it prints where this rank waits, leaves the other ranks
+  // a moment to say the same, and ends the job.
+  void wait_until(const std::function<bool()>& done, const Call& call, const Group& group);
+
+ private:
+  friend class Group;
+  friend class Pending;
+  Pending start(const Group& group, Call call);
+  void advance(InFlight& in_flight);
+  void compare_calls(const Group& group, const Call& call);
+  [[noreturn]] void give_up(const Call& call, const Group& group) const;
+
+  WorldOptions options_;
+  CollectivesFactory make_collectives_;
+  TrafficLedger traffic_;
+  std::function<void(const KernelCost&)> outer_after_kernel_;
+  Group group_;
+  std::vector<std::shared_ptr<InFlight>> in_flight_;
+  int64_t step_ = 0;
+  bool progressing_ = false;
+  int exceptions_before_;  // of the thread, when the world was made
+};
+
+}  // namespace ninefold

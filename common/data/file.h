@@ -1,0 +1,12 @@
+// Whole files in memory, gzip or plain; what is wrong with one is told in a sentence.
+#pragma once
+
+#include <string>
+
+namespace ninefold {
+
+// The file's bytes, unpacked if it begins with gzip's magic. Throws UserError for a file that is missing, empty, a
+// folder, not readable, or a gzip that is cut or damaged.
+std::string read_file(const std::string& path);
+
+}  // namespace ninefold

@@ -1,0 +1,68 @@
+#include "common/nn/attention.h"
+
+#include "common/nn/linear.h"
+
+namespace ninefold {
+
+using ops::RopeDirection;
+
+ops::AttentionShape PlainAttention::shape_of(const Tensor& q, const Tensor& k, const Step& step) const {
+  return {.batch = q.dim(0) / step.rows_per_sample,
+          .heads = q.dim(1) / head_dim_,
+          .kv_heads = k.dim(1) / head_dim_,
+          .head_dim = head_dim_};
+}
+
+Tensor PlainAttention::forward(const Tensor& q, const Tensor& k, const Tensor& v, Saved& saved) {
+  const Tensor& positions = saved.step().positions;
+  const auto [out, log_sum_exp] = ops::attention_block(q, positions, k, v, positions, shape_of(q, k, saved.step()));
+  for (const Tensor& tensor : {q, k, v, out, log_sum_exp}) saved.push(tensor);
+  return out;
+}
+
+ops::AttentionGradients PlainAttention::backward(const Tensor& dout, Saved& saved) {
+  const Tensor log_sum_exp = saved.pop(), out = saved.pop(), v = saved.pop(), k = saved.pop(), q = saved.pop();
+  const Tensor& positions = saved.step().positions;
+  return ops::attention_block_backward(dout, q, positions, k, v, positions, {out, log_sum_exp},
+                                       shape_of(q, k, saved.step()));
+}
+
+Attention::Attention(const AttentionConfig& config)
+    : wq_(std::make_unique<Linear>(config.dim, config.heads * config.head_dim(), config.in_initial)),
+      wk_(std::make_unique<Linear>(config.dim, config.kv_heads * config.head_dim(), config.in_initial)),
+      wv_(std::make_unique<Linear>(config.dim, config.kv_heads * config.head_dim(), config.in_initial)),
+      wo_(std::make_unique<Linear>(config.heads * config.head_dim(), config.dim, config.out_initial)),
+      core_(std::make_unique<PlainAttention>(config.head_dim())),
+      head_dim_(config.head_dim()),
+      rope_theta_(config.rope_theta) {}
+
+Tensor Attention::forward(const Tensor& x, Saved& saved) {
+  const Tensor q = wq_->forward(x, saved);
+  const Tensor k = wk_->forward(x, saved);
+  const Tensor v = wv_->forward(x, saved);
+  for (const Tensor& rotated : {q, k}) {
+    ops::rope_(rotated, saved.step().positions, head_dim_, rope_theta_, RopeDirection::forward);
+  }
+  return wo_->forward(core_->forward(q, k, v, saved), saved);
+}
+
+Tensor Attention::backward(const Tensor& dy, Saved& saved) {
+  const auto [dq, dk, dv] = core_->backward(wo_->backward(dy, saved), saved);
+  for (const Tensor& rotated : {dq, dk}) {
+    ops::rope_(rotated, saved.step().positions, head_dim_, rope_theta_, RopeDirection::backward);
+  }
+  Tensor dx = wv_->backward(dv, saved);
+  wk_->backward_add(dk, saved, dx);
+  wq_->backward_add(dq, saved, dx);
+  return dx;
+}
+
+void Attention::visit(Visitor& visitor) {
+  visitor.slot("wq", wq_);
+  visitor.slot("wk", wk_);
+  visitor.slot("wv", wv_);
+  visitor.core("core", core_);
+  visitor.slot("wo", wo_);
+}
+
+}  // namespace ninefold

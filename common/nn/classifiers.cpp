@@ -1,0 +1,56 @@
+#include "common/nn/classifiers.h"
+
+#include <cmath>
+
+#include "common/nn/linear.h"
+#include "common/nn/loss.h"
+#include "common/nn/vision.h"
+
+namespace ninefold {
+namespace {
+
+// Initial values as torch.nn.Linear's.
+std::unique_ptr<Layer> torch_linear(int64_t in, int64_t out) {
+  const ops::Distribution initial{.kind = ops::Distribution::Kind::uniform,
+                                  .width = 1 / std::sqrt(static_cast<double>(in))};
+  return std::make_unique<Linear>(in, out, initial, initial);
+}
+
+}  // namespace
+
+std::unique_ptr<Model> make_mnist_cnn() {
+  auto model = std::make_unique<Model>(std::make_unique<LogSoftmaxNllLoss>());
+  model->add("conv1", std::make_unique<Convolution>(1, 32, 3, /*is_first=*/true));
+  model->add("relu1", std::make_unique<Relu>());
+  model->add("conv2", std::make_unique<Convolution>(32, 64, 3));
+  model->add("relu2", std::make_unique<Relu>());
+  model->add("pool", std::make_unique<MaxPool>());
+  model->add("dropout1", std::make_unique<Dropout>(0.25f, 0));
+  model->add("flatten", std::make_unique<Flatten>());
+  model->add("fc1", torch_linear(64 * 12 * 12, 128));
+  model->add("relu3", std::make_unique<Relu>());
+  model->add("dropout2", std::make_unique<Dropout>(0.5f, 1));
+  model->add("fc2", torch_linear(128, 10));
+  model->name_parameters();
+  return model;
+}
+
+int64_t mnist_cnn_parameters() { return 32 * 9 + 32 + 64 * 32 * 9 + 64 + 128 * 9216 + 128 + 10 * 128 + 10; }
+
+double mnist_cnn_flops_per_image() {
+  const double conv1 = 2.0 * 26 * 26 * 32 * 9, conv2 = 2.0 * 24 * 24 * 64 * 32 * 9;
+  const double linear = 2.0 * (128 * 9216 + 10 * 128);
+  return 2 * conv1 + 3 * (conv2 + linear);
+}
+
+std::unique_ptr<Model> make_mlp(const MlpConfig& config) {
+  auto model = std::make_unique<Model>(std::make_unique<LogSoftmaxNllLoss>());
+  model->add("flatten", std::make_unique<Flatten>());
+  model->add("fc1", torch_linear(config.in, config.hidden));
+  model->add("relu", std::make_unique<Relu>());
+  model->add("fc2", torch_linear(config.hidden, config.classes));
+  model->name_parameters();
+  return model;
+}
+
+}  // namespace ninefold

@@ -1,0 +1,21 @@
+// The two image classifiers of the course, both after PyTorch's examples.
+#pragma once
+
+#include "common/nn/model.h"
+
+namespace ninefold {
+
+// The MNIST CNN: two 3 x 3 convolutions, max-pool, dropout, two linear layers, log-softmax.
+// Images [n, 1, 28, 28] -> scores [n, 10]. Children conv1, conv2, fc1, fc2 carry the parameters.
+std::unique_ptr<Model> make_mnist_cnn();
+int64_t mnist_cnn_parameters();
+// FLOPs of one image's forward and backward; the first convolution has no gradient of its input.
+double mnist_cnn_flops_per_image();
+
+// Two linear layers with a ReLU between, log-softmax. [n, in] (or images of that size) -> scores [n, classes].
+struct MlpConfig {
+  int64_t in, hidden, classes;
+};
+std::unique_ptr<Model> make_mlp(const MlpConfig& config);
+
+}  // namespace ninefold

@@ -1,0 +1,46 @@
+#include "common/nn/linear.h"
+
+namespace ninefold {
+
+Linear::Linear(int64_t in, int64_t out, ops::Distribution weight_initial,
+               std::optional<ops::Distribution> bias_initial)
+    : weight({out, in}, weight_initial) {
+  if (bias_initial) bias.emplace(Shape{out}, *bias_initial);
+}
+
+Tensor Linear::forward(const Tensor& x, Saved& saved) {
+  saved.push(x);
+  Tensor y = ops::matmul(x, weight.value, {.transpose_b = true});
+  if (bias) ops::add_bias_(y, bias->value);
+  return y;
+}
+
+void Linear::forward_add(const Tensor& x, Saved& saved, const Tensor& sum) {
+  saved.push(x);
+  ops::matmul_into(sum, x, weight.value, {.transpose_b = true, .accumulate = true});
+  if (bias) ops::add_bias_(sum, bias->value);
+}
+
+Tensor Linear::backward(const Tensor& dy, Saved& saved) {
+  accumulate_gradients(dy, saved.pop());
+  return ops::matmul(dy, weight.value);
+}
+
+void Linear::backward_add(const Tensor& dy, Saved& saved, const Tensor& dx) {
+  accumulate_gradients(dy, saved.pop());
+  ops::matmul_into(dx, dy, weight.value, {.accumulate = true});
+}
+
+void Linear::accumulate_gradients(const Tensor& dy, const Tensor& x) {
+  weight.write_gradient([&](const Tensor& dweight, bool accumulate) {
+    ops::matmul_into(dweight, dy, x, {.transpose_a = true, .accumulate = accumulate});
+  });
+  if (bias) bias->add_gradient([&](const Tensor& dbias) { ops::add_row_sums(dbias, dy); });
+}
+
+void Linear::visit(Visitor& visitor) {
+  visitor.parameter("weight", weight);
+  if (bias) visitor.parameter("bias", *bias);
+}
+
+}  // namespace ninefold

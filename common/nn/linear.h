@@ -1,0 +1,29 @@
+// y = x Wᵀ + b.
+#pragma once
+
+#include <optional>
+
+#include "common/nn/layer.h"
+
+namespace ninefold {
+
+// weight [out, in]; bias [out] if asked. x [rows, in] -> y [rows, out].
+class Linear : public Layer {
+ public:
+  Linear(int64_t in, int64_t out, ops::Distribution weight_initial,
+         std::optional<ops::Distribution> bias_initial = std::nullopt);
+
+  Tensor forward(const Tensor& x, Saved& saved) override;
+  Tensor backward(const Tensor& dy, Saved& saved) override;
+  void forward_add(const Tensor& x, Saved& saved, const Tensor& sum) override;
+  void backward_add(const Tensor& dy, Saved& saved, const Tensor& dx) override;
+  void visit(Visitor& visitor) override;
+
+  Parameter weight;
+  std::optional<Parameter> bias;
+
+ private:
+  void accumulate_gradients(const Tensor& dy, const Tensor& x);
+};
+
+}  // namespace ninefold

@@ -1,0 +1,88 @@
+#include "common/nn/llama.h"
+
+#include <cmath>
+
+#include "common/nn/embedding.h"
+#include "common/nn/feed_forward.h"
+#include "common/nn/linear.h"
+#include "common/nn/loss.h"
+
+namespace ninefold {
+namespace {
+
+ops::Distribution normal(double deviation) {
+  return {.kind = ops::Distribution::Kind::normal, .width = deviation};
+}
+
+int64_t matmul_weights_of_block(const LlamaConfig& config) {
+  return config.dim * (2 * config.dim + 2 * config.kv_dim()) + 3 * config.dim * config.ffn;
+}
+
+}  // namespace
+
+void LlamaConfig::validate() const {
+  const std::pair<const char*, int64_t> sizes[] = {{"dim", dim},     {"layers", layers}, {"heads", heads},
+                                                   {"kv-heads", kv_heads}, {"ffn", ffn},       {"vocab", vocab}};
+  for (const auto& [name, value] : sizes) require(value > 0, "{} ({}) must be at least 1", name, value);
+  require(heads % kv_heads == 0, "heads ({}) must be divisible by kv-heads ({})", heads, kv_heads);
+  require(dim % heads == 0, "dim ({}) must be divisible by heads ({})", dim, heads);
+  require(head_dim() % 2 == 0, "dim / heads ({}) must be even, because rotary positions turn pairs", head_dim());
+}
+
+TransformerBlock::TransformerBlock(const LlamaConfig& config, ops::Distribution in_initial,
+                                   ops::Distribution out_initial)
+    : attention_norm_(config.dim, config.norm_eps),
+      ffn_norm_(config.dim, config.norm_eps),
+      attention_(std::make_unique<Attention>(AttentionConfig{.dim = config.dim,
+                                                             .heads = config.heads,
+                                                             .kv_heads = config.kv_heads,
+                                                             .rope_theta = config.rope_theta,
+                                                             .in_initial = in_initial,
+                                                             .out_initial = out_initial})),
+      feed_forward_(std::make_unique<FeedForward>(config.dim, config.ffn, in_initial, out_initial)) {}
+
+Tensor TransformerBlock::forward(const Tensor& x, Saved& saved) {
+  const Tensor attended = attention_->forward(attention_norm_.forward(x, saved), saved);
+  const auto [sum, normalised] = ffn_norm_.forward_sum(x, attended, saved);
+  feed_forward_->forward_add(normalised, saved, sum);
+  return sum;
+}
+
+Tensor TransformerBlock::backward(const Tensor& dy, Saved& saved) {
+  const Tensor dsum = ffn_norm_.backward_sum(feed_forward_->backward(dy, saved), dy, saved);
+  return attention_norm_.backward_sum(attention_->backward(dsum, saved), dsum, saved);
+}
+
+void TransformerBlock::visit(Visitor& visitor) {
+  visitor.member("attention_norm", attention_norm_);
+  visitor.slot("attention", attention_);
+  visitor.member("ffn_norm", ffn_norm_);
+  visitor.slot("feed_forward", feed_forward_);
+}
+
+std::unique_ptr<Model> make_llama(const LlamaConfig& config) {
+  config.validate();
+  const ops::Distribution in_initial = normal(0.02);
+  const ops::Distribution out_initial = normal(0.02 / std::sqrt(2.0 * static_cast<double>(config.layers)));
+  auto model = std::make_unique<Model>(std::make_unique<CrossEntropyLoss>());
+  model->add("tok_embeddings", std::make_unique<Embedding>(config.vocab, config.dim, in_initial));
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    model->add(fmt::format("layers.{}", layer), std::make_unique<TransformerBlock>(config, in_initial, out_initial));
+  }
+  model->add("norm", std::make_unique<RmsNorm>(config.dim, config.norm_eps));
+  model->add("output", std::make_unique<Linear>(config.dim, config.vocab, in_initial));
+  model->name_parameters();
+  return model;
+}
+
+int64_t llama_parameters(const LlamaConfig& config) {
+  return config.layers * (matmul_weights_of_block(config) + 2 * config.dim) + config.dim +
+         2 * config.vocab * config.dim;
+}
+
+double llama_flops_per_token(const LlamaConfig& config, int64_t length) {
+  const int64_t weights = config.layers * matmul_weights_of_block(config) + config.vocab * config.dim;
+  return 6.0 * static_cast<double>(weights) + 6.0 * static_cast<double>(config.layers * config.dim * length);
+}
+
+}  // namespace ninefold

@@ -1,0 +1,45 @@
+// Llama (Touvron et al. 2023, arXiv 2302.13971): pre-norm transformer blocks with RMSNorm, rotary positions,
+// grouped-query attention and a gated feed-forward. Names follow the reference code.
+#pragma once
+
+#include "common/nn/attention.h"
+#include "common/nn/model.h"
+#include "common/nn/norm.h"
+
+namespace ninefold {
+
+struct LlamaConfig {
+  int64_t dim = 256, layers = 8, heads = 4, kv_heads = 4, ffn = 704, vocab = 256;
+  double rope_theta = 10000;
+  float norm_eps = 1e-5f;
+
+  int64_t head_dim() const { return dim / heads; }
+  int64_t kv_dim() const { return kv_heads * head_dim(); }
+  // Throws UserError where the sizes do not fit each other.
+  void validate() const;
+};
+
+// h = x + attention(attention_norm(x)); out = h + feed_forward(ffn_norm(h)). [tokens, dim] -> [tokens, dim].
+class TransformerBlock : public Layer {
+ public:
+  TransformerBlock(const LlamaConfig& config, ops::Distribution in_initial, ops::Distribution out_initial);
+  Tensor forward(const Tensor& x, Saved& saved) override;
+  Tensor backward(const Tensor& dy, Saved& saved) override;
+  void visit(Visitor& visitor) override;
+
+ private:
+  RmsNorm attention_norm_, ffn_norm_;
+  std::unique_ptr<Layer> attention_, feed_forward_;
+};
+
+// Children tok_embeddings, layers.0 … layers.N-1, norm, output; cross-entropy loss. Tokens i32 [rows] -> logits.
+// Built without storage. Weights start from N(0, 0.02²), wo and w2 from N(0, (0.02 / sqrt(2 layers))²).
+std::unique_ptr<Model> make_llama(const LlamaConfig& config);
+
+// Closed forms, for predictions. Elements of all parameters.
+int64_t llama_parameters(const LlamaConfig& config);
+// FLOPs of one token's forward and backward in a sequence of `length`: 6 per matmul weight, the head's included and
+// the embedding's not, plus 6 · layers · dim · length for the causal half of the attention scores and their product.
+double llama_flops_per_token(const LlamaConfig& config, int64_t length);
+
+}  // namespace ninefold

@@ -1,0 +1,61 @@
+// A model is a list of named layers and a loss: its forward is a loop over children. That is what pipeline stages cut,
+// what sharding wraps and what a trace names.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/nn/layer.h"
+
+namespace ninefold {
+
+class Model : public Layer {
+ public:
+  explicit Model(std::unique_ptr<Loss> loss) : loss_(std::move(loss)) {}
+
+  // Appends a child. Its name may contain dots ("layers.3").
+  void add(std::string name, std::unique_ptr<Layer> layer) { children_.push_back({std::move(name), std::move(layer)}); }
+
+  // x: the data of one micro-batch (tokens i32 [rows], or images). Returns the scores.
+  Tensor forward(const Tensor& x, Saved& saved) override;
+  Tensor backward(const Tensor& dscores, Saved& saved) override;
+  // The backward of the loss and then of all children.
+  Tensor backward_from_loss(Saved& saved);
+  void visit(Visitor& visitor) override;
+  Loss& loss() { return *loss_; }
+
+  // Gives every parameter below its full path as its name. Called once, when all children are in.
+  void name_parameters();
+
+ private:
+  Tensor backward_children(Tensor gradient, Saved& saved);
+  struct Child {
+    std::string name;
+    std::unique_ptr<Layer> layer;
+  };
+  std::vector<Child> children_;
+  std::unique_ptr<Loss> loss_;
+};
+
+// All parameters below `layer`, in forward order.
+std::vector<Parameter*> parameters_of(Layer& layer);
+// Elements of all parameters, by their global shapes.
+int64_t parameter_count(Layer& layer);
+
+struct Precision {
+  Dtype compute = Dtype::f32;   // of parameters and activations
+  Dtype gradient = Dtype::f32;  // of the parameters' gradients
+};
+// Gives every parameter its value, initialised by global index from `seed`, and a gradient where it has none yet.
+void materialize(Layer& layer, const DeviceHandle& device, const Precision& precision, uint64_t seed);
+
+// One micro-batch: forward, loss, backward. Gradients are added; returns the sum of the losses (f64).
+double forward_backward(Model& model, const Tensor& x, Step step);
+// Forward and loss only; nothing is kept. Returns the scores and the sum of the losses.
+struct Evaluation {
+  Tensor scores;
+  double loss_sum;
+};
+Evaluation evaluate(Model& model, const Tensor& x, Step step);
+
+}  // namespace ninefold

@@ -1,0 +1,81 @@
+#include "common/nn/parameter.h"
+
+#include "common/base/random.h"
+
+namespace ninefold {
+namespace {
+
+// The part of a row-major tensor that one shard after another leaves, as the runs of consecutive elements it is made of.
+std::vector<Piece> sharded_runs(const Placement& placement, const Shape& global) {
+  std::vector<int64_t> begin(global.size(), 0);
+  Shape extent = global;
+  for (const auto& shard : placement.shards) {
+    extent[shard.dim] /= shard.count;
+    begin[shard.dim] += shard.index * extent[shard.dim];
+  }
+  int inner = static_cast<int>(global.size());
+  int64_t run = 1;  // consecutive elements: whole dimensions from the last up, then the first one that is cut
+  while (inner > 0 && extent[inner - 1] == global[inner - 1]) run *= extent[--inner];
+  if (inner > 0) run *= extent[--inner];
+
+  std::vector<Piece> runs;
+  const int64_t count = elements(extent) / std::max<int64_t>(run, 1);
+  for (int64_t r = 0; r < count; ++r) {
+    int64_t offset = 0, stride = 1, rest = r;
+    for (int dim = static_cast<int>(global.size()) - 1; dim >= 0; --dim) {
+      const int64_t index = dim >= inner ? 0 : rest % extent[dim];
+      if (dim < inner) rest /= extent[dim];
+      offset += (begin[dim] + index) * stride;
+      stride *= global[dim];
+    }
+    runs.push_back({offset, r * run, run});
+  }
+  return runs;
+}
+
+}  // namespace
+
+Shape Placement::sharded_shape(const Shape& global) const {
+  Shape local = global;
+  for (const auto& shard : shards) {
+    require(local.at(shard.dim) % shard.count == 0, "dimension {} of {} ({}) must be divisible by {} ({})", shard.dim,
+            to_string(global), local[shard.dim], shard.mesh_dimension, shard.count);
+    local[shard.dim] /= shard.count;
+  }
+  return local;
+}
+
+Shape Placement::local_shape(const Shape& global) const { return flat ? Shape{flat->length} : sharded_shape(global); }
+
+std::vector<Piece> Placement::pieces(const Shape& global) const {
+  std::vector<Piece> runs = sharded_runs(*this, global);
+  if (!flat) return runs;
+  std::vector<Piece> inside;
+  for (const Piece& run : runs) {
+    const int64_t begin = std::max(run.local_offset, flat->offset);
+    const int64_t end = std::min(run.local_offset + run.length, flat->offset + flat->length);
+    if (begin < end) inside.push_back({run.global_offset + begin - run.local_offset, begin - flat->offset, end - begin});
+  }
+  return inside;
+}
+
+void Parameter::write_gradient(const std::function<void(const Tensor&, bool)>& write) {
+  write(gradient, has_gradient_);
+  has_gradient_ = true;
+}
+
+void Parameter::add_gradient(const std::function<void(const Tensor&)>& add) {
+  write_gradient([&](const Tensor& target, bool accumulate) {
+    if (!accumulate) ops::fill_(target, 0);
+    add(target);
+  });
+}
+
+void Parameter::initialise(const Tensor& target, uint64_t seed) const {
+  for (const Piece& piece : placement.pieces(shape)) {
+    ops::fill_random_(target.slice(piece.local_offset, {piece.length}), initial, hash_key(seed, name),
+                      piece.global_offset);
+  }
+}
+
+}  // namespace ninefold

@@ -1,0 +1,80 @@
+// Parameters, and where their elements live. One function, Placement::pieces, tells which part of the global tensor a
+// rank holds; initialisation, checkpoints, the oracle, clipping and the printout use nothing else.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/tensor/ops.h"
+
+namespace ninefold {
+
+// `length` consecutive elements: at `global_offset` of the global tensor, at `local_offset` of what this rank holds.
+struct Piece {
+  int64_t global_offset, local_offset, length;
+  bool operator==(const Piece&) const = default;
+};
+
+// How a parameter is split over the mesh, from this rank's point of view: first the shards along tensor dimensions in
+// the order they were applied, then a flat range of what they left. Dimensions of the mesh that are not named hold copies.
+struct Placement {
+  // This rank holds part `index` of `count` equal parts along `dim`, split over a mesh dimension.
+  struct Shard {
+    std::string mesh_dimension;
+    int dim;
+    int64_t index, count;
+  };
+  // This rank holds elements [offset, offset + length) of the row-major order that the shards left.
+  struct Flat {
+    int64_t offset, length;
+  };
+
+  std::vector<Shard> shards;
+  std::optional<Flat> flat;
+  // Mesh dimensions over which the gradient is still a sum to be made.
+  std::vector<std::string> partial;
+
+  // The shape that the shards leave of `global`; throws UserError where a dimension does not divide.
+  Shape sharded_shape(const Shape& global) const;
+  // The shape of what this rank stores: sharded_shape, or [length] under a flat range.
+  Shape local_shape(const Shape& global) const;
+  // This rank's elements as maximal consecutive runs, in local order; together they cover the local tensor once.
+  std::vector<Piece> pieces(const Shape& global) const;
+};
+
+// One trainable tensor of a model. Built without storage; `materialize` gives it some.
+class Parameter {
+ public:
+  Parameter(Shape global_shape, ops::Distribution initial) : shape(std::move(global_shape)), initial(initial) {}
+
+  std::string name;           // full path, "layers.0.attention.wq.weight"; the same whatever wraps the layer
+  Shape shape;                // global
+  ops::Distribution initial;
+  Placement placement;
+  Tensor value;               // local, in the compute type; undefined until materialised
+  Tensor gradient;            // local, f32 or the compute type
+
+  int64_t size() const { return elements(shape); }
+  Shape local_shape() const { return placement.local_shape(shape); }
+
+  // A step begins: the gradient counts as zero from here on, without a pass over its memory.
+  void zero_gradient() { has_gradient_ = false; }
+  // For work that can either assign or add: calls write(gradient, accumulate).
+  void write_gradient(const std::function<void(const Tensor& gradient, bool accumulate)>& write);
+  // For work that only adds: the gradient is zeroed first where nothing was added since zero_gradient().
+  void add_gradient(const std::function<void(const Tensor& gradient)>& add);
+  // All contributions are in: a gradient that received none becomes zeros.
+  void complete_gradient() {
+    add_gradient([](const Tensor&) {});
+  }
+
+  // Fills `target` (this rank's elements, any float type) with the initial values that `seed` gives the global tensor.
+  void initialise(const Tensor& target, uint64_t seed) const;
+
+ private:
+  bool has_gradient_ = false;
+};
+
+}  // namespace ninefold

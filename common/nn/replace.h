@@ -1,0 +1,29 @@
+// Finding the layers of a model by name, and putting others in their place. Techniques are built on these.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "common/nn/attention.h"
+#include "common/nn/layer.h"
+
+namespace ninefold {
+
+// Calls visit(path, parameter) for every parameter below `layer`, in forward order. Paths join names with dots.
+void for_each_parameter(Layer& layer, const std::function<void(const std::string&, Parameter&)>& visit);
+
+// Calls visit(path, slot) for every slot below `layer` whose path matches `pattern`, outer slots before inner ones; a
+// slot that was refilled is not entered. In a pattern `*` stands for any text without dots: "layers.*.attention.wq".
+// Returns how many matched.
+int for_each_match(Layer& layer, const std::string& pattern,
+                   const std::function<void(const std::string&, std::unique_ptr<Layer>&)>& visit);
+
+// The same for attention cores.
+int for_each_core(Layer& layer, const std::string& pattern,
+                  const std::function<void(const std::string&, std::unique_ptr<AttentionCore>&)>& visit);
+
+// Paths of all slots and cores below `layer`, for messages about patterns that match nothing.
+std::vector<std::string> slot_paths(Layer& layer);
+
+}  // namespace ninefold

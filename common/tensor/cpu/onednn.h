@@ -1,0 +1,71 @@
+// oneDNN as the CPU back end uses it: primitives are made once for each shape (0.3 ms) and kept with their arguments,
+// so that a call only hands over addresses (below 1 µs). Scratch memory comes from the device's allocator.
+#pragma once
+
+#include <array>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "common/tensor/cpu/onednn_version.h"
+#include "common/tensor/tensor.h"
+
+namespace ninefold {
+
+dnnl::memory::data_type onednn_type(Dtype dtype);
+
+// Memory for the length of one call, booked as workspace.
+Tensor workspace(const DeviceHandle& device, int64_t elements, Dtype dtype = Dtype::f32);
+
+// One argument of a primitive. Where the primitive prefers another layout `inside`, the call reorders to or from it.
+struct PrimitiveArgument {
+  int role;  // DNNL_ARG_…
+  dnnl::memory::desc outside, inside;
+  bool is_output = false;
+};
+
+// A primitive that is ready to run: only the addresses are missing.
+class ReadyPrimitive {
+ public:
+  ReadyPrimitive(const dnnl::engine& engine, const dnnl::primitive& primitive, const dnnl::memory::desc& scratchpad,
+                 const std::vector<PrimitiveArgument>& arguments);
+  // `addresses` in the order of the constructor's arguments.
+  void run(dnnl::stream& stream, const DeviceHandle& device, std::initializer_list<const void*> addresses);
+
+ private:
+  struct Slot {
+    dnnl::memory outside, inside;
+    std::optional<dnnl::reorder> reorder;
+    bool is_output;
+    int64_t offset = 0;  // of `inside`, where it is reordered, within the call's workspace
+  };
+
+  dnnl::primitive primitive_;
+  dnnl::memory scratchpad_;
+  std::vector<Slot> slots_;
+  std::vector<dnnl_exec_arg_t> arguments_;
+  int64_t workspace_bytes_;
+};
+
+struct OneDnn {
+  explicit OneDnn(int threads);
+
+  // What distinguishes a primitive from all others: an operation's number, sizes, strides, types.
+  using Key = std::array<int64_t, 12>;
+  // The primitive kept under `key`; `make()` returns it the first time.
+  template <typename Make>
+  ReadyPrimitive& kept(const Key& key, const Make& make) {
+    auto found = primitives.find(key);
+    if (found == primitives.end()) found = primitives.emplace(key, make()).first;
+    return found->second;
+  }
+
+  // Whether products of bf16 run on the processor's own instructions; else they are computed in f32.
+  bool bf16_native;
+  dnnl::engine engine;
+  dnnl::stream stream;
+  dnnl::primitive_attr attributes;  // scratch memory is the caller's
+  std::map<Key, ReadyPrimitive> primitives;
+};
+
+}  // namespace ninefold

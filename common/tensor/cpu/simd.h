@@ -1,0 +1,223 @@
+// Vectors of f32 as wide as the processor's registers, on the vector extensions of GCC and clang: the same source is
+// AVX-512, AVX2 or anything else. An element's result never depends on where it lies: the last, shorter vector of a
+// range runs the same code on masked lanes, and exp, log and the rest are our own polynomials (after Moshier's Cephes).
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#include "common/tensor/dtype.h"
+
+namespace ninefold::simd {
+
+#if defined(__AVX512F__)
+inline constexpr int vector_bytes = 64;
+#elif defined(__AVX2__)
+inline constexpr int vector_bytes = 32;
+#else
+inline constexpr int vector_bytes = 16;
+#endif
+inline constexpr int lanes = vector_bytes / 4;  // 16, 8 or 4
+
+using Floats = float __attribute__((vector_size(vector_bytes)));      // `lanes` of them
+using Ints = int32_t __attribute__((vector_size(vector_bytes)));      // `lanes`
+using Words = uint32_t __attribute__((vector_size(vector_bytes)));    // `lanes`
+using Halves = uint16_t __attribute__((vector_size(vector_bytes / 2)));  // `lanes`
+using HalfFloats = float __attribute__((vector_size(vector_bytes / 2)));  // `lanes / 2`
+using Doubles = double __attribute__((vector_size(vector_bytes)));    // `lanes / 2`
+using Longs = int64_t __attribute__((vector_size(vector_bytes)));     // `lanes / 2`
+
+// ---- ranges -------------------------------------------------------------------------------------------------------
+// How many lanes of a vector are in use. Both forms compile to the same arithmetic; only loads and stores differ.
+struct AllLanes {};
+struct FirstLanes {
+  int count;  // 1 .. lanes - 1
+};
+
+// Calls body(i, lanes_in_use) for the vectors that cover elements [0, n): i = 0, lanes, 2 * lanes, …
+template <typename Body>
+inline void for_each_vector(int64_t n, Body&& body) {
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) body(i, AllLanes{});
+  if (i < n) body(i, FirstLanes{static_cast<int>(n - i)});
+}
+
+// ---- bits, selection ----------------------------------------------------------------------------------------------
+inline Floats broadcast(float value) { return Floats{} + value; }
+inline Words bits_of(Floats x) { return std::bit_cast<Words>(x); }
+inline Floats from_bits(Words bits) { return std::bit_cast<Floats>(bits); }
+
+// Lane-wise a < b ? a : b, so that a NaN in `b` wins: the argument that may be NaN comes second.
+inline Floats minimum(Floats a, Floats b) { return a < b ? a : b; }
+inline Floats maximum(Floats a, Floats b) { return a > b ? a : b; }
+
+// 0, 1, 2, …
+inline Ints lane_index() {
+  return []<int... lane>(std::integer_sequence<int, lane...>) {
+    return Ints{lane...};
+  }(std::make_integer_sequence<int, lanes>{});
+}
+
+// Lanes in use keep x, the others get `other`.
+inline Floats keep(Floats x, AllLanes, float) { return x; }
+inline Floats keep(Floats x, FirstLanes in_use, float other) {
+  return lane_index() < in_use.count ? x : broadcast(other);
+}
+
+// ---- loads and stores ---------------------------------------------------------------------------------------------
+// Unaligned. Lanes that are not in use read as zero and are not written.
+template <typename Vector, typename T>
+inline Vector load_raw(const T* source, AllLanes = {}) {
+  static_assert(sizeof(Vector) == lanes * sizeof(T));
+  Vector x;
+  std::memcpy(&x, source, sizeof x);
+  return x;
+}
+template <typename Vector, typename T>
+inline Vector load_raw(const T* source, FirstLanes in_use) {
+  static_assert(sizeof(Vector) == lanes * sizeof(T));
+  Vector x{};
+  std::memcpy(&x, source, static_cast<size_t>(in_use.count) * sizeof(T));
+  return x;
+}
+template <typename T, typename Vector>
+inline void store_raw(T* target, Vector x, AllLanes = {}) {
+  static_assert(sizeof(Vector) == lanes * sizeof(T));
+  std::memcpy(static_cast<void*>(target), &x, sizeof x);
+}
+template <typename T, typename Vector>
+inline void store_raw(T* target, Vector x, FirstLanes in_use) {
+  static_assert(sizeof(Vector) == lanes * sizeof(T));
+  std::memcpy(static_cast<void*>(target), &x, static_cast<size_t>(in_use.count) * sizeof(T));
+}
+
+inline Floats widen(Halves bf16_bits) { return from_bits(__builtin_convertvector(bf16_bits, Words) << 16); }
+
+// To bf16: nearest, ties to even; NaN stays NaN.
+inline Halves narrow(Floats x) {
+  const Words word = bits_of(x);
+  const Words rounded_up = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
+  const Words quiet_nan = (word >> 16) | 0x40u;
+  return __builtin_convertvector(x == x ? rounded_up : quiet_nan, Halves);
+}
+
+// f32 values from f32 or bf16 storage.
+template <typename InUse = AllLanes>
+inline Floats load(const float* source, InUse in_use = {}) {
+  return load_raw<Floats>(source, in_use);
+}
+template <typename InUse = AllLanes>
+inline Floats load(const bf16* source, InUse in_use = {}) {
+  return widen(load_raw<Halves>(source, in_use));
+}
+template <typename InUse = AllLanes>
+inline void store(float* target, Floats x, InUse in_use = {}) {
+  store_raw(target, x, in_use);
+}
+template <typename InUse = AllLanes>
+inline void store(bf16* target, Floats x, InUse in_use = {}) {
+  store_raw(target, narrow(x), in_use);
+}
+// The value that storing as T and loading again gives.
+template <typename T>
+inline Floats rounded_to(Floats x) {
+  if constexpr (std::is_same_v<T, bf16>) return widen(narrow(x));
+  return x;
+}
+
+// ---- across lanes, always in the same order -----------------------------------------------------------------------
+// Lane i of the result is lane (i + distance) % lanes of x.
+template <int distance>
+inline Floats rotate(Floats x) {
+  return [x]<int... lane>(std::integer_sequence<int, lane...>) {
+    return __builtin_shufflevector(x, x, ((lane + distance) % lanes)...);
+  }(std::make_integer_sequence<int, lanes>{});
+}
+template <int distance = lanes / 2>
+inline float horizontal_sum(Floats x) {
+  x += rotate<distance>(x);
+  if constexpr (distance == 1) return x[0];
+  else return horizontal_sum<distance / 2>(x);
+}
+template <int distance = lanes / 2>
+inline float horizontal_max(Floats x) {
+  x = maximum(rotate<distance>(x), x);
+  if constexpr (distance == 1) return x[0];
+  else return horizontal_max<distance / 2>(x);
+}
+
+// Lanes [0, lanes / 2) and [lanes / 2, lanes) in f64, and back, rounded.
+struct Split {
+  HalfFloats lower, upper;
+};
+inline Doubles lower_doubles(Floats x) {
+  return __builtin_convertvector(std::bit_cast<Split>(x).lower, Doubles);
+}
+inline Doubles upper_doubles(Floats x) {
+  return __builtin_convertvector(std::bit_cast<Split>(x).upper, Doubles);
+}
+inline Floats join(Doubles lower, Doubles upper) {
+  return std::bit_cast<Floats>(
+      Split{__builtin_convertvector(lower, HalfFloats), __builtin_convertvector(upper, HalfFloats)});
+}
+
+// ---- functions ----------------------------------------------------------------------------------------------------
+// e^x within 2 ulp. exp(-inf) = 0, overflow gives inf, underflow goes through the subnormals to 0, NaN stays NaN.
+inline Floats exp(Floats x) {
+  x = minimum(broadcast(89.0f), maximum(broadcast(-104.0f), x));
+  // x = n ln 2 + r. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
+  const Floats shift = broadcast(12582912.0f);
+  const Floats shifted = x * 1.44269504088896341f + shift;
+  const Floats n = shifted - shift;
+  Floats r = x - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  Floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  // 2^n in two factors: n reaches from -150 to 128, beyond what one exponent holds.
+  const Ints exponent = std::bit_cast<Ints>(shifted) - std::bit_cast<Ints>(shift);
+  const Ints half = exponent >> 1;
+  const Floats first = std::bit_cast<Floats>((half + 127) << 23);
+  const Floats second = std::bit_cast<Floats>((exponent - half + 127) << 23);
+  return p * first * second;
+}
+
+// Natural logarithm within 2 ulp. log(0) = -inf, log of a negative number is NaN, log(inf) = inf, NaN stays NaN.
+inline Floats log(Floats x) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const Ints subnormal = x < std::numeric_limits<float>::min();
+  const Floats scaled = subnormal ? x * 8388608.0f : x;
+  // scaled = mantissa * 2^exponent with the mantissa in [sqrt(1/2), sqrt(2)).
+  const Words offset = bits_of(scaled) - 0x3f3504f3u;
+  const Ints exponent = (std::bit_cast<Ints>(offset) >> 23) - (subnormal & 23);
+  const Floats e = __builtin_convertvector(exponent, Floats);
+  const Floats m = from_bits((offset & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+  Floats p = m * 7.0376836292e-2f - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  const Floats square = m * m;
+  Floats y = p * (m * square) - e * 2.12194440e-4f;
+  y = y - square * 0.5f;
+  y = (m + y) + e * 0.693359375f;
+  const Floats not_a_number = broadcast(std::numeric_limits<float>::quiet_NaN());
+  y = x == 0.0f ? broadcast(-infinity) : y;
+  y = x < infinity ? y : x;
+  return x < 0.0f ? not_a_number : y;
+}
+
+// 1 / (1 + e^-x).
+inline Floats sigmoid(Floats x) { return 1.0f / (1.0f + exp(-x)); }
+
+}  // namespace ninefold::simd

@@ -1,0 +1,27 @@
+#include "common/tensor/device.h"
+
+#include "common/base/check.h"
+#include "common/tensor/kernels.h"
+
+namespace ninefold {
+
+std::string_view name_of(DeviceType type) {
+  switch (type) {
+    case DeviceType::cpu: return "cpu";
+    case DeviceType::meta: return "meta";
+    case DeviceType::cuda: return "cuda";
+  }
+  return "unknown";
+}
+
+Device::Device(DeviceType type, std::unique_ptr<Allocator> allocator, std::unique_ptr<Kernels> kernels)
+    : type_(type), allocator_(std::move(allocator)), kernels_(std::move(kernels)) {}
+
+Device::~Device() = default;
+
+void Device::decorate_kernels(const std::function<std::unique_ptr<Kernels>(std::unique_ptr<Kernels>)>& wrap) {
+  kernels_ = wrap(std::move(kernels_));
+  expect(kernels_ != nullptr, "the decorator of a device's kernels returned none");
+}
+
+}  // namespace ninefold

@@ -1,0 +1,130 @@
+// Operations on one element at a time. The flops are nominal: memory decides their speed.
+#include "common/tensor/operation.h"
+#include "common/tensor/ops.h"
+
+namespace ninefold::ops {
+
+void fill_(const Tensor& x, float value) {
+  const Operation op("fill", {&x});
+  op.is_float(x);
+  op.kernels().fill(x, value);
+  op.done(0, {&x});
+}
+
+void copy_(const Tensor& destination, const Tensor& source) {
+  const Operation op("copy", {&destination, &source});
+  op.same_size(destination, source);
+  if (destination.dtype() != source.dtype()) {
+    op.is_float(destination);
+    op.is_float(source);
+  }
+  op.kernels().copy(destination, source);
+  op.done(0, {&destination, &source});
+}
+
+Tensor cast(const Tensor& x, Dtype dtype) {
+  Tensor y = Tensor::empty(x.device(), x.shape(), dtype);
+  copy_(y, x);
+  return y;
+}
+
+void add_(const Tensor& x, const Tensor& y) {
+  const Operation op("add", {&x, &y});
+  op.is_float(x);
+  op.is_float(y);
+  op.same_size(x, y);
+  op.kernels().add(x, x, y);
+  op.done(static_cast<double>(x.size()), {&x, &x, &y});
+}
+
+Tensor add(const Tensor& x, const Tensor& y) {
+  const Operation op("add", {&x, &y});
+  op.is_float(x);
+  op.alike(y, x);
+  Tensor sum = empty_like(x);
+  op.kernels().add(sum, x, y);
+  op.done(static_cast<double>(x.size()), {&sum, &x, &y});
+  return sum;
+}
+
+void scale_(const Tensor& x, float factor) {
+  const Operation op("scale", {&x});
+  op.is_float(x);
+  op.kernels().scale(x, factor);
+  op.done(static_cast<double>(x.size()), {&x, &x});
+}
+
+void add_bias_(const Tensor& x, const Tensor& bias) {
+  const Operation op("add_bias", {&x, &bias});
+  op.is_float(x);
+  op.has_rank(x, 2);
+  op.has_dtype(bias, x.dtype());
+  op.has_shape(bias, {x.dim(1)});
+  op.kernels().add_bias(x, bias);
+  op.done(static_cast<double>(x.size()), {&x, &x, &bias});
+}
+
+void add_row_sums(const Tensor& sum, const Tensor& x) {
+  const Operation op("add_row_sums", {&sum, &x});
+  op.is_float(x);
+  op.has_rank(x, 2);
+  op.can_hold_sum(sum, x);
+  op.has_shape(sum, {x.dim(1)});
+  op.kernels().add_row_sums(sum, x);
+  op.done(static_cast<double>(x.size()), {&sum, &sum, &x});
+}
+
+Tensor relu(const Tensor& x) {
+  const Operation op("relu", {&x});
+  op.is_float(x);
+  Tensor y = empty_like(x);
+  op.kernels().relu(y, x);
+  op.done(static_cast<double>(x.size()), {&y, &x});
+  return y;
+}
+
+Tensor relu_backward(const Tensor& dy, const Tensor& y) {
+  const Operation op("relu_backward", {&dy, &y});
+  op.is_float(dy);
+  op.alike(y, dy);
+  Tensor dx = empty_like(dy);
+  op.kernels().relu_backward(dx, dy, y);
+  op.done(static_cast<double>(dy.size()), {&dx, &dy, &y});
+  return dx;
+}
+
+Tensor swiglu(const Tensor& gate, const Tensor& up) {
+  const Operation op("swiglu", {&gate, &up});
+  op.is_float(gate);
+  op.alike(up, gate);
+  Tensor y = empty_like(gate);
+  op.kernels().swiglu(y, gate, up);
+  op.done(5.0 * static_cast<double>(y.size()), {&y, &gate, &up});
+  return y;
+}
+
+SwigluGradients swiglu_backward(const Tensor& dy, const Tensor& gate, const Tensor& up) {
+  const Operation op("swiglu_backward", {&dy, &gate, &up});
+  op.is_float(gate);
+  op.alike(up, gate);
+  op.alike(dy, gate);
+  const SwigluGradients result{empty_like(gate), empty_like(up)};
+  op.kernels().swiglu_backward(result, dy, gate, up);
+  op.done(10.0 * static_cast<double>(dy.size()), {&dy, &gate, &up, &result.dgate, &result.dup});
+  return result;
+}
+
+Tensor dropout(const Tensor& x, float probability, const DropoutKey& key) {
+  const Operation op("dropout", {&x});
+  op.is_float(x);
+  expect(x.rank() >= 1, "dropout: the tensor must have a first dimension, its rows");
+  expect(0 <= probability && probability < 1, "dropout: the probability ({}) must be at least 0 and below 1",
+         probability);
+  expect(key.rows_per_sample > 0, "dropout: rows per sample ({}) must be positive", key.rows_per_sample);
+  Tensor y = empty_like(x);
+  op.kernels().dropout(y, x, probability, key);
+  op.done(static_cast<double>(x.size()), {&y, &x});
+  return y;
+}
+
+}  // namespace ninefold::ops

@@ -1,0 +1,117 @@
+// Matmul and attention: where nearly all arithmetic of a model happens.
+#include <algorithm>
+
+#include "common/tensor/operation.h"
+#include "common/tensor/ops.h"
+
+namespace ninefold::ops {
+namespace {
+
+struct MatmulShape {
+  int64_t m, n, k;
+};
+
+MatmulShape matmul_shape(const Operation& op, const Tensor& a, const Tensor& b, const MatmulOptions& options) {
+  op.has_rank(a, 2);
+  op.has_rank(b, 2);
+  const int64_t m = a.dim(options.transpose_a ? 1 : 0), k = a.dim(options.transpose_a ? 0 : 1);
+  const int64_t n = b.dim(options.transpose_b ? 0 : 1), b_k = b.dim(options.transpose_b ? 1 : 0);
+  expect(k == b_k, "matmul: {}{} and {}{} differ in the dimension that is summed over ({} and {})",
+         to_string(a.shape()), options.transpose_a ? " transposed" : "", to_string(b.shape()),
+         options.transpose_b ? " transposed" : "", k, b_k);
+  return {m, n, k};
+}
+
+// How many (query, key) pairs the causal mask lets through. Where the positions have no values (meta): one half, as
+// for a sequence that attends to itself.
+double visible_pairs(const Tensor& q_positions, const Tensor& k_positions) {
+  const double queries = static_cast<double>(q_positions.size()), keys = static_cast<double>(k_positions.size());
+  if (q_positions.device()->type() == DeviceType::meta) return queries * (keys + 1) / 2;
+  std::vector<int32_t> sorted = k_positions.to_vector<int32_t>();
+  std::sort(sorted.begin(), sorted.end());
+  double pairs = 0;
+  for (const int32_t position : q_positions.to_vector<int32_t>()) {
+    pairs += static_cast<double>(std::upper_bound(sorted.begin(), sorted.end(), position) - sorted.begin());
+  }
+  return pairs;
+}
+
+// FLOPs of `matmuls` products of query and key blocks, over visible pairs only.
+double attention_flops(const Operation& op, const Tensor& q_positions, const Tensor& k_positions,
+                       const AttentionShape& shape, int matmuls) {
+  if (!op.observed()) return 0;
+  const double each = 2.0 * static_cast<double>(shape.batch * shape.heads * shape.head_dim);
+  return matmuls * each * visible_pairs(q_positions, k_positions);
+}
+
+void check_attention(const Operation& op, const Tensor& q, const Tensor& q_positions, const Tensor& k, const Tensor& v,
+                     const Tensor& k_positions, const AttentionShape& shape) {
+  expect(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0, "attention: heads ({}) must be divisible by kv-heads ({})",
+         shape.heads, shape.kv_heads);
+  op.is_float(q);
+  op.has_dtype(q_positions, Dtype::i32);
+  op.has_dtype(k_positions, Dtype::i32);
+  op.has_rank(q_positions, 1);
+  op.has_rank(k_positions, 1);
+  op.has_shape(q, {shape.batch * q_positions.size(), shape.heads * shape.head_dim});
+  op.has_shape(k, {shape.batch * k_positions.size(), shape.kv_heads * shape.head_dim});
+  op.has_dtype(k, q.dtype());
+  op.alike(v, k);
+}
+
+}  // namespace
+
+void matmul_into(const Tensor& out, const Tensor& a, const Tensor& b, MatmulOptions options) {
+  const Operation op("matmul", {&out, &a, &b});
+  const auto [m, n, k] = matmul_shape(op, a, b, options);
+  op.is_float(a);
+  op.has_dtype(b, a.dtype());
+  op.can_hold_sum(out, a);
+  op.has_shape(out, {m, n});
+  if (k > 0 && out.size() > 0) {
+    op.kernels().matmul(out, a, b, options);
+  } else if (!options.accumulate) {
+    op.kernels().fill(out, 0);
+  }
+  const Tensor read_too = options.accumulate ? out : Tensor();
+  op.done(2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k), {&out, &a, &b, &read_too});
+}
+
+Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options) {
+  const Operation op("matmul", {&a, &b});
+  const auto [m, n, k] = matmul_shape(op, a, b, options);
+  expect(!options.accumulate, "matmul: a new tensor of {} x {} holds nothing to accumulate into", m, n);
+  Tensor out = Tensor::empty(a.device(), {m, n}, a.dtype());
+  matmul_into(out, a, b, options);
+  return out;
+}
+
+Attention attention_block(const Tensor& q, const Tensor& q_positions, const Tensor& k, const Tensor& v,
+                          const Tensor& k_positions, const AttentionShape& shape) {
+  const Operation op("attention_block", {&q, &q_positions, &k, &v, &k_positions});
+  check_attention(op, q, q_positions, k, v, k_positions, shape);
+  const Attention result{empty_like(q),
+                         Tensor::empty(q.device(), {shape.batch, shape.heads, q_positions.size()}, Dtype::f32)};
+  op.kernels().attention_block(result, q, q_positions, k, v, k_positions, shape);
+  op.done(attention_flops(op, q_positions, k_positions, shape, 2), {&q, &k, &v, &result.out, &result.log_sum_exp});
+  return result;
+}
+
+AttentionGradients attention_block_backward(const Tensor& dout, const Tensor& q, const Tensor& q_positions,
+                                            const Tensor& k, const Tensor& v, const Tensor& k_positions,
+                                            const Attention& forward, const AttentionShape& shape) {
+  const Operation op("attention_block_backward",
+                     {&dout, &q, &q_positions, &k, &v, &k_positions, &forward.out, &forward.log_sum_exp});
+  check_attention(op, q, q_positions, k, v, k_positions, shape);
+  op.alike(dout, q);
+  op.alike(forward.out, q);
+  op.has_dtype(forward.log_sum_exp, Dtype::f32);
+  op.has_shape(forward.log_sum_exp, {shape.batch, shape.heads, q_positions.size()});
+  const AttentionGradients result{empty_like(q), empty_like(k), empty_like(v)};
+  op.kernels().attention_block_backward(result, dout, q, q_positions, k, v, k_positions, forward, shape);
+  op.done(attention_flops(op, q_positions, k_positions, shape, 5),
+          {&dout, &q, &k, &v, &forward.out, &forward.log_sum_exp, &result.dq, &result.dk, &result.dv});
+  return result;
+}
+
+}  // namespace ninefold::ops

@@ -1,0 +1,72 @@
+# How a test is built and run; tests/CMakeLists.txt shows how each function is called.
+#
+# A test finds its golden files under NINEFOLD_TEST_DATA (tests/data) and the embedded data under NINEFOLD_DATA (data),
+# both string literals that end without a slash.
+
+# Works as root in a container and with more ranks than cores. Ranks are not bound to cores: tests run side by side,
+# and each mpirun would bind its first rank to the same core.
+set(NINEFOLD_TEST_ENVIRONMENT
+  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
+  OMPI_MCA_hwloc_base_binding_policy=none OMP_NUM_THREADS=1)
+set(NINEFOLD_TEST_TIMEOUT 300)  # seconds
+
+function(add_test_program target source main)
+  add_executable(${target} ${source}.cpp)
+  target_link_libraries(${target} PRIVATE ${ARGN} ${main} GTest::gtest)
+  target_compile_definitions(${target} PRIVATE
+    NINEFOLD_TEST_DATA="${NINEFOLD_ROOT}/tests/data" NINEFOLD_DATA="${NINEFOLD_ROOT}/data")
+endfunction()
+
+function(add_unit_test name)
+  cmake_parse_arguments(arg "ALSO_AVX2" "" "LINK" ${ARGN})
+  string(REPLACE "/" "_" target ${name})
+  add_test_program(${target} ${name} GTest::gtest_main ${arg_LINK})
+  add_test(NAME ${name} COMMAND ${target})
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "${NINEFOLD_TEST_ENVIRONMENT}" TIMEOUT ${NINEFOLD_TEST_TIMEOUT})
+  if(arg_ALSO_AVX2)
+    add_test(NAME ${name}/avx2 COMMAND ${target})
+    set_tests_properties(${name}/avx2 PROPERTIES LABELS avx2 TIMEOUT ${NINEFOLD_TEST_TIMEOUT}
+      ENVIRONMENT "${NINEFOLD_TEST_ENVIRONMENT};ONEDNN_MAX_CPU_ISA=AVX2")
+  endif()
+endfunction()
+
+# ctest counts processors so that it does not start more ranks at once than the machine has cores; two is the most that
+# every machine is sure to give.
+function(set_mpi_test_properties name ranks)
+  set(processors 2)
+  if(ranks LESS 2)
+    set(processors 1)
+  endif()
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "${NINEFOLD_TEST_ENVIRONMENT}" LABELS mpi
+    TIMEOUT ${NINEFOLD_TEST_TIMEOUT} PROCESSORS ${processors})
+endfunction()
+
+function(add_mpi_test name)
+  if(NOT TARGET ninefold_mpi_main)
+    add_library(ninefold_mpi_main STATIC ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/mpi_main.cpp)
+    target_link_libraries(ninefold_mpi_main PUBLIC ninefold_comm GTest::gtest)
+  endif()
+  cmake_parse_arguments(arg "" "" "LINK;RANKS" ${ARGN})
+  string(REPLACE "/" "_" target ${name})
+  add_test_program(${target} ${name} ninefold_mpi_main ${arg_LINK})
+  foreach(ranks IN LISTS arg_RANKS)
+    add_test(NAME ${name}/ranks_${ranks} COMMAND ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:${target}>)
+    set_mpi_test_properties(${name}/ranks_${ranks} ${ranks})
+  endforeach()
+endfunction()
+
+function(add_command_test name)
+  cmake_parse_arguments(arg "" "RANKS;EXPECT_EXIT;EXPECT_OUTPUT" "COMMAND" ${ARGN})
+  if(NOT DEFINED arg_EXPECT_EXIT)
+    set(arg_EXPECT_EXIT 0)
+  endif()
+  set(ranks 1)
+  if(arg_RANKS)
+    set(ranks ${arg_RANKS})
+    list(PREPEND arg_COMMAND ${MPIEXEC_EXECUTABLE} -n ${ranks})
+  endif()
+  add_test(NAME ${name} COMMAND ${CMAKE_COMMAND} "-DEXPECT_EXIT=${arg_EXPECT_EXIT}"
+    "-DEXPECT_OUTPUT=${arg_EXPECT_OUTPUT}" -P ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/expect.cmake -- ${arg_COMMAND})
+  set_mpi_test_properties(${name} ${ranks})
+endfunction()
