@@ -93,9 +93,8 @@ void Options::group(std::string_view heading) { state_->group = heading; }
 
 Options::Entry& Options::declare(std::string_view name, std::string_view placeholder, std::string_view help) {
   expect(name.starts_with("--") && !find(name), "option {} is declared twice or without dashes", name);
-  CLI::Option* option = placeholder.empty()
-                            ? state_->app.add_flag(fmt::format("{0},!--no-{1}", name, name.substr(2)))
-                            : state_->app.add_option(std::string(name));
+  CLI::Option* option = placeholder.empty() ? state_->app.add_flag(fmt::format("{0},!--no-{1}", name, name.substr(2)))
+                                            : state_->app.add_option(std::string(name));
   option->group(state_->group)->description(std::string(help))->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   if (!placeholder.empty()) option->option_text(std::string(placeholder));
   state_->entries.push_back(std::make_unique<Entry>());
@@ -146,8 +145,8 @@ void Options::add_words(std::string_view name, std::vector<std::string> words, s
   Entry& entry = declare(name, "WORD", described);
   entry.set = [words, set, name = entry.name](std::string_view text) {
     const auto found = std::find(words.begin(), words.end(), text);
-    require(found != words.end(), "{} must be one of {}, not '{}'; did you mean {}?", name, fmt::join(words, ", "), text,
-            nearest(text, words));
+    require(found != words.end(), "{} must be one of {}, not '{}'; did you mean {}?", name, fmt::join(words, ", "),
+            text, nearest(text, words));
     set(found - words.begin());
   };
   entry.value = [words, get] { return words.at(get()); };

@@ -102,7 +102,8 @@ void require_writable(const std::string& path, std::string_view option) {
   const std::string folder = folder_of(path);
   std::error_code ignored;
   require(!path.empty(), "{} needs the name of a file", option);
-  require(fs::is_directory(folder, ignored), "{} {}: the folder {} does not exist; create it first", option, path, folder);
+  require(fs::is_directory(folder, ignored), "{} {}: the folder {} does not exist; create it first", option, path,
+          folder);
   require(!fs::is_directory(path, ignored), "{} {} is a folder; name a file in it", option, path);
   const std::string temporary = temporary_name(path);
   const bool writable = OpenFile(temporary, O_WRONLY | O_CREAT).is_open();
@@ -113,7 +114,8 @@ void require_writable(const std::string& path, std::string_view option) {
 Table::Table(std::vector<std::string> headers) { rows_.push_back(std::move(headers)); }
 
 void Table::add_row(std::vector<std::string> cells) {
-  expect(cells.size() == rows_.front().size(), "a row of {} cells in a table of {}", cells.size(), rows_.front().size());
+  expect(cells.size() == rows_.front().size(), "a row of {} cells in a table of {}", cells.size(),
+         rows_.front().size());
   rows_.push_back(std::move(cells));
 }
 

@@ -24,13 +24,13 @@ std::string_view name_of(ReduceOp op);
 // What one rank asks of its group. Which tensors mean what is told once, in group.h.
 struct Call {
   Operation operation = Operation::barrier;
-  Tensor in;   // what this rank contributes
-  Tensor out;  // where its result goes; the same tensor as `in` for operations in place
+  Tensor in{};   // what this rank contributes
+  Tensor out{};  // where its result goes; the same tensor as `in` for operations in place
   ReduceOp op = ReduceOp::sum;
   int peer = 0;  // root, destination or source
   int tag = 0;   // of send and recv
   // Elements for and from each rank, for all_to_all only.
-  std::vector<int64_t> in_counts, out_counts;
+  std::vector<int64_t> in_counts{}, out_counts{};
 
   bool reduces() const {
     return operation == Operation::all_reduce || operation == Operation::reduce_scatter || operation == Operation::reduce;

@@ -14,9 +14,12 @@
 namespace ninefold::control {
 
 // The root's bytes, on every rank; what the others pass is ignored.
-std::string broadcast_bytes(const Group& group, std::string bytes, int root = 0);
-// On the root: every rank's bytes, in rank order. Empty on the others.
-std::vector<std::string> gather_bytes(const Group& group, const std::string& bytes, int root = 0);
+std::string broadcast_bytes(const Group& group, const std::string& bytes, int root = 0);
+// On rank 0: every rank's bytes, in rank order. Empty on the others.
+std::vector<std::string> gather_bytes(const Group& group, const std::string& bytes);
+// Every rank's bytes, in rank order, on every rank. A message about this wait names `waiting_for`.
+std::vector<std::string> all_gather_bytes(const Group& group, const std::string& bytes,
+                                          const Call& waiting_for = {.operation = Operation::control});
 
 template <typename T>
 std::string to_bytes(const std::vector<T>& values) {
@@ -42,8 +45,8 @@ std::vector<T> broadcast(const Group& group, const std::vector<T>& values, int r
 template <typename T>
 std::vector<T> all_gather(const Group& group, const T& value) {
   std::string all;
-  for (const std::string& bytes : gather_bytes(group, to_bytes(std::vector<T>{value}))) all += bytes;
-  return from_bytes<T>(broadcast_bytes(group, std::move(all)));
+  for (const std::string& bytes : all_gather_bytes(group, to_bytes(std::vector<T>{value}))) all += bytes;
+  return from_bytes<T>(all);
 }
 
 // Added in rank order: 0, 1, 2, …

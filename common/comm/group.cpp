@@ -28,7 +28,7 @@ void expect_parts(const Group& group, const char* operation, const Tensor& whole
 void expect_peer(const Group& group, int peer, int tag) {
   expect_root(group, peer);
   expect(peer != group.rank(), "rank {} of {} would send to itself", peer, group.name());
-  expect(0 <= tag && tag < first_collective_tag, "tag {} must lie in 0..{}", tag, first_collective_tag - 1);
+  expect(0 <= tag && tag < control_tag, "tag {} must lie in 0..{}", tag, control_tag - 1);
 }
 
 // Rows of the first dimension as elements; together they must be the whole tensor.

@@ -70,7 +70,7 @@ class Group {
   Pending start_all_to_all(const Tensor& out, const Tensor& in, const std::vector<int64_t>& out_rows,
                            const std::vector<int64_t>& in_rows) const;
 
-  // Messages between two ranks with the same tag (0 <= tag < first_collective_tag) arrive in the order they were sent.
+  // Messages between two ranks with the same tag (0 <= tag < control_tag) arrive in the order they were sent.
   // A send may wait until the peer receives.
   void send(const Tensor& tensor, int peer, int tag = 0) const { start_send(tensor, peer, tag).wait(); }
   Pending start_send(const Tensor& tensor, int peer, int tag = 0) const;

@@ -27,6 +27,7 @@ struct InFlight {
   Call call;
   std::unique_ptr<Work> work;
   bool books_transport;  // what it hands to the transport goes into the ledger
+  int64_t begin = 0;     // Trace::now() when it started
   bool done = false;
 };
 

@@ -30,8 +30,10 @@ struct Transfer {
 };
 
 // Tags tell apart messages between the same two ranks; messages with the same tag arrive in the order they were sent.
-// Tags below `first_collective_tag` belong to Group::send and Group::recv.
-inline constexpr int first_collective_tag = 1 << 20;
+// Group::send and Group::recv use the tags below `control_tag`, collectives those from `first_collective_tag` on. (MPI
+// promises tags up to 32767.)
+inline constexpr int control_tag = 1 << 14;
+inline constexpr int first_collective_tag = control_tag + 1;
 
 // Peers are ranks within the group, 0 <= peer < size(). Every rank of a group holds its own Transport object.
 class Transport {

@@ -7,6 +7,8 @@
 #include <numeric>
 #include <thread>
 
+#include "common/base/stopwatch.h"
+#include "common/base/trace.h"
 #include "common/comm/control.h"
 #include "common/comm/mpi/job.h"
 #include "common/comm/state.h"
@@ -15,8 +17,6 @@
 namespace ninefold {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 // How long a rank that gives up waits for the others to say where they wait.
 constexpr auto last_words = std::chrono::milliseconds(1500);
 
@@ -24,6 +24,18 @@ constexpr auto last_words = std::chrono::milliseconds(1500);
 void complete_alone(const Call& call) {
   if (call.out.defined() && call.in.raw() != call.out.raw()) ops::copy_(call.out, call.in);
 }
+
+// A flag that is true for as long as this lives, however the scope is left.
+class Raised {
+ public:
+  explicit Raised(bool& flag) : flag_(flag) { flag_ = true; }
+  ~Raised() { flag_ = false; }
+  Raised(const Raised&) = delete;
+  Raised& operator=(const Raised&) = delete;
+
+ private:
+  bool& flag_;
+};
 
 bool is_collective(const Call& call) { return call.operation != Operation::send && call.operation != Operation::recv; }
 
@@ -95,6 +107,7 @@ Pending World::start(const Group& group, Call call) {
   auto in_flight = std::make_shared<InFlight>();
   in_flight->group = group;
   in_flight->books_transport = booked && !by_formula;
+  in_flight->begin = Trace::now();
   const Volume before = group.transport().sent();
   in_flight->work = collectives.start(call);
   if (in_flight->books_transport) {
@@ -112,26 +125,34 @@ void World::advance(InFlight& in_flight) {
   if (in_flight.books_transport && transport.sent() != before) {
     traffic_.book_bytes(in_flight.group.name(), in_flight.call.operation, transport.sent() - before, false);
   }
-  if (in_flight.done) in_flight.work.reset();
+  if (!in_flight.done) return;
+  in_flight.work.reset();
+  add_span("communication", in_flight.call, in_flight.group, in_flight.begin);
+}
+
+void World::add_span(std::string_view category, const Call& call, const Group& group, int64_t begin) {
+  Trace* trace = options_.device->trace;
+  if (trace) trace->add_span(fmt::format("{} {}", name_of(call.operation), group.name()), category, begin, Trace::now());
 }
 
 void World::progress() {
   // A step may run operations on the device, whose hook leads here again.
   if (progressing_ || in_flight_.empty()) return;
-  progressing_ = true;
+  const Raised flag(progressing_);
   for (const auto& in_flight : in_flight_) advance(*in_flight);
   std::erase_if(in_flight_, [](const auto& in_flight) { return in_flight->done; });
-  progressing_ = false;
 }
 
 void World::wait_until(const std::function<bool()>& done, const Call& call, const Group& group) {
   if (done()) return;
-  const auto deadline = Clock::now() + std::chrono::duration<double>(options_.timeout);
+  const Stopwatch waited;
+  const int64_t begin = Trace::now();
   for (;;) {
     progress();
-    if (done()) return;
-    if (Clock::now() > deadline) give_up(call, group);
+    if (done()) break;
+    if (waited.seconds() > options_.timeout) give_up(call, group);
   }
+  add_span("wait", call, group, begin);
 }
 
 void World::give_up(const Call& call, const Group& group) const {
@@ -144,7 +165,7 @@ void World::give_up(const Call& call, const Group& group) const {
 }
 
 void World::compare_calls(const Group& group, const Call& call) {
-  const std::vector<std::string> calls = exchange_text(group, call);
+  const std::vector<std::string> calls = control::all_gather_bytes(group, to_string(call), call);
   for (int rank = 1; rank < group.size(); ++rank) {
     expect(calls[rank] == calls[0],
            "{}: rank {} calls {} while rank {} calls {}; all ranks of a group must make the same calls in the same order",

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/comm/collectives.h"
@@ -22,7 +23,10 @@ namespace ninefold {
 // prints "ninefold: rank 3: sentence". Works with and without mpirun (one rank).
 int launch(int argc, char** argv, const std::function<int(int argc, char** argv)>& body);
 
-// Within `launch`: true on the rank that prints (rank 0).
+// Within `launch`, also before there is a World: this process's rank, the number of ranks, and whether it is the rank
+// that prints (rank 0).
+int job_rank();
+int job_size();
 bool on_first_rank();
 
 struct WorldOptions {
@@ -66,6 +70,7 @@ class World {
   friend class Pending;
   Pending start(const Group& group, Call call);
   void advance(InFlight& in_flight);
+  void add_span(std::string_view category, const Call& call, const Group& group, int64_t begin);
   void compare_calls(const Group& group, const Call& call);
   [[noreturn]] void give_up(const Call& call, const Group& group) const;
 

@@ -43,6 +43,10 @@ double mnist_cnn_flops_per_image() {
   return 2 * conv1 + 3 * (conv2 + linear);
 }
 
+int64_t mnist_cnn_activation_bytes(int64_t images, Dtype compute) {
+  return images * (size_of(compute) * (32 * 26 * 26 + 3 * 64 * 24 * 24) + 4);
+}
+
 std::unique_ptr<Model> make_mlp(const MlpConfig& config) {
   auto model = std::make_unique<Model>(std::make_unique<LogSoftmaxNllLoss>());
   model->add("flatten", std::make_unique<Flatten>());

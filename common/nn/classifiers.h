@@ -11,6 +11,9 @@ std::unique_ptr<Model> make_mnist_cnn();
 int64_t mnist_cnn_parameters();
 // FLOPs of one image's forward and backward; the first convolution has no gradient of its input.
 double mnist_cnn_flops_per_image();
+// Peak bytes of activations for a micro-batch of `images`, e bytes an element: in the backward of the second ReLU live
+// the first one's output, 32 · 26², and three tensors of 64 · 24²: its own output and the gradients on both sides.
+int64_t mnist_cnn_activation_bytes(int64_t images, Dtype compute);
 
 // Two linear layers with a ReLU between, log-softmax. [n, in] (or images of that size) -> scores [n, classes].
 struct MlpConfig {

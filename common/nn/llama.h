@@ -41,5 +41,12 @@ int64_t llama_parameters(const LlamaConfig& config);
 // FLOPs of one token's forward and backward in a sequence of `length`: 6 per matmul weight, the head's included and
 // the embedding's not, plus 6 · layers · dim · length for the causal half of the attention scores and their product.
 double llama_flops_per_token(const LlamaConfig& config, int64_t length);
+// Peak bytes of activations for one micro-batch of `tokens` (N), with e bytes an element. Each of the L layers keeps
+//   e N (6 D + 2 K + 3 F) + 4 N (H + 2)      x, its norm, q, k, v, attention's out, wo's out, the second norm; gate,
+//                                            up, hidden; log-sum-exp and two inverse deviations
+// with D = dim, K = kv_dim, F = ffn, H = heads, V = vocab. On top of that comes the larger of two moments:
+//   the head's backward          e N (3 D + V) + 4 N · 3      last x, norm, its gradient, logits
+//   the last layer's SwiGLU      e N (D + 2 F) + 4 N          dy, dgate, dup; dhidden in place of hidden; losses
+int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, Dtype compute);
 
 }  // namespace ninefold

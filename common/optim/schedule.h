@@ -5,8 +5,8 @@
 
 namespace ninefold {
 
-// Linear warm-up, half a cosine down to a floor, a tail at the floor (Loshchilov, Hutter 2017, arXiv 1608.03983). Of the steps
-// 0 … steps - 1:
+// Linear warm-up, half a cosine down to a floor, a tail at the floor (Loshchilov, Hutter 2017, arXiv 1608.03983). Of
+// the steps 0 … steps - 1:
 //   the first `warmup`           lr · (step + 1) / warmup, so the last of them has lr itself
 //   the last `constant_steps`    min_lr
 //   the D between, k = 0 … D-1   min_lr + (lr - min_lr) · (1 + cos(π k / D)) / 2, so the first of them has lr itself

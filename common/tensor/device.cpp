@@ -7,9 +7,12 @@ namespace ninefold {
 
 std::string_view name_of(DeviceType type) {
   switch (type) {
-    case DeviceType::cpu: return "cpu";
-    case DeviceType::meta: return "meta";
-    case DeviceType::cuda: return "cuda";
+    case DeviceType::cpu:
+      return "cpu";
+    case DeviceType::meta:
+      return "meta";
+    case DeviceType::cuda:
+      return "cuda";
   }
   return "unknown";
 }

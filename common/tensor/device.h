@@ -1,4 +1,5 @@
-// A device is where tensors live and operations run. Every tensor holds a handle to its device, so there are no globals.
+// A device is where tensors live and operations run. Every tensor holds a handle to its device, so there are no
+// globals.
 #pragma once
 
 #include <functional>

@@ -1,5 +1,6 @@
 // What a back end implements: one function an operation, on outputs that ops.cpp has allocated and shapes it has
-// checked. The meaning of each is told once, in ops.h. Decorators (faults in tests, unfused forms in benchmarks) wrap it.
+// checked. The meaning of each is told once, in ops.h. Decorators (faults in tests, unfused forms in benchmarks) wrap
+// it.
 #pragma once
 
 #include "common/tensor/ops.h"

@@ -58,6 +58,7 @@ void Operation::can_hold_sum(const Tensor& x, const Tensor& y) const {
 }
 
 void Operation::alike(const Tensor& x, const Tensor& y) const {
+  same_device(x);
   has_shape(x, y.shape());
   has_dtype(x, y.dtype());
 }

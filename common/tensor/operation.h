@@ -17,7 +17,8 @@ class Operation {
   Kernels& kernels() const { return device_.kernels(); }
   // Whether anybody asks for the cost.
   bool observed() const { return static_cast<bool>(device_.after_kernel); }
-  // Calls the hook. `touched`: every tensor read or written, those read and written twice; undefined ones count nothing.
+  // Calls the hook. `touched`: every tensor read or written, those read and written twice; undefined ones count
+  // nothing.
   void done(double flops, std::initializer_list<const Tensor*> touched) const;
 
   void same_device(const Tensor& x) const;
@@ -28,7 +29,7 @@ class Operation {
   void is_float(const Tensor& x) const;
   // x is f32 or of y's type: what a sum over elements of y's type may be kept in.
   void can_hold_sum(const Tensor& x, const Tensor& y) const;
-  // The same shape and type.
+  // The same shape, type and device.
   void alike(const Tensor& x, const Tensor& y) const;
 
  private:

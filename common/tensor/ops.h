@@ -52,9 +52,9 @@ SwigluGradients swiglu_backward(const Tensor& dy, const Tensor& gate, const Tens
 struct DropoutKey {
   uint64_t seed = 0;
   int64_t step = 0;
-  int64_t layer = 0;             // distinguishes the dropouts of one model
-  int64_t first_sample = 0;      // global index of the sample that row 0 belongs to
-  int64_t rows_per_sample = 1;   // row r is position r % rows_per_sample of sample first_sample + r / rows_per_sample
+  int64_t layer = 0;            // distinguishes the dropouts of one model
+  int64_t first_sample = 0;     // global index of the sample that row 0 belongs to
+  int64_t rows_per_sample = 1;  // row r is position r % rows_per_sample of sample first_sample + r / rows_per_sample
 };
 // Zeroes each element with the given probability and scales the others by 1 / (1 - probability). Applied to dy with
 // the same key it is its own backward. x is [rows, ...].
@@ -65,8 +65,8 @@ Tensor dropout(const Tensor& x, float probability, const DropoutKey& key);
 // With a residual: sum = x + residual (rounded to the storage type) is normalised instead, and returned.
 struct RmsNorm {
   Tensor y;
-  Tensor sum;                 // undefined without a residual
-  Tensor inverse_deviation;   // f32 [rows]
+  Tensor sum;                // undefined without a residual
+  Tensor inverse_deviation;  // f32 [rows]
 };
 RmsNorm rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, float eps);
 // x and residual (may be undefined) are what the forward was given: their sum is formed again, so that the forward's
@@ -143,8 +143,8 @@ Tensor max_pool_backward(const Tensor& dy, const Tensor& index, const Shape& x_s
 double sum(const Tensor& x);
 
 // A sum in which order cannot matter: squares are added in f64 within each aligned 16-element block, the blocks in
-// 128-bit fixed point with 80 bits behind the point: sums reach to 2^47, and a block keeps what is above 2^-80, so that
-// even a gradient of a million elements of 1e-11 each has a norm right to four digits. Sums of parts add to the sum of
+// 128-bit fixed point with 80 bits behind the point: sums reach to 2^47 (a norm of 1e7), and of a block only what
+// is below 2^-80 is lost: even elements of 1e-10 count to five digits. Sums of parts add to the sum of
 // the whole, to the bit, where parts begin at multiples of 16 elements. Anything not finite, or too large for the fixed
 // point, makes the whole `overflow`.
 struct ExactSum {

@@ -46,8 +46,8 @@ double attention_flops(const Operation& op, const Tensor& q_positions, const Ten
 
 void check_attention(const Operation& op, const Tensor& q, const Tensor& q_positions, const Tensor& k, const Tensor& v,
                      const Tensor& k_positions, const AttentionShape& shape) {
-  expect(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0, "attention: heads ({}) must be divisible by kv-heads ({})",
-         shape.heads, shape.kv_heads);
+  expect(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0,
+         "attention: heads ({}) must be divisible by kv-heads ({})", shape.heads, shape.kv_heads);
   op.is_float(q);
   op.has_dtype(q_positions, Dtype::i32);
   op.has_dtype(k_positions, Dtype::i32);

@@ -3,16 +3,22 @@
 #include "common/tensor/ops.h"
 
 namespace ninefold::ops {
+namespace {
 
-RmsNorm rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, float eps) {
-  const Operation op("rms_norm", {&x, &weight});
+void check_norm(const Operation& op, const Tensor& x, const Tensor& weight) {
   op.is_float(x);
   expect(x.rank() >= 1, "rms_norm: the tensor must have a last dimension to normalise over");
   op.has_dtype(weight, x.dtype());
   op.has_shape(weight, {x.dim(-1)});
+}
+
+}  // namespace
+
+RmsNorm rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, float eps) {
+  const Operation op("rms_norm", {&x, &weight});
+  check_norm(op, x, weight);
   RmsNorm result{empty_like(x), {}, Tensor::empty(x.device(), {rows_of(x)}, Dtype::f32)};
   if (residual.defined()) {
-    op.same_device(residual);
     op.alike(residual, x);
     result.sum = empty_like(x);
   }
@@ -22,26 +28,22 @@ RmsNorm rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, 
   return result;
 }
 
-Tensor rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& inverse_deviation,
-                         const Tensor& dresidual, const Tensor& dweight) {
+Tensor rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& residual, const Tensor& weight,
+                         const Tensor& inverse_deviation, const Tensor& dsum, const Tensor& dweight) {
   const Operation op("rms_norm_backward", {&dy, &x, &weight, &inverse_deviation, &dweight});
-  op.is_float(x);
+  check_norm(op, x, weight);
   op.alike(dy, x);
-  expect(x.rank() >= 1, "rms_norm_backward: the tensor must have a last dimension to normalise over");
-  op.has_dtype(weight, x.dtype());
-  op.has_shape(weight, {x.dim(-1)});
   op.can_hold_sum(dweight, weight);
   op.has_shape(dweight, weight.shape());
   op.has_dtype(inverse_deviation, Dtype::f32);
   op.has_shape(inverse_deviation, {rows_of(x)});
-  if (dresidual.defined()) {
-    op.same_device(dresidual);
-    op.alike(dresidual, x);
+  for (const Tensor* optional : {&residual, &dsum}) {
+    if (optional->defined()) op.alike(*optional, x);
   }
   Tensor dx = empty_like(x);
-  op.kernels().rms_norm_backward(dx, dy, x, weight, inverse_deviation, dresidual, dweight);
+  op.kernels().rms_norm_backward(dx, dy, x, residual, weight, inverse_deviation, dsum, dweight);
   op.done(9.0 * static_cast<double>(x.size()),
-          {&dy, &x, &weight, &inverse_deviation, &dresidual, &dweight, &dweight, &dx});
+          {&dy, &x, &residual, &weight, &inverse_deviation, &dsum, &dweight, &dweight, &dx});
   return dx;
 }
 

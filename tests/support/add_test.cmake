@@ -14,8 +14,7 @@ set(NINEFOLD_TEST_TIMEOUT 300)  # seconds
 function(add_test_program target source main)
   add_executable(${target} ${source}.cpp)
   target_link_libraries(${target} PRIVATE ${ARGN} ${main} GTest::gtest)
-  target_compile_definitions(${target} PRIVATE
-    NINEFOLD_TEST_DATA="${NINEFOLD_ROOT}/tests/data" NINEFOLD_DATA="${NINEFOLD_ROOT}/data")
+  target_compile_definitions(${target} PRIVATE NINEFOLD_TEST_DATA="${NINEFOLD_ROOT}/tests/data")
 endfunction()
 
 function(add_unit_test name)
@@ -26,7 +25,7 @@ function(add_unit_test name)
   set_tests_properties(${name} PROPERTIES ENVIRONMENT "${NINEFOLD_TEST_ENVIRONMENT}" TIMEOUT ${NINEFOLD_TEST_TIMEOUT})
   if(arg_ALSO_AVX2)
     add_test(NAME ${name}/avx2 COMMAND ${target})
-    set_tests_properties(${name}/avx2 PROPERTIES LABELS avx2 TIMEOUT ${NINEFOLD_TEST_TIMEOUT}
+    set_tests_properties(${name}/avx2 PROPERTIES TIMEOUT ${NINEFOLD_TEST_TIMEOUT}
       ENVIRONMENT "${NINEFOLD_TEST_ENVIRONMENT};ONEDNN_MAX_CPU_ISA=AVX2")
   endif()
 endfunction()
@@ -38,7 +37,7 @@ function(set_mpi_test_properties name ranks)
   if(ranks LESS 2)
     set(processors 1)
   endif()
-  set_tests_properties(${name} PROPERTIES ENVIRONMENT "${NINEFOLD_TEST_ENVIRONMENT}" LABELS mpi
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "${NINEFOLD_TEST_ENVIRONMENT}"
     TIMEOUT ${NINEFOLD_TEST_TIMEOUT} PROCESSORS ${processors})
 endfunction()
 
@@ -51,7 +50,7 @@ function(add_mpi_test name)
   string(REPLACE "/" "_" target ${name})
   add_test_program(${target} ${name} ninefold_mpi_main ${arg_LINK})
   foreach(ranks IN LISTS arg_RANKS)
-    add_test(NAME ${name}/ranks_${ranks} COMMAND ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:${target}>)
+    add_test(NAME ${name}/ranks_${ranks} COMMAND ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:${target}> --ranks=${ranks})
     set_mpi_test_properties(${name}/ranks_${ranks} ${ranks})
   endforeach()
 endfunction()

@@ -6,8 +6,6 @@
 namespace ninefold {
 namespace {
 
-enum class Operation : int64_t { matmul, forward, backward_data, backward_weights };
-
 // The arguments of one convolution, in the plain layout or (Layout::any) in whatever layout oneDNN likes best.
 enum class Layout { plain, any };
 onednn::ConvolutionArguments describe(const Tensor& x, const Tensor& weight, const Tensor& y, Dtype weight_type,
@@ -20,7 +18,7 @@ onednn::ConvolutionArguments describe(const Tensor& x, const Tensor& weight, con
           dnnl::memory::desc({weight.dim(0)}, onednn_type(weight_type), Tag::x), describe_one(y, y.dtype(), Tag::nchw)};
 }
 
-OneDnn::Key key_of(Operation operation, const Tensor& x, const Tensor& weight) {
+OneDnn::Key key_of(OneDnn::Operation operation, const Tensor& x, const Tensor& weight) {
   return {static_cast<int64_t>(operation), static_cast<int64_t>(x.dtype()), x.dim(0), x.dim(1), x.dim(2), x.dim(3),
           weight.dim(0), weight.dim(2), weight.dim(3)};
 }
@@ -70,19 +68,17 @@ Tensor widened(CpuKernels& kernels, const Tensor& x) {
 }  // namespace
 
 void CpuKernels::convolution(const Tensor& y, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  if (y.size() == 0) return;
   if (x.dtype() == Dtype::bf16 && !onednn_->bf16_native) {
     const Tensor y_f32 = workspace_like(y);
     convolution(y_f32, widened(*this, x), widened(*this, weight), widened(*this, bias));
     return copy(y, y_f32);
   }
-  onednn_->kept(key_of(Operation::forward, x, weight), [&] { return make_forward(*onednn_, x, weight, y); })
+  onednn_->kept(key_of(OneDnn::Operation::convolution, x, weight), [&] { return make_forward(*onednn_, x, weight, y); })
       .run(onednn_->stream, y.device(), {x.raw(), weight.raw(), bias.raw(), y.raw()});
 }
 
 void CpuKernels::convolution_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& weight,
                                       const Tensor& dweight, const Tensor& dbias) {
-  if (dy.size() == 0) return;
   if (x.dtype() == Dtype::bf16 && !onednn_->bf16_native) {
     const Tensor dx_f32 = dx.defined() ? workspace_like(dx) : Tensor();
     convolution_backward(dx_f32, widened(*this, dy), widened(*this, x), widened(*this, weight), dweight, dbias);
@@ -90,13 +86,13 @@ void CpuKernels::convolution_backward(const Tensor& dx, const Tensor& dy, const 
     return;
   }
   const Tensor weight_part = workspace_like(dweight), bias_part = workspace_like(dbias);
-  onednn_->kept(key_of(Operation::backward_weights, x, weight),
+  onednn_->kept(key_of(OneDnn::Operation::convolution_backward_weights, x, weight),
                 [&] { return make_backward_weights(*onednn_, x, weight, dy); })
       .run(onednn_->stream, dy.device(), {weight_part.raw(), bias_part.raw(), x.raw(), dy.raw()});
   add(dweight, dweight, weight_part);
   add(dbias, dbias, bias_part);
   if (!dx.defined()) return;
-  onednn_->kept(key_of(Operation::backward_data, x, weight),
+  onednn_->kept(key_of(OneDnn::Operation::convolution_backward_data, x, weight),
                 [&] { return make_backward_data(*onednn_, dx, weight, dy); })
       .run(onednn_->stream, dy.device(), {dx.raw(), weight.raw(), dy.raw()});
 }

@@ -30,21 +30,29 @@ class CpuKernels final : public Kernels {
   void relu(const Tensor& y, const Tensor& x) override;
   void relu_backward(const Tensor& dx, const Tensor& dy, const Tensor& y) override;
   void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up) override;
-  void swiglu_backward(const ops::SwigluGradients& out, const Tensor& dy, const Tensor& gate, const Tensor& up) override;
+  void swiglu_backward(const ops::SwigluGradients& out, const Tensor& dy, const Tensor& gate,
+                       const Tensor& up) override;
 
   // dropout.cpp
   void dropout(const Tensor& y, const Tensor& x, float probability, const ops::DropoutKey& key) override;
 
   // norm.cpp
-  void rms_norm(const ops::RmsNorm& out, const Tensor& x, const Tensor& residual, const Tensor& weight, float eps) override;
-  void rms_norm_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& inverse_deviation, const Tensor& dsum, const Tensor& dweight) override;
+  void rms_norm(const ops::RmsNorm& out, const Tensor& x, const Tensor& residual, const Tensor& weight,
+                float eps) override;
+  void rms_norm_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& residual,
+                         const Tensor& weight, const Tensor& inverse_deviation, const Tensor& dsum,
+                         const Tensor& dweight) override;
 
   // rope.cpp
-  void rope(const Tensor& x, const Tensor& positions, int64_t head_dim, double theta, ops::RopeDirection direction) override;
+  void rope(const Tensor& x, const Tensor& positions, int64_t head_dim, double theta,
+            ops::RopeDirection direction) override;
 
   // attention.cpp
-  void attention_block(const ops::Attention& out, const Tensor& q, const Tensor& q_positions, const Tensor& k, const Tensor& v, const Tensor& k_positions, const ops::AttentionShape& shape) override;
-  void attention_block_backward(const ops::AttentionGradients& out, const Tensor& dout, const Tensor& q, const Tensor& q_positions, const Tensor& k, const Tensor& v, const Tensor& k_positions, const ops::Attention& forward, const ops::AttentionShape& shape) override;
+  void attention_block(const ops::Attention& out, const Tensor& q, const Tensor& q_positions, const Tensor& k,
+                       const Tensor& v, const Tensor& k_positions, const ops::AttentionShape& shape) override;
+  void attention_block_backward(const ops::AttentionGradients& out, const Tensor& dout, const Tensor& q,
+                                const Tensor& q_positions, const Tensor& k, const Tensor& v, const Tensor& k_positions,
+                                const ops::Attention& forward, const ops::AttentionShape& shape) override;
 
   // embedding.cpp
   void embedding(const Tensor& out, const Tensor& tokens, const Tensor& table) override;
@@ -52,15 +60,18 @@ class CpuKernels final : public Kernels {
 
   // loss.cpp
   void cross_entropy(const ops::CrossEntropy& out, const Tensor& logits, const Tensor& targets) override;
-  void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp, float scale) override;
+  void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp,
+                              float scale) override;
   void log_softmax(const Tensor& y, const Tensor& x) override;
   void nll(const Tensor& losses, const Tensor& log_probabilities, const Tensor& targets) override;
-  void log_softmax_nll_backward(const Tensor& dx, const Tensor& log_probabilities, const Tensor& targets, float scale) override;
+  void log_softmax_nll_backward(const Tensor& dx, const Tensor& log_probabilities, const Tensor& targets,
+                                float scale) override;
   int64_t count_correct(const Tensor& scores, const Tensor& targets) override;
 
   // convolution.cpp
   void convolution(const Tensor& y, const Tensor& x, const Tensor& weight, const Tensor& bias) override;
-  void convolution_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& dweight, const Tensor& dbias) override;
+  void convolution_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& weight,
+                            const Tensor& dweight, const Tensor& dbias) override;
   void max_pool(const ops::MaxPool& out, const Tensor& x) override;
   void max_pool_backward(const Tensor& dx, const Tensor& dy, const Tensor& index) override;
 
@@ -69,11 +80,14 @@ class CpuKernels final : public Kernels {
   ops::ExactSum sum_of_squares(const Tensor& x) override;
 
   // random.cpp
-  void fill_random(const Tensor& x, const ops::Distribution& distribution, uint64_t key, int64_t first_element) override;
+  void fill_random(const Tensor& x, const ops::Distribution& distribution, uint64_t key,
+                   int64_t first_element) override;
 
   // optim.cpp
-  void adamw(const ops::UpdateTensors& update, const Tensor& exp_avg, const Tensor& exp_avg_sq, const ops::Adamw& settings) override;
-  void adadelta(const ops::UpdateTensors& update, const Tensor& square_avg, const Tensor& acc_delta, const ops::Adadelta& settings) override;
+  void adamw(const ops::UpdateTensors& update, const Tensor& exp_avg, const Tensor& exp_avg_sq,
+             const ops::Adamw& settings) override;
+  void adadelta(const ops::UpdateTensors& update, const Tensor& square_avg, const Tensor& acc_delta,
+                const ops::Adadelta& settings) override;
   void sgd(const ops::UpdateTensors& update, const Tensor& momentum_buffer, const ops::Sgd& settings) override;
 
   std::string description() const override;

@@ -51,8 +51,8 @@ ReadyPrimitive make_product(OneDnn& onednn, const Matrix& out, const Matrix& a, 
 void multiply(OneDnn& onednn, const DeviceHandle& device, const Matrix& out, const Matrix& a, const Matrix& b,
               bool accumulate) {
   const int64_t types = static_cast<int64_t>(a.dtype) * 10 + static_cast<int64_t>(out.dtype);
-  const OneDnn::Key key = {0,           types,        accumulate,      out.rows,     out.columns, a.columns,
-                           a.row_stride, a.column_stride, b.row_stride, b.column_stride, out.row_stride};
+  const OneDnn::Key key = {static_cast<int64_t>(OneDnn::Operation::matmul), types, accumulate, out.rows, out.columns,
+                           a.columns, a.row_stride, a.column_stride, b.row_stride, b.column_stride, out.row_stride};
   onednn.kept(key, [&] { return make_product(onednn, out, a, b, accumulate); })
       .run(onednn.stream, device, {out.address, a.address, b.address});
 }
@@ -116,11 +116,6 @@ void multiply_emulated(OneDnn& onednn, const DeviceHandle& device, const Matrix&
 
 void CpuKernels::matmul(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options) {
   const Matrix left = matrix_of(a, options.transpose_a), right = matrix_of(b, options.transpose_b);
-  if (out.size() == 0) return;
-  if (left.columns == 0) {
-    if (!options.accumulate) fill(out, 0.0f);
-    return;
-  }
   const bool emulate = a.dtype() == Dtype::bf16 && !onednn_->bf16_native;
   (emulate ? multiply_emulated : multiply)(*onednn_, out.device(), matrix_of(out), left, right, options.accumulate);
 }

@@ -50,7 +50,8 @@ class ReadyPrimitive {
 struct OneDnn {
   explicit OneDnn(int threads);
 
-  // What distinguishes a primitive from all others: an operation's number, sizes, strides, types.
+  enum class Operation : int64_t { matmul, convolution, convolution_backward_data, convolution_backward_weights };
+  // What distinguishes a primitive from all others: the operation, sizes, strides, types.
   using Key = std::array<int64_t, 12>;
   // The primitive kept under `key`; `make()` returns it the first time.
   template <typename Make>

@@ -23,13 +23,13 @@ inline constexpr int vector_bytes = 16;
 #endif
 inline constexpr int lanes = vector_bytes / 4;  // 16, 8 or 4
 
-using Floats = float __attribute__((vector_size(vector_bytes)));      // `lanes` of them
-using Ints = int32_t __attribute__((vector_size(vector_bytes)));      // `lanes`
-using Words = uint32_t __attribute__((vector_size(vector_bytes)));    // `lanes`
-using Halves = uint16_t __attribute__((vector_size(vector_bytes / 2)));  // `lanes`
+using Floats = float __attribute__((vector_size(vector_bytes)));          // `lanes` of them
+using Ints = int32_t __attribute__((vector_size(vector_bytes)));          // `lanes`
+using Words = uint32_t __attribute__((vector_size(vector_bytes)));        // `lanes`
+using Halves = uint16_t __attribute__((vector_size(vector_bytes / 2)));   // `lanes`
 using HalfFloats = float __attribute__((vector_size(vector_bytes / 2)));  // `lanes / 2`
-using Doubles = double __attribute__((vector_size(vector_bytes)));    // `lanes / 2`
-using Longs = int64_t __attribute__((vector_size(vector_bytes)));     // `lanes / 2`
+using Doubles = double __attribute__((vector_size(vector_bytes)));        // `lanes / 2`
+using Longs = int64_t __attribute__((vector_size(vector_bytes)));         // `lanes / 2`
 
 // ---- ranges -------------------------------------------------------------------------------------------------------
 // How many lanes of a vector are in use. Both forms compile to the same arithmetic; only loads and stores differ.
@@ -57,9 +57,8 @@ inline Floats maximum(Floats a, Floats b) { return a > b ? a : b; }
 
 // 0, 1, 2, …
 inline Ints lane_index() {
-  return []<int... lane>(std::integer_sequence<int, lane...>) {
-    return Ints{lane...};
-  }(std::make_integer_sequence<int, lanes>{});
+  return []<int... lane>(std::integer_sequence<int, lane...>) { return Ints{lane...}; }
+  (std::make_integer_sequence<int, lanes>{});
 }
 
 // Lanes in use keep x, the others get `other`.
@@ -122,6 +121,12 @@ template <typename InUse = AllLanes>
 inline void store(bf16* target, Floats x, InUse in_use = {}) {
   store_raw(target, narrow(x), in_use);
 }
+// `lanes / 2` values.
+inline Doubles load_doubles(const double* source) {
+  Doubles x;
+  std::memcpy(&x, source, sizeof x);
+  return x;
+}
 // The value that storing as T and loading again gives.
 template <typename T>
 inline Floats rounded_to(Floats x) {
@@ -135,31 +140,46 @@ template <int distance>
 inline Floats rotate(Floats x) {
   return [x]<int... lane>(std::integer_sequence<int, lane...>) {
     return __builtin_shufflevector(x, x, ((lane + distance) % lanes)...);
-  }(std::make_integer_sequence<int, lanes>{});
+  }
+  (std::make_integer_sequence<int, lanes>{});
 }
 template <int distance = lanes / 2>
 inline float horizontal_sum(Floats x) {
   x += rotate<distance>(x);
-  if constexpr (distance == 1) return x[0];
-  else return horizontal_sum<distance / 2>(x);
+  if constexpr (distance == 1)
+    return x[0];
+  else
+    return horizontal_sum<distance / 2>(x);
 }
 template <int distance = lanes / 2>
 inline float horizontal_max(Floats x) {
   x = maximum(rotate<distance>(x), x);
-  if constexpr (distance == 1) return x[0];
-  else return horizontal_max<distance / 2>(x);
+  if constexpr (distance == 1)
+    return x[0];
+  else
+    return horizontal_max<distance / 2>(x);
+}
+
+// The sum of term(i, lanes_in_use), vectors for elements [i, i + lanes), over all of [0, n); lanes that are not in use
+// must be zero. Four running sums hide the latency of adding; the order depends on n alone.
+template <typename Term>
+inline float sum_over_vectors(int64_t n, Term&& term) {
+  Floats sums[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    for (int part = 0; part < 4; ++part) sums[part] += term(i + part * lanes, AllLanes{});
+  }
+  for (; i + lanes <= n; i += lanes) sums[0] += term(i, AllLanes{});
+  if (i < n) sums[1] += term(i, FirstLanes{static_cast<int>(n - i)});
+  return horizontal_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 // Lanes [0, lanes / 2) and [lanes / 2, lanes) in f64, and back, rounded.
 struct Split {
   HalfFloats lower, upper;
 };
-inline Doubles lower_doubles(Floats x) {
-  return __builtin_convertvector(std::bit_cast<Split>(x).lower, Doubles);
-}
-inline Doubles upper_doubles(Floats x) {
-  return __builtin_convertvector(std::bit_cast<Split>(x).upper, Doubles);
-}
+inline Doubles lower_doubles(Floats x) { return __builtin_convertvector(std::bit_cast<Split>(x).lower, Doubles); }
+inline Doubles upper_doubles(Floats x) { return __builtin_convertvector(std::bit_cast<Split>(x).upper, Doubles); }
 inline Floats join(Doubles lower, Doubles upper) {
   return std::bit_cast<Floats>(
       Split{__builtin_convertvector(lower, HalfFloats), __builtin_convertvector(upper, HalfFloats)});
@@ -215,6 +235,45 @@ inline Floats log(Floats x) {
   y = x == 0.0f ? broadcast(-infinity) : y;
   y = x < infinity ? y : x;
   return x < 0.0f ? not_a_number : y;
+}
+
+// Correctly rounded. (One instruction under -fno-math-errno.)
+inline Floats sqrt(Floats x) {
+  for (int i = 0; i < lanes; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+}
+
+// Sine and cosine in f64, right to a few ulp for |x| up to 1e8.
+struct SineCosine {
+  Doubles sine, cosine;
+};
+inline SineCosine sine_cosine(Doubles x) {
+  // x = n pi / 2 + r. Adding 1.5 * 2^52 rounds to an integer and leaves it in the low bits.
+  const Doubles shift = Doubles{} + 6755399441055744.0;
+  const Doubles shifted = x * 0.63661977236758134308 + shift;
+  const Doubles n = shifted - shift;
+  Doubles r = x - n * 1.57079632673412561417e+00;  // the first 33 bits of pi / 2
+  r = r - n * 6.07710050630396597660e-11;          // the next 33
+  r = r - n * 2.02226624879595063154e-21;
+  const Doubles z = r * r;
+  Doubles s = z * 1.58962301576546568060e-10 - 2.50507477628578072866e-8;
+  s = s * z + 2.75573136213857245213e-6;
+  s = s * z - 1.98412698295895385996e-4;
+  s = s * z + 8.33333333332211858878e-3;
+  s = s * z - 1.66666666666666307295e-1;
+  const Doubles sine = r + r * z * s;
+  Doubles c = z * -1.13585365213876817300e-11 + 2.08757008419747316778e-9;
+  c = c * z - 2.75573141792967388112e-7;
+  c = c * z + 2.48015872888517045348e-5;
+  c = c * z - 1.38888888888730564116e-3;
+  c = c * z + 4.16666666666665929218e-2;
+  const Doubles cosine = 1.0 - 0.5 * z + z * z * c;
+  const Longs quadrant = std::bit_cast<Longs>(shifted);
+  const Longs swapped = -(quadrant & 1);  // all bits where sine and cosine change places
+  const Longs sine_sign = (quadrant & 2) << 62, cosine_sign = ((quadrant + 1) & 2) << 62;
+  const Longs sine_bits = std::bit_cast<Longs>(sine), cosine_bits = std::bit_cast<Longs>(cosine);
+  return {std::bit_cast<Doubles>(((sine_bits & ~swapped) | (cosine_bits & swapped)) ^ sine_sign),
+          std::bit_cast<Doubles>(((cosine_bits & ~swapped) | (sine_bits & swapped)) ^ cosine_sign)};
 }
 
 // 1 / (1 + e^-x).

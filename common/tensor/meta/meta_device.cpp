@@ -15,8 +15,7 @@ class NullAllocator final : public Allocator {
 }  // namespace
 
 DeviceHandle make_meta_device() {
-  return std::make_shared<Device>(DeviceType::meta, std::make_unique<NullAllocator>(),
-                                  std::make_unique<MetaKernels>());
+  return std::make_shared<Device>(DeviceType::meta, std::make_unique<NullAllocator>(), std::make_unique<MetaKernels>());
 }
 
 }  // namespace ninefold

@@ -22,10 +22,14 @@ class MetaKernels final : public Kernels {
   void swiglu_backward(const ops::SwigluGradients&, const Tensor&, const Tensor&, const Tensor&) override {}
   void dropout(const Tensor&, const Tensor&, float, const ops::DropoutKey&) override {}
   void rms_norm(const ops::RmsNorm&, const Tensor&, const Tensor&, const Tensor&, float) override {}
-  void rms_norm_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
+  void rms_norm_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                         const Tensor&, const Tensor&) override {}
   void rope(const Tensor&, const Tensor&, int64_t, double, ops::RopeDirection) override {}
-  void attention_block(const ops::Attention&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const ops::AttentionShape&) override {}
-  void attention_block_backward(const ops::AttentionGradients&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const ops::Attention&, const ops::AttentionShape&) override {}
+  void attention_block(const ops::Attention&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                       const ops::AttentionShape&) override {}
+  void attention_block_backward(const ops::AttentionGradients&, const Tensor&, const Tensor&, const Tensor&,
+                                const Tensor&, const Tensor&, const Tensor&, const ops::Attention&,
+                                const ops::AttentionShape&) override {}
   void embedding(const Tensor&, const Tensor&, const Tensor&) override {}
   void embedding_backward(const Tensor&, const Tensor&, const Tensor&) override {}
   void cross_entropy(const ops::CrossEntropy&, const Tensor&, const Tensor&) override {}
@@ -35,7 +39,8 @@ class MetaKernels final : public Kernels {
   void log_softmax_nll_backward(const Tensor&, const Tensor&, const Tensor&, float) override {}
   int64_t count_correct(const Tensor&, const Tensor&) override { return 0; }
   void convolution(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
-  void convolution_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
+  void convolution_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                            const Tensor&) override {}
   void max_pool(const ops::MaxPool&, const Tensor&) override {}
   void max_pool_backward(const Tensor&, const Tensor&, const Tensor&) override {}
   double sum(const Tensor&) override { return 0; }

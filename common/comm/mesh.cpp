@@ -1,0 +1,80 @@
+#include "common/comm/mesh.h"
+
+#include <algorithm>
+
+namespace ninefold {
+namespace {
+
+std::string text_of(const MeshDimension& dimension) {
+  return dimension.size == 0 ? dimension.name + "(auto)" : fmt::format("{}({})", dimension.name, dimension.size);
+}
+
+// Product of the given sizes, auto left out.
+int64_t ranks_of(const std::vector<MeshDimension>& dimensions) {
+  int64_t ranks = 1;
+  for (const MeshDimension& dimension : dimensions) {
+    require(dimension.size >= 0, "{} ({}) must be at least 1, or auto", dimension.name, dimension.size);
+    if (dimension.size > 0) ranks *= dimension.size;
+  }
+  return ranks;
+}
+
+void fill_auto(std::vector<MeshDimension>& dimensions, int job_ranks) {
+  const auto is_auto = [](const MeshDimension& dimension) { return dimension.size == 0; };
+  const auto first = std::find_if(dimensions.begin(), dimensions.end(), is_auto);
+  if (first == dimensions.end()) return;
+  const auto second = std::find_if(first + 1, dimensions.end(), is_auto);
+  require(second == dimensions.end(), "{} and {} are both auto: give one of them a size", first->name,
+          second == dimensions.end() ? "" : second->name);
+  const int64_t others = ranks_of(dimensions);
+  require(job_ranks % others == 0, "{} needs a multiple of {} ranks, but the job has {}", to_string(dimensions), others,
+          job_ranks);
+  first->size = static_cast<int>(job_ranks / others);
+}
+
+}  // namespace
+
+Mesh::Mesh(World& world, std::vector<MeshDimension> dimensions) : world_(world), dimensions_(std::move(dimensions)) {
+  ranks_of(dimensions_);
+  fill_auto(dimensions_, world.size());
+  const int64_t ranks = ranks_of(dimensions_);
+  require(ranks == world.size(), "{} = {} rank{}, but the job has {}", to_string(dimensions_), ranks,
+          ranks == 1 ? "" : "s", world.size());
+
+  int64_t stride = world.size();  // between neighbours along the dimension
+  for (const MeshDimension& dimension : dimensions_) {
+    stride /= dimension.size;
+    const int64_t coordinate = world.rank() / stride % dimension.size;
+    std::vector<int> members;
+    for (int i = 0; i < dimension.size; ++i) {
+      members.push_back(static_cast<int>(world.rank() + (i - coordinate) * stride));
+    }
+    groups_.push_back(world.make_group(dimension.name, members));
+  }
+}
+
+bool Mesh::has(std::string_view name) const {
+  return std::any_of(dimensions_.begin(), dimensions_.end(), [&](const auto& one) { return one.name == name; });
+}
+
+size_t Mesh::index_of(std::string_view name) const {
+  for (size_t i = 0; i < dimensions_.size(); ++i) {
+    if (dimensions_[i].name == name) return i;
+  }
+  expect(false, "the mesh {} has no dimension {}", to_string(*this), name);
+  return 0;
+}
+
+std::string to_string(const std::vector<MeshDimension>& dimensions) {
+  const bool any_larger = std::any_of(dimensions.begin(), dimensions.end(), [](const auto& one) { return one.size != 1; });
+  std::string text;
+  for (const MeshDimension& dimension : dimensions) {
+    if (any_larger && dimension.size == 1) continue;
+    text += (text.empty() ? "" : " x ") + text_of(dimension);
+  }
+  return text;
+}
+
+std::string to_string(const Mesh& mesh) { return to_string(mesh.dimensions()); }
+
+}  // namespace ninefold

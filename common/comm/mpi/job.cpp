@@ -1,0 +1,65 @@
+#include "common/comm/mpi/job.h"
+
+#include <mpi.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include "common/comm/mpi/check.h"
+#include "common/comm/world.h"
+
+namespace ninefold {
+namespace {
+
+[[noreturn]] void end_with_sentence(const char* sentence) {
+  std::fflush(stdout);
+  if (on_first_rank()) {
+    fmt::print(stderr, "ninefold: {}\n", sentence);
+  } else {
+    // Rank 0 has usually met the same error, and its sentence ends the job before this one is printed.
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    fmt::print(stderr, "ninefold: rank {}: {}\n", job_rank(), sentence);
+  }
+  std::fflush(stderr);
+  mpi::end_job(1);
+}
+
+}  // namespace
+
+int launch(int argc, char** argv, const std::function<int(int argc, char** argv)>& body) {
+  int provided;
+  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  int exit_code = 1;
+  try {
+    exit_code = body(argc, argv);
+  } catch (const std::exception& error) {
+    end_with_sentence(error.what());
+  }
+  MPI_Finalize();
+  return exit_code;
+}
+
+int job_rank() {
+  int rank = 0;
+  mpi::check(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
+  return rank;
+}
+
+int job_size() {
+  int size = 1;
+  mpi::check(MPI_Comm_size(MPI_COMM_WORLD, &size));
+  return size;
+}
+
+bool on_first_rank() { return job_rank() == 0; }
+
+void mpi::end_job(int exit_code) {
+  // A process alone needs no abort, which would print a banner.
+  if (job_size() > 1) MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);
+}
+
+}  // namespace ninefold

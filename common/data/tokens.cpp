@@ -1,0 +1,116 @@
+#include "common/data/tokens.h"
+
+#include <bit>
+#include <cstring>
+
+#include "common/data/file.h"
+
+namespace ninefold {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "token files are little endian and read as they are");
+
+// llm.c's header: 256 int32, of which three are used and the others 0.
+constexpr size_t header_bytes = 256 * sizeof(int32_t);
+constexpr int32_t magic = 20240520;
+constexpr int32_t version = 1;
+
+int32_t header_word(std::string_view content, size_t index) {
+  int32_t word;
+  std::memcpy(&word, content.data() + index * sizeof(word), sizeof(word));
+  return word;
+}
+
+// Whether llm.c's header stands at the beginning, if perhaps a wrong one. In nanoGPT's layout the same bytes would be
+// 506 times token 0 in a row.
+bool has_header(std::string_view content) {
+  if (content.size() >= sizeof(int32_t) && header_word(content, 0) == magic) return true;
+  return content.size() >= header_bytes &&
+         content.substr(0, header_bytes).find_first_not_of('\0', 3 * sizeof(int32_t)) >= header_bytes &&
+         header_word(content, 0) != 0;
+}
+
+void check_header(std::string_view content, std::string_view name) {
+  require(content.size() >= header_bytes, "{} is cut: its header has {} of {} bytes; get the file again", name,
+          content.size(), header_bytes);
+  require(header_word(content, 0) == magic,
+          "{} has a header with magic {}, but token files have {}; get a token file of llm.c "
+          "with 16-bit tokens",
+          name, header_word(content, 0), magic);
+  require(header_word(content, 1) == version,
+          "{} has version {}, but version {} (16-bit tokens) is read; write it again", name, header_word(content, 1),
+          version);
+  const int64_t announced = header_word(content, 2);
+  const int64_t bytes = static_cast<int64_t>(content.size() - header_bytes);
+  require(announced > 0 && bytes == 2 * announced,
+          "{} has {} bytes behind its header, but the {} tokens that the header announces need {}; get the file again",
+          name, bytes, announced, 2 * announced);
+}
+
+bool is_binary(std::string_view name) { return name.ends_with(".bin") || name.ends_with(".bin.gz"); }
+
+}  // namespace
+
+Tokens Tokens::load(const std::string& path, int64_t vocabulary) { return parse(read_file(path), path, vocabulary); }
+
+Tokens Tokens::parse(std::string content, const std::string& name, int64_t vocabulary) {
+  const bool binary = is_binary(name);
+  const bool header = binary && has_header(content);
+  if (header) check_header(content, name);
+  require(!binary || content.size() % 2 == 0,
+          "{} has an odd size ({} bytes), but its tokens are 16-bit; get the file again", name, content.size());
+  Tokens tokens(std::move(content), name, header ? header_bytes : 0, binary ? 2 : 1);
+  tokens.require_below(vocabulary);
+  return tokens;
+}
+
+Tokens::Tokens(std::string content, std::string name, size_t offset, int width)
+    : content_(std::move(content)), name_(std::move(name)), offset_(offset), width_(width) {}
+
+void Tokens::require_below(int64_t vocabulary) const {
+  for (int64_t i = 0; i < size(); ++i) {
+    require((*this)[i] < vocabulary,
+            "{} has the token {} at position {}, but the vocabulary is {}; give --vocab {} or more", name_, (*this)[i],
+            i, vocabulary, (*this)[i] + 1);
+  }
+}
+
+int32_t Tokens::operator[](int64_t index) const {
+  const char* const token = content_.data() + offset_ + index * width_;
+  if (width_ == 1) return static_cast<uint8_t>(*token);
+  uint16_t value;
+  std::memcpy(&value, token, sizeof(value));
+  return value;
+}
+
+TokenDataset::TokenDataset(const Tokens& tokens, TokenSplit split, int64_t length) : tokens_(tokens), length_(length) {
+  require(length > 0, "length ({}) must be at least 1", length);
+  const int64_t evaluation = tokens.size() / 20;  // 5 %
+  const int64_t border = tokens.size() - evaluation;
+  begin_ = split == TokenSplit::train ? 0 : border;
+  end_ = split == TokenSplit::train ? border : tokens.size();
+  require(end_ - begin_ > length,
+          "length ({}) does not fit: {} has {} tokens for {}, and a window needs {}; give a shorter length or a longer "
+          "text",
+          length, tokens.name(), end_ - begin_, split == TokenSplit::train ? "training" : "evaluation (the last 5 %)",
+          length + 1);
+}
+
+TokenDataset::Batch TokenDataset::batch(const DeviceHandle& device, const std::vector<int64_t>& indices) const {
+  const auto count = static_cast<int64_t>(indices.size()) * length_;
+  std::vector<int32_t> inputs, targets;
+  inputs.reserve(count);
+  targets.reserve(count);
+  for (const int64_t index : indices) {
+    expect(index >= 0 && index < size(), "window {} of {}", index, size());
+    const int64_t first = begin_ + index * length_;
+    for (int64_t i = first; i < first + length_; ++i) {
+      inputs.push_back(tokens_[i]);
+      targets.push_back(tokens_[i + 1]);
+    }
+  }
+  const MemoryScope scope(*device, MemoryKind::data);
+  return {Tensor::from(device, {count}, inputs), Tensor::from(device, {count}, targets)};
+}
+
+}  // namespace ninefold

@@ -1,0 +1,36 @@
+// What the vector loops of the CPU back end share: choosing the storage type, and scratch memory.
+#pragma once
+
+#include "common/tensor/cpu/simd.h"
+#include "common/tensor/tensor.h"
+
+namespace ninefold {
+
+// Memory for the length of one call, booked as workspace.
+Tensor workspace(const DeviceHandle& device, int64_t elements, Dtype dtype);
+
+// Calls body(T()) with T the storage type, float or bf16, so that one loop serves both: `using T = decltype(type)`.
+template <typename Body>
+void for_float_type(Dtype dtype, Body&& body) {
+  if (dtype == Dtype::f32) {
+    body(float());
+  } else {
+    expect(dtype == Dtype::bf16, "{} is not a float type", name_of(dtype));
+    body(bf16());
+  }
+}
+
+template <typename Body>
+void for_float_types(Dtype first, Dtype second, Body&& body) {
+  for_float_type(first, [&](auto a) { for_float_type(second, [&](auto b) { body(a, b); }); });
+}
+
+// target[i] += addend[i], rounded to T.
+template <typename T>
+void add_in_place(T* target, const float* addend, int64_t n) {
+  simd::for_each_vector(n, [&](int64_t i, auto in_use) {
+    simd::store(target + i, simd::load(target + i, in_use) + simd::load(addend + i, in_use), in_use);
+  });
+}
+
+}  // namespace ninefold

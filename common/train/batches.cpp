@@ -1,0 +1,51 @@
+#include "common/train/batches.h"
+
+#include <numeric>
+
+namespace ninefold {
+
+std::vector<MicroBatch> micro_batches(const GlobalBatch& batch, const Task& task, const TrainOptions& options,
+                                      int rank, int ranks) {
+  const int64_t local = options.local_batch(ranks);
+  std::vector<MicroBatch> parts;
+  for (int64_t i = 0; i < options.micro_batches; ++i) {
+    const int64_t first = rank * local + i * options.micro_batch;
+    const auto begin = batch.indices.begin() + first;
+    parts.push_back({.step = batch.step,
+                     .first_sample = first,
+                     .indices = {begin, begin + options.micro_batch},
+                     .global_targets = batch.targets(task),
+                     .seed = options.seed});
+  }
+  return parts;
+}
+
+Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch) {
+  const MemoryScope scope(*device, MemoryKind::data);
+  std::vector<int32_t> positions(static_cast<size_t>(task.rows_per_sample()));
+  std::iota(positions.begin(), positions.end(), 0);
+  Step step;
+  step.rows_per_sample = task.rows_per_sample();
+  step.positions = Tensor::from(device, {task.rows_per_sample()}, positions);
+  step.targets = batch.targets;
+  return step;
+}
+
+double accumulate_gradients(Model& model, const std::vector<Parameter*>& parameters, const Task& task,
+                            const DeviceHandle& device, const std::vector<MicroBatch>& micro_batches) {
+  for (Parameter* parameter : parameters) parameter->zero_gradient();
+  double loss_sum = 0;
+  for (const MicroBatch& part : micro_batches) {
+    const Batch batch = task.load(device, Split::train, part.indices);
+    Step step = make_step(task, device, batch);
+    step.number = part.step;
+    step.first_sample = part.first_sample;
+    step.global_targets = part.global_targets;
+    step.seed = part.seed;
+    loss_sum += forward_backward(model, batch.x, std::move(step));
+  }
+  for (Parameter* parameter : parameters) parameter->complete_gradient();
+  return loss_sum;
+}
+
+}  // namespace ninefold

@@ -1,0 +1,195 @@
+#include "common/train/books.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <nlohmann/json.hpp>
+
+#include "common/base/report.h"
+#include "common/comm/control.h"
+#include "common/tensor/kernels.h"
+
+namespace ninefold {
+namespace {
+
+constexpr double activation_tolerance = 0.02;
+
+std::string or_dash(int64_t bytes) { return bytes > 0 ? human_bytes(static_cast<double>(bytes)) : "-"; }
+
+std::string memory_table(const RunRecord& record) {
+  Table table({"memory", "predicted", "measured peak", ""});
+  for (const MemoryRecord& entry : record.memory) {
+    if (entry.predicted == 0 && entry.measured_peak == 0) continue;
+    const bool exact = entry.predicted == entry.measured_peak;
+    table.add_row({std::string(name_of(entry.kind)), or_dash(entry.predicted), or_dash(entry.measured_peak),
+                   entry.predicted == 0  ? ""
+                   : exact               ? "equal to the byte"
+                   : entry.agrees()      ? "within 2 %"
+                                         : fmt::format("DIFFERENT: {} predicted, {} measured", entry.predicted,
+                                                       entry.measured_peak)});
+  }
+  table.add_row({"reserved from the system", "", or_dash(record.reserved_bytes), ""});
+  if (record.oracle_bytes > 0) table.add_row({"oracle (outside the books)", "", or_dash(record.oracle_bytes), ""});
+  return table.text();
+}
+
+std::string traffic_table(const RunRecord& record) {
+  Table table({"traffic of rank 0", "operation", "calls/step", "predicted/step", "sent/step", ""});
+  const auto steps = static_cast<int64_t>(record.steps.size());
+  for (const auto& [dimension, operations] : record.traffic) {
+    for (const auto& [operation, entry] : operations) {
+      const bool equal = entry.bytes == entry.predicted_bytes && entry.calls == entry.predicted_calls;
+      table.add_row({dimension, std::string(name_of(operation)), fmt::format("{}", entry.calls / steps),
+                     or_dash(entry.predicted_bytes / steps), or_dash(entry.bytes / steps),
+                     fmt::format("{}{}", equal ? "equal to the byte" : "DIFFERENT",
+                                 entry.by_formula ? ", by formula: the library sends" : "")});
+    }
+  }
+  return table.text();
+}
+
+std::string verdict_text(const RunRecord& record, const TrainOptions& options) {
+  const CheckResult& check = record.check;
+  std::string books = record.books_agree() ? "books balanced" : "BOOKS DIFFER from their formulas";
+  if (check.steps == 0) return books + "; not checked against the serial model\n";
+  return fmt::format(
+      "{}: {} steps against the serial model ({}): loss within {:.1e}, every gradient within {:.1e} of its scale{}, "
+      "update {}; {}\n",
+      check.passed ? "check passed" : "CHECK FAILED", check.steps, name_of(options.dtype), check.loss_max_abs,
+      check.gradient_max_rel, check.worst_parameter.empty() ? "" : fmt::format(" ({})", check.worst_parameter),
+      check.parameter_max_rel == 0 ? "bit-identical" : fmt::format("differs by {:.1e}", check.parameter_max_rel), books);
+}
+
+nlohmann::ordered_json traffic_json(const TrafficLedger::ByDimension& traffic) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  for (const auto& [dimension, operations] : traffic) {
+    for (const auto& [operation, entry] : operations) {
+      json[dimension][std::string(name_of(operation))] = {{"calls", entry.calls},
+                                                          {"predicted", entry.predicted_bytes},
+                                                          {"measured", entry.bytes},
+                                                          {"by_formula", entry.by_formula}};
+    }
+  }
+  return json;
+}
+
+nlohmann::ordered_json steps_json(const RunRecord& record) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const StepRecord& step : record.steps) {
+    json.push_back({{"step", step.step},
+                    {"loss", step.loss},
+                    {"grad_norm", step.gradient_norm},
+                    {"ms", step.milliseconds},
+                    {record.unit + "_per_second", step.rows_per_second}});
+  }
+  return json;
+}
+
+}  // namespace
+
+bool MemoryRecord::agrees() const {
+  if (predicted == 0) return true;
+  if (kind != MemoryKind::activations) return predicted == measured_peak;
+  return std::abs(static_cast<double>(measured_peak - predicted)) <= activation_tolerance * static_cast<double>(predicted);
+}
+
+double RunRecord::milliseconds_per_step() const {
+  std::vector<double> times;
+  for (const StepRecord& step : steps) times.push_back(step.milliseconds);
+  if (times.size() > 2) times.erase(times.begin(), times.begin() + 2);
+  if (times.empty()) return 0;
+  std::sort(times.begin(), times.end());
+  const size_t middle = times.size() / 2;
+  return times.size() % 2 == 1 ? times[middle] : (times[middle - 1] + times[middle]) / 2;
+}
+
+double RunRecord::rows_per_second() const {
+  if (steps.empty()) return 0;
+  const double rows = steps[0].rows_per_second * steps[0].milliseconds;  // per 1000 steps' milliseconds
+  return rows / milliseconds_per_step();
+}
+
+bool RunRecord::books_agree() const {
+  const bool memory_agrees = std::all_of(memory.begin(), memory.end(), [](const auto& m) { return m.agrees(); });
+  bool traffic_agrees = true;
+  for (const auto& [dimension, operations] : traffic) {
+    for (const auto& [operation, entry] : operations) {
+      traffic_agrees &= entry.bytes == entry.predicted_bytes && entry.calls == entry.predicted_calls;
+    }
+  }
+  return memory_agrees && traffic_agrees;
+}
+
+std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& parameters, const TrainOptions& options,
+                                         const Task& task) {
+  int64_t parameter_bytes = 0, gradient_bytes = 0;
+  for (const Parameter* parameter : parameters) {
+    const int64_t size = elements(parameter->local_shape());
+    parameter_bytes += rounded(size * size_of(options.dtype));
+    gradient_bytes += rounded(size * size_of(options.grad_dtype));
+  }
+  std::vector<MemoryRecord> memory;
+  for (int kind = 0; kind < memory_kinds; ++kind) memory.push_back({static_cast<MemoryKind>(kind), 0, 0});
+  const auto predict = [&](MemoryKind kind, int64_t bytes) { memory[static_cast<size_t>(kind)].predicted = bytes; };
+  predict(MemoryKind::parameters, parameter_bytes);
+  predict(MemoryKind::gradients, gradient_bytes);
+  predict(MemoryKind::optimizer, optimizer_bytes(options.optimizer, parameters, options.dtype));
+  if (options.steps > 0) predict(MemoryKind::activations, task.activation_bytes(options.micro_batch, options.dtype));
+  return memory;
+}
+
+void measure_memory(std::vector<MemoryRecord>& memory, const World& world) {
+  for (MemoryRecord& entry : memory) {
+    entry.measured_peak = control::max(world.group(), world.device()->ledger().peak(entry.kind));
+  }
+}
+
+std::string summary_text(const RunRecord& record, const TrainOptions& options) {
+  std::string text;
+  if (!record.steps.empty()) {
+    text += fmt::format("{:.1f} ms per step (median), {:.0f} {}/s, {}", record.milliseconds_per_step(),
+                        record.rows_per_second(), record.unit, human_rate(record.flops_per_second(), "FLOP/s"));
+    if (record.matmul_peak > 0) {
+      text += fmt::format(" = {:.1f} % of the matmul peak {} of {} ranks", 100 * record.peak_fraction(),
+                          human_rate(record.matmul_peak, "FLOP/s"), record.ranks);
+    }
+    text += "\n\n";
+  }
+  text += memory_table(record) + "\n";
+  if (!record.traffic.empty()) text += traffic_table(record) + "\n";
+  return text + verdict_text(record, options);
+}
+
+void write_report(const std::string& path, const RunRecord& record, const TrainOptions& options,
+                  const Options& command_line, const Mesh& mesh) {
+  nlohmann::ordered_json json;
+  json["program"] = record.program;
+  json["options"] = command_line.values();
+  for (const MeshDimension& dimension : mesh.dimensions()) json["mesh"][dimension.name] = dimension.size;
+  json["device"] = fmt::format("{}: {}", name_of(options.device), mesh.world().device()->kernels().description());
+  json["ranks"] = record.ranks;
+  json["steps"] = steps_json(record);
+  json["summary"] = {{record.unit + "_per_second", record.rows_per_second()},
+                     {"ms_per_step", record.milliseconds_per_step()},
+                     {"model_flops_per_second", record.flops_per_second()},
+                     {"matmul_peak_flops_per_second", record.matmul_peak},
+                     {"matmul_peak_fraction", record.peak_fraction()}};
+  for (const EvaluationRecord& found : record.evaluations) {
+    json["evaluations"].push_back({{"step", found.step}, {"loss", found.loss}, {"accuracy", found.accuracy}});
+  }
+  json["check"] = {{"passed", record.check.passed},
+                   {"steps", record.check.steps},
+                   {"numerics", "bounded"},
+                   {"loss_max_abs", record.check.loss_max_abs},
+                   {"gradient_max_rel", record.check.gradient_max_rel},
+                   {"parameter_max_rel", record.check.parameter_max_rel},
+                   {"worst_parameter", record.check.worst_parameter}};
+  for (const MemoryRecord& entry : record.memory) {
+    json["memory"][std::string(name_of(entry.kind))] = {{"predicted", entry.predicted},
+                                                        {"measured_peak", entry.measured_peak}};
+  }
+  json["traffic"] = traffic_json(record.traffic);
+  write_file_atomically(path, json.dump(2) + "\n");
+}
+
+}  // namespace ninefold

@@ -1,0 +1,73 @@
+// What a run leaves behind: its steps, its verdict, and the books of memory and traffic, predicted beside measured.
+// Printed for people, written as JSON for programs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/comm/mesh.h"
+#include "common/train/oracle.h"
+#include "common/train/options.h"
+#include "common/train/task.h"
+
+namespace ninefold {
+
+struct StepRecord {
+  int64_t step;
+  double loss;           // mean over the global batch, natural logarithm
+  double gradient_norm;  // before clipping
+  double milliseconds;   // wall time on rank 0, the oracle's left out
+  double rows_per_second;
+};
+
+struct EvaluationRecord {
+  int64_t step;  // steps trained before it
+  double loss;
+  double accuracy;  // share of rows whose target has the highest score
+};
+
+// Bytes on the rank that needs most. `predicted` is 0 for kinds without a formula.
+struct MemoryRecord {
+  MemoryKind kind;
+  int64_t predicted, measured_peak;
+  // Parameters, gradients and optimizer are exact; activations within 2 %.
+  bool agrees() const;
+};
+
+struct RunRecord {
+  std::string program;
+  std::string unit;
+  int ranks = 1;
+  double flops_per_row = 0;
+  double matmul_peak = 0;  // FLOP/s of all ranks; 0 where it was not measured
+  std::vector<StepRecord> steps;
+  std::vector<EvaluationRecord> evaluations;
+  std::vector<MemoryRecord> memory;
+  TrafficLedger::ByDimension traffic;  // this rank's
+  int64_t reserved_bytes = 0;          // taken from the system by the device, the rank with most
+  int64_t oracle_bytes = 0;
+  CheckResult check;
+
+  // Median milliseconds of the steps after two to warm up (of all, where there are no more).
+  double milliseconds_per_step() const;
+  double rows_per_second() const;
+  double flops_per_second() const { return flops_per_row * rows_per_second(); }
+  double peak_fraction() const { return matmul_peak > 0 ? flops_per_second() / matmul_peak : 0; }
+  // Whether measured memory and traffic are as predicted.
+  bool books_agree() const;
+};
+
+// The bytes of each kind by formula, for the parameters that this rank holds.
+std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& parameters, const TrainOptions& options,
+                                         const Task& task);
+// Adds the measured peaks, the largest of all ranks.
+void measure_memory(std::vector<MemoryRecord>& memory, const World& world);
+
+// Tables of summary, memory and traffic, and the verdict.
+std::string summary_text(const RunRecord& record, const TrainOptions& options);
+
+// The report under the keys that design and README name, written to `path`.
+void write_report(const std::string& path, const RunRecord& record, const TrainOptions& options,
+                  const Options& command_line, const Mesh& mesh);
+
+}  // namespace ninefold

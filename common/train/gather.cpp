@@ -1,0 +1,51 @@
+#include "common/train/gather.h"
+
+#include <cstring>
+
+#include "common/comm/control.h"
+
+namespace ninefold {
+namespace {
+
+// Copies between a local tensor and the global order, piece by piece.
+template <typename Copy>
+void for_each_piece(const Parameter& parameter, const Tensor& local, const Copy& copy) {
+  const int64_t width = size_of(local.dtype());
+  auto* bytes = static_cast<char*>(local.raw());
+  for (const Piece& piece : parameter.placement.pieces(parameter.shape)) {
+    copy(bytes + piece.local_offset * width, piece.global_offset * width, static_cast<size_t>(piece.length * width));
+  }
+}
+
+std::string bytes_of(const Tensor& tensor) {
+  return std::string(static_cast<const char*>(tensor.raw()), static_cast<size_t>(tensor.bytes()));
+}
+
+}  // namespace
+
+std::string gather_global(const World& world, const Parameter& parameter, const Tensor& local) {
+  if (local.size() == parameter.size()) return world.rank() == 0 ? bytes_of(local) : std::string();
+
+  const auto offsets = control::to_bytes(parameter.placement.pieces(parameter.shape));
+  const auto all_pieces = control::gather_bytes(world.group(), offsets);
+  const auto all_values = control::gather_bytes(world.group(), bytes_of(local));
+  const int64_t width = size_of(local.dtype());
+  std::string global(world.rank() == 0 ? static_cast<size_t>(parameter.size() * width) : 0, '\0');
+  for (size_t rank = 0; rank < all_pieces.size(); ++rank) {
+    for (const Piece& piece : control::from_bytes<Piece>(all_pieces[rank])) {
+      std::memcpy(global.data() + piece.global_offset * width, all_values[rank].data() + piece.local_offset * width,
+                  static_cast<size_t>(piece.length * width));
+    }
+  }
+  return global;
+}
+
+void scatter_local(const std::string& global, const Parameter& parameter, const Tensor& local) {
+  expect(static_cast<int64_t>(global.size()) == parameter.size() * size_of(local.dtype()),
+         "{} bytes are not a {} of shape {}", global.size(), parameter.name, to_string(parameter.shape));
+  for_each_piece(parameter, local, [&](char* target, int64_t offset, size_t bytes) {
+    std::memcpy(target, global.data() + offset, bytes);
+  });
+}
+
+}  // namespace ninefold

@@ -1,0 +1,148 @@
+#include "common/train/options.h"
+
+#include "common/base/report.h"
+
+namespace ninefold {
+
+void TrainOptions::declare_run(Options& options) {
+  options.group("Run");
+  options.add_choice<DeviceType>("--device", device, {{"cpu", DeviceType::cpu}, {"meta", DeviceType::meta}},
+                                 "where tensors live; meta has shapes only and counts bytes");
+  options.add_choice<Dtype>("--dtype", dtype, {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}},
+                            "type of parameters and activations; bf16 keeps f32 master values");
+  options.add_choice<Dtype>("--grad-dtype", grad_dtype, {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}},
+                            "type of the parameters' gradients");
+  options.add("--seed", seed, "of initial values, order of the data and dropout");
+  options.add("--threads", threads, "compute threads of each rank", {.minimum = 1, .maximum = 1024});
+  options.group("Batch");
+  options.add("--steps", steps, "optimizer steps", {.minimum = 0});
+  options.add("--batch", batch, "global batch", {.minimum = 1, .unit = "samples"});
+  options.add("--micro-batch", micro_batch, "samples in one forward; 0: all of a rank's batch",
+              {.minimum = 0, .unit = "samples"});
+  options.add("--micro-batches", micro_batches, "forwards of each rank a step; 0: as many as --micro-batch makes",
+              {.minimum = 0});
+  options.add("--data", data, "training data");
+}
+
+void TrainOptions::declare_llama(Options& options) {
+  options.group("Model");
+  options.add("--length", length, "sequence length", {.minimum = 1, .unit = "tokens"});
+  options.add("--layers", llama.layers, "transformer blocks", {.minimum = 1});
+  options.add("--dim", llama.dim, "model width", {.minimum = 1});
+  options.add("--heads", llama.heads, "query heads", {.minimum = 1});
+  options.add("--kv-heads", llama.kv_heads, "key and value heads", {.minimum = 1});
+  options.add("--ffn", llama.ffn, "feed-forward width", {.minimum = 1});
+  options.add("--vocab", llama.vocab, "vocabulary", {.minimum = 1, .unit = "tokens"});
+  options.add("--rope-theta", llama.rope_theta, "base of the rotary positions", {.minimum = 1});
+  options.add("--norm-eps", llama.norm_eps, "added to the mean square in norms", {.minimum = 0});
+}
+
+void TrainOptions::declare_optimizer(Options& options) {
+  options.group("Optimizer");
+  options.add_choice<OptimizerKind>(
+      "--optimizer", optimizer.kind,
+      {{"adamw", OptimizerKind::adamw}, {"adadelta", OptimizerKind::adadelta}, {"sgd", OptimizerKind::sgd}},
+      "update rule");
+  options.add("--lr", schedule.lr, "learning rate after the warm-up", {.minimum = 0});
+  options.add("--min-lr", schedule.min_lr, "floor of the cosine", {.minimum = 0});
+  options.add("--warmup", schedule.warmup, "linear warm-up", {.minimum = 0, .unit = "steps"});
+  options.add("--constant-steps", schedule.constant_steps, "tail at the floor", {.minimum = 0, .unit = "steps"});
+  options.add("--beta1", optimizer.beta1, "decay of AdamW's first moment", {.minimum = 0, .maximum = 1});
+  options.add("--beta2", optimizer.beta2, "decay of AdamW's second moment", {.minimum = 0, .maximum = 1});
+  options.add("--eps", optimizer.eps, "added to denominators", {.minimum = 0});
+  options.add("--momentum", optimizer.momentum, "of SGD", {.minimum = 0, .maximum = 1});
+  options.add("--weight-decay", optimizer.weight_decay, "of matrices; norms and biases do not decay", {.minimum = 0});
+  options.add("--clip", clip, "largest norm of the gradient; 0: no clipping", {.minimum = 0});
+}
+
+void TrainOptions::declare_report(Options& options) {
+  options.group("Check and report");
+  options.add("--check", check, "compare with the serial model: the first three steps and the last");
+  options.add("--measure-peak", measure_peak, "measure the matmul peak before and after");
+  options.add("--eval-every", eval_every, "evaluate after so many steps; 0: never", {.minimum = 0, .unit = "steps"});
+  options.add("--eval-batches", eval_batches, "global batches of an evaluation", {.minimum = 1});
+  options.add("--log-every", log_every, "a line each so many steps", {.minimum = 1, .unit = "steps"});
+  options.add("--verbose", verbose, "print every parameter and where it lives");
+  options.add("--report", report, "write the results as JSON to this file");
+  options.add("--trace", trace, "write a timeline for Perfetto or chrome://tracing to this file");
+  options.group("Communication");
+  options.add("--timeout", timeout, "longest wait for another rank", {.minimum = 0.1, .unit = "s"});
+  options.add("--debug-comm", debug_comm, "compare every collective's call between the ranks first");
+  options.add("--synchronous-sends", synchronous_sends, "sends complete only when they are received");
+}
+
+void TrainOptions::use_mnist_defaults(const Options& given) {
+  const auto set = [&](std::string_view name, auto& value, auto usual) {
+    if (!given.given(name)) value = usual;
+  };
+  set("--data", data, NINEFOLD_DATA "/mnist");
+  set("--batch", batch, 64);
+  set("--optimizer", optimizer.kind, OptimizerKind::adadelta);
+  set("--eps", optimizer.eps, 1e-6);
+  set("--weight-decay", optimizer.weight_decay, 0);
+  set("--lr", schedule.lr, 1);
+  set("--min-lr", schedule.min_lr, schedule.lr);
+  set("--warmup", schedule.warmup, 0);
+  set("--clip", clip, 0);
+  set("--log-every", log_every, 10);
+  gamma = 0.7;
+}
+
+void TrainOptions::use_epochs(int64_t epochs, const Task& task) {
+  const int64_t batches = task.samples(Split::train) / batch;
+  require(batches > 0, "batch ({}) is larger than the training data ({} {})", batch, task.samples(Split::train),
+          task.unit());
+  steps = epochs * batches;
+  eval_every = batches;
+  eval_batches = task.samples(Split::evaluation) / batch;
+}
+
+void TrainOptions::resolve(int data_ranks) {
+  require(batch % data_ranks == 0, "batch ({}) must be divisible by the data ranks ({}); try --batch {}", batch,
+          data_ranks, (batch / data_ranks + 1) * data_ranks);
+  const int64_t local = local_batch(data_ranks);
+  if (micro_batch == 0) micro_batch = micro_batches > 0 ? std::max<int64_t>(local / micro_batches, 1) : local;
+  require(local % micro_batch == 0, "batch ({}) must be divisible by data ranks ({}) x micro-batch ({})", batch,
+          data_ranks, micro_batch);
+  const int64_t count = local / micro_batch;
+  require(micro_batches == 0 || micro_batches == count,
+          "micro-batches ({}) disagrees with batch ({}) / (data ranks ({}) x micro-batch ({})) = {}; give one of them",
+          micro_batches, batch, data_ranks, micro_batch, count);
+  micro_batches = count;
+  schedule.steps = steps;
+  schedule.warmup = std::min(schedule.warmup, steps);
+  schedule.validate();
+  if (!report.empty()) require_writable(report, "--report");
+  if (!trace.empty()) require_writable(trace, "--trace");
+  require(device != DeviceType::meta || steps == 0,
+          "device meta has shapes only and cannot take {} steps; add --steps 0", steps);
+  if (device == DeviceType::meta) check = measure_peak = false;
+}
+
+double TrainOptions::lr_at(int64_t step, int64_t epoch) const { return step_lr(schedule.at(step), gamma, epoch); }
+
+WorldOptions TrainOptions::world() const {
+  return {.device = make_device(device, threads),
+          .timeout = timeout,
+          .debug_comm = debug_comm,
+          .synchronous_sends = synchronous_sends};
+}
+
+std::unique_ptr<Task> make_task(const std::string& model, const TrainOptions& options) {
+  if (model == "mnist_cnn") return std::make_unique<MnistTask>(options.data);
+  const bool on_paper = options.device == DeviceType::meta;
+  return std::make_unique<LlamaTask>(options.llama, on_paper ? std::string() : options.data, options.length);
+}
+
+int mesh_size(int64_t option) { return option == Options::automatic ? 0 : static_cast<int>(option); }
+
+int print_help(const std::string& help) {
+  if (on_first_rank()) fmt::print("{}", help);
+  return 0;
+}
+
+DeviceHandle make_device(DeviceType type, int threads) {
+  return type == DeviceType::meta ? make_meta_device() : make_cpu_device(threads);
+}
+
+}  // namespace ninefold

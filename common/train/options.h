@@ -1,0 +1,87 @@
+// The options that all training programs share, spelled alike everywhere.
+#pragma once
+
+#include <string>
+
+#include "common/base/options.h"
+#include "common/comm/world.h"
+#include "common/nn/llama.h"
+#include "common/nn/model.h"
+#include "common/optim/optimizer.h"
+#include "common/optim/schedule.h"
+#include "common/train/task.h"
+
+namespace ninefold {
+
+// Defaults are those of the Llama programs.
+struct TrainOptions {
+  // Run
+  DeviceType device = DeviceType::cpu;
+  Dtype dtype = Dtype::f32;
+  Dtype grad_dtype = Dtype::f32;
+  uint64_t seed = 1;
+  int threads = 1;
+  // Batch; `micro_batch` and `micro_batches` are 0 until resolve_batch
+  int64_t steps = 20;
+  int64_t batch = 8;
+  int64_t micro_batch = 0;
+  int64_t micro_batches = 0;
+  // Model and data
+  LlamaConfig llama;
+  int64_t length = 256;
+  std::string data = NINEFOLD_DATA "/kjv.txt.gz";
+  // Optimizer
+  OptimizerSettings optimizer{.weight_decay = 0.1};
+  CosineSchedule schedule{.lr = 1e-3, .min_lr = 1e-4, .steps = 0, .warmup = 5, .constant_steps = 0};
+  double gamma = 1;  // the learning rate is multiplied by it after each epoch
+  double clip = 1;
+  // Check and report
+  bool check = true;
+  bool measure_peak = true;
+  int64_t eval_every = 0;
+  int64_t eval_batches = 10;
+  int64_t log_every = 1;
+  bool verbose = false;
+  std::string report, trace;
+  // Communication
+  double timeout = 120;
+  bool debug_comm = false;
+  bool synchronous_sends = false;
+
+  // Each declares its groups of options. The Llama and optimizer groups are left out where a program fixes them.
+  void declare_run(Options& options);
+  void declare_llama(Options& options);
+  void declare_optimizer(Options& options);
+  void declare_report(Options& options);
+
+  // Where an option was not given: what the MNIST CNN of the PyTorch examples is trained with (Adadelta, learning rate 1,
+  // times 0.7 after each epoch, batches of 64).
+  void use_mnist_defaults(const Options& given);
+  // Trains for `epochs` passes over the task's data, with an evaluation on all test data after each.
+  void use_epochs(int64_t epochs, const Task& task);
+
+  // Settles micro_batch and micro_batches for `data_ranks`, and looks at what can be wrong before any work: throws
+  // UserError.
+  void resolve(int data_ranks);
+
+  // Samples that one data rank handles a step.
+  int64_t local_batch(int data_ranks) const { return batch / data_ranks; }
+  // Whether this step is compared with the serial model: the first three and the last.
+  bool checks(int64_t step) const { return check && (step < 3 || step == steps - 1); }
+  double lr_at(int64_t step, int64_t epoch) const;
+  Precision precision() const { return {.compute = dtype, .gradient = grad_dtype}; }
+  WorldOptions world() const;
+};
+
+DeviceHandle make_device(DeviceType type, int threads);
+
+// "llama" or "mnist_cnn". On meta, Llama comes without data.
+std::unique_ptr<Task> make_task(const std::string& model, const TrainOptions& options);
+
+// The size that Mesh takes for an option that may be automatic.
+int mesh_size(int64_t option);
+
+// Prints the help once for all ranks; returns the exit code 0.
+int print_help(const std::string& help);
+
+}  // namespace ninefold

@@ -1,0 +1,227 @@
+#include "common/train/oracle.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "common/comm/control.h"
+#include "common/optim/clip.h"
+#include "common/train/batches.h"
+#include "common/train/gather.h"
+
+namespace ninefold {
+namespace {
+
+using Values = std::vector<float>;
+
+// A tensor that training carries from step to step, and the parameter that says how it is placed.
+struct StateTensor {
+  const Parameter* parameter;
+  Tensor tensor;
+};
+
+// In the same order for every model and optimizer of one kind.
+std::vector<StateTensor> state_of(const std::vector<Parameter*>& parameters, const Optimizer& optimizer) {
+  std::vector<StateTensor> state;
+  for (const Parameter* parameter : parameters) state.push_back({parameter, parameter->value});
+  optimizer.visit([&](const std::string&, const Parameter& parameter, const Tensor& tensor) {
+    state.push_back({&parameter, tensor});
+  });
+  return state;
+}
+
+Values to_floats(const Tensor& tensor) {
+  if (tensor.dtype() == Dtype::f32) return tensor.to_vector<float>();
+  const auto narrow = tensor.to_vector<bf16>();
+  return Values(narrow.begin(), narrow.end());
+}
+
+// This rank's elements of a global tensor.
+Values local_part(const Values& global, const Parameter& parameter) {
+  Values local(static_cast<size_t>(elements(parameter.local_shape())));
+  for (const Piece& piece : parameter.placement.pieces(parameter.shape)) {
+    std::copy_n(global.begin() + piece.global_offset, piece.length, local.begin() + piece.local_offset);
+  }
+  return local;
+}
+
+double norm_of(const Values& values) {
+  double squares = 0;
+  for (const float value : values) squares += static_cast<double>(value) * value;
+  return std::sqrt(squares);
+}
+
+double distance(const Values& a, const Values& b) {
+  double squares = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    squares += difference * difference;
+  }
+  return std::sqrt(squares);
+}
+
+constexpr double f32_bound = 1e-5;
+constexpr double bf16_factor = 1.5;
+// A loss is a mean of f32 losses added in f64; only the grouping of the sum may differ.
+constexpr double loss_bound = 1e-6;
+
+}  // namespace
+
+struct Oracle::Serial {
+  Serial(const Task& task, const TrainOptions& options, const Precision& precision)
+      : device(make_device(DeviceType::cpu, options.threads)), scope(*device, MemoryKind::oracle),
+        model(task.make_model()), parameters(parameters_of(*model)) {
+    materialize(*model, device, precision, options.seed);
+    optimizer = make_optimizer(options.optimizer, parameters, options.seed);
+    for (const Parameter* parameter : parameters) {
+      totals.push_back(Tensor::empty(device, parameter->shape, precision.gradient));
+    }
+  }
+
+  DeviceHandle device;
+  MemoryScope scope;
+  std::unique_ptr<Model> model;
+  std::vector<Parameter*> parameters;
+  std::unique_ptr<Optimizer> optimizer;
+  std::vector<Tensor> totals;  // gradients summed over the data ranks
+};
+
+Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, Model& model,
+               Optimizer& optimizer)
+    : world_(world), task_(task), options_(options), data_ranks_(data_ranks), optimizer_(optimizer),
+      parameters_(parameters_of(model)) {
+  for (const Parameter* parameter : parameters_) total_elements_ += parameter->size();
+  if (world.rank() != 0) return;
+  serial_ = std::make_unique<Serial>(task, options, options.precision());
+  if (options.dtype != Dtype::f32) reference_ = std::make_unique<Serial>(task, options, Precision{});
+}
+
+Oracle::~Oracle() = default;
+
+int64_t Oracle::peak_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& serial : {serial_.get(), reference_.get()}) {
+    if (serial) bytes += serial->device->ledger().peak(MemoryKind::oracle);
+  }
+  return bytes;
+}
+
+void Oracle::take_over() {
+  const std::vector<StateTensor> parallel = state_of(parameters_, optimizer_);
+  const auto serial = serial_ ? state_of(serial_->parameters, *serial_->optimizer) : std::vector<StateTensor>();
+  for (size_t i = 0; i < parallel.size(); ++i) {
+    const std::string bytes = gather_global(world_, *parallel[i].parameter, parallel[i].tensor);
+    if (serial_) std::memcpy(serial[i].tensor.raw(), bytes.data(), bytes.size());
+  }
+  if (serial_) serial_->optimizer->set_steps(optimizer_.steps());
+  for (size_t i = 0; reference_ && i < parameters_.size(); ++i) {
+    const Values values = to_floats(serial_->parameters[i]->value);
+    std::copy(values.begin(), values.end(), reference_->parameters[i]->value.data<float>());
+  }
+}
+
+double Oracle::accumulate(Serial& serial, const GlobalBatch& batch) const {
+  double loss_sum = 0;
+  for (int rank = 0; rank < data_ranks_; ++rank) {
+    loss_sum += accumulate_gradients(*serial.model, serial.parameters, task_, serial.device,
+                                     micro_batches(batch, task_, options_, rank, data_ranks_));
+    for (size_t i = 0; i < serial.totals.size(); ++i) {
+      const Tensor& gradient = serial.parameters[i]->gradient;
+      rank == 0 ? ops::copy_(serial.totals[i], gradient) : ops::add_(serial.totals[i], gradient);
+    }
+  }
+  return loss_sum;
+}
+
+void Oracle::begin_step(const GlobalBatch& batch) {
+  const TrafficPause pause(world_.traffic());
+  take_over();
+  if (serial_) {
+    serial_loss_ = accumulate(*serial_, batch) / static_cast<double>(batch.targets(task_));
+    if (reference_) accumulate(*reference_, batch);
+  }
+  world_.group().barrier();
+}
+
+void Oracle::compare_gradients(double loss) {
+  const TrafficPause pause(world_.traffic());
+  const Serial* reference = reference_ ? reference_.get() : serial_.get();
+  double squares = 0;
+  if (reference) {
+    for (const Tensor& total : reference->totals) squares += std::pow(norm_of(to_floats(total)), 2);
+  }
+  const double reference_norm = std::sqrt(control::broadcast<double>(world_.group(), {squares})[0]);
+  const double serial_loss = control::broadcast<double>(world_.group(), {serial_loss_})[0];
+  Verdict verdict;
+  for (size_t i = 0; i < parameters_.size(); ++i) compare_gradient(i, reference_norm, verdict);
+  const double loss_difference = std::abs(loss - serial_loss);
+  result_.loss_max_abs = std::max(result_.loss_max_abs, loss_difference);
+  verdict.passed = verdict.passed && loss_difference <= loss_bound * std::max(1.0, std::abs(serial_loss));
+  const double worst_before = result_.gradient_max_rel;
+  result_.gradient_max_rel = std::max(worst_before, merge(verdict));
+  if (result_.gradient_max_rel > worst_before) result_.worst_parameter = parameters_[verdict.worst_index]->name;
+  ++result_.steps;
+}
+
+// Everyone receives the serial gradient of one parameter and compares the elements it holds.
+void Oracle::compare_gradient(size_t index, double reference_norm, Verdict& verdict) const {
+  const Parameter& parameter = *parameters_[index];
+  const auto serial_gradient = [&](const std::unique_ptr<Serial>& serial) {
+    return local_part(control::broadcast(world_.group(), serial ? to_floats(serial->totals[index]) : Values()),
+                      parameter);
+  };
+  const bool narrow = options_.dtype != Dtype::f32;
+  const Values serial = serial_gradient(serial_);
+  const Values reference = narrow ? serial_gradient(reference_) : serial;
+  const double share = static_cast<double>(reference.size()) / static_cast<double>(total_elements_);
+  const double scale = std::max({norm_of(reference), reference_norm * std::sqrt(share), 1e-30});
+  const double relative = distance(to_floats(parameter.gradient), reference) / scale;
+  const double bound = f32_bound + (narrow ? bf16_factor * distance(serial, reference) / scale : 0);
+  verdict.add(relative, relative <= bound, index);
+}
+
+void Oracle::compare_update(double lr, double norm) {
+  const TrafficPause pause(world_.traffic());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const std::string bytes = gather_global(world_, *parameters_[i], parameters_[i]->gradient);
+    if (serial_) std::memcpy(serial_->parameters[i]->gradient.raw(), bytes.data(), bytes.size());
+  }
+  double serial_norm = 0;
+  if (serial_) {
+    serial_norm = std::sqrt(gradient_squares(serial_->parameters).value());
+    serial_->optimizer->step(lr, clip_factor(serial_norm, options_.clip));
+  }
+  serial_norm = control::broadcast<double>(world_.group(), {serial_norm})[0];
+
+  const std::vector<StateTensor> parallel = state_of(parameters_, optimizer_);
+  const auto serial = serial_ ? state_of(serial_->parameters, *serial_->optimizer) : std::vector<StateTensor>();
+  Verdict verdict;
+  verdict.passed = norm == serial_norm;
+  for (size_t i = 0; i < parallel.size(); ++i) {
+    const Values expected = local_part(
+        control::broadcast(world_.group(), serial_ ? to_floats(serial[i].tensor) : Values()), *parallel[i].parameter);
+    const Values found = to_floats(parallel[i].tensor);
+    verdict.add(distance(found, expected) / std::max(norm_of(expected), 1e-30), found == expected, i);
+  }
+  result_.parameter_max_rel = std::max(result_.parameter_max_rel, merge(verdict));
+}
+
+void Oracle::Verdict::add(double relative, bool within, size_t index) {
+  passed = passed && within;
+  if (std::isnan(relative)) relative = std::numeric_limits<double>::infinity();
+  if (relative <= worst) return;
+  worst = relative;
+  worst_index = index;
+}
+
+double Oracle::merge(Verdict& verdict) {
+  const auto all = control::all_gather(world_.group(), verdict);
+  for (const Verdict& other : all) {
+    result_.passed = result_.passed && other.passed;
+    if (other.worst > verdict.worst) verdict = other;
+  }
+  return verdict.worst;
+}
+
+}  // namespace ninefold

@@ -1,0 +1,79 @@
+// The oracle: a serial model, freshly built and never parallelised, that computes what the parallel run should have.
+//
+// It lives on rank 0, on a device of its own, outside all books. Before a checked step it takes over the parallel
+// run's parameters and optimizer state; then it makes the same step, with the sums grouped alike, and every rank
+// compares its own elements:
+//   gradients   one buffer per data rank, that rank's micro-batches added into it, then the buffers in rank order. For a
+//               tensor t with n of the model's N elements, f32: |d_t| <= 1e-5 · max(|ref_t|, |ref| · sqrt(n / N)).
+//               bf16: the distance to the f32 serial gradient is at most 1.5 times the serial bf16 run's own, plus that.
+//   update      the serial optimizer is fed the parallel gradients and must give the same bits.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "common/comm/world.h"
+#include "common/optim/optimizer.h"
+#include "common/train/batches.h"
+#include "common/train/options.h"
+#include "common/train/task.h"
+
+namespace ninefold {
+
+struct CheckResult {
+  bool passed = true;
+  int64_t steps = 0;           // compared so far
+  double loss_max_abs = 0;
+  double gradient_max_rel = 0;   // |d_t| / max(|ref_t|, |ref| · sqrt(n / N)), the largest of all tensors, steps and ranks
+  double parameter_max_rel = 0;  // the same after the update; 0 means the same bits
+  std::string worst_parameter;   // where gradient_max_rel was found
+};
+
+class Oracle {
+ public:
+  // All ranks make one; the serial model exists on rank 0 only. `model` and `optimizer` are the parallel run's.
+  Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, Model& model,
+         Optimizer& optimizer);
+  ~Oracle();
+
+  // Takes over the parallel run's state and computes the serial loss and gradients. The other ranks wait.
+  void begin_step(const GlobalBatch& batch);
+  // After the gradients were reduced, before clipping: compares them and the loss (mean over the global batch).
+  void compare_gradients(double loss);
+  // After the update with learning rate `lr`, for which the parallel run found the gradient norm `norm`.
+  void compare_update(double lr, double norm);
+
+  // The same on all ranks.
+  const CheckResult& result() const { return result_; }
+  // Peak bytes of the oracle's device on this rank.
+  int64_t peak_bytes() const;
+
+ private:
+  struct Serial;
+  // What one rank found over all parameters.
+  struct Verdict {
+    double worst = 0;
+    size_t worst_index = 0;
+    bool passed = true;
+    void add(double relative, bool within, size_t index);
+  };
+  void take_over();
+  double accumulate(Serial& serial, const GlobalBatch& batch) const;
+  void compare_gradient(size_t index, double reference_norm, Verdict& verdict) const;
+  // Joins the ranks' verdicts into the result and makes `verdict` the worst of them; returns its figure.
+  double merge(Verdict& verdict);
+
+  World& world_;
+  const Task& task_;
+  const TrainOptions& options_;
+  int data_ranks_;
+  Optimizer& optimizer_;
+  std::vector<Parameter*> parameters_;
+  int64_t total_elements_ = 0;
+  std::unique_ptr<Serial> serial_;     // in the parallel run's precision
+  std::unique_ptr<Serial> reference_;  // in f32, where serial_ is not
+  double serial_loss_ = 0;
+  CheckResult result_;
+};
+
+}  // namespace ninefold

@@ -1,0 +1,39 @@
+#include "common/train/peak.h"
+
+#include <algorithm>
+
+#include "common/base/stopwatch.h"
+#include "common/tensor/ops.h"
+
+namespace ninefold {
+namespace {
+
+double measure(const DeviceHandle& device, Dtype dtype, const MatmulShape& shape) {
+  constexpr int calls = 5;
+  const MemoryScope scope(*device, MemoryKind::oracle);
+  const Tensor a = Tensor::empty(device, {shape.m, shape.k}, dtype);
+  const Tensor b = Tensor::empty(device, {shape.n, shape.k}, dtype);
+  const Tensor out = Tensor::empty(device, {shape.m, shape.n}, dtype);
+  ops::fill_(a, 1);
+  ops::fill_(b, 1);
+  ops::matmul_into(out, a, b, {.transpose_b = true});
+  std::vector<double> seconds;
+  for (int call = 0; call < calls; ++call) {
+    const Stopwatch stopwatch;
+    ops::matmul_into(out, a, b, {.transpose_b = true});
+    seconds.push_back(stopwatch.seconds());
+  }
+  std::nth_element(seconds.begin(), seconds.begin() + calls / 2, seconds.end());
+  return 2.0 * static_cast<double>(shape.m * shape.n * shape.k) / seconds[calls / 2];
+}
+
+}  // namespace
+
+double measure_matmul_peak(const DeviceHandle& device, Dtype dtype, std::vector<MatmulShape> shapes) {
+  shapes.insert(shapes.end(), {{1024, 1024, 1024}, {2048, 2048, 2048}});
+  double best = 0;
+  for (const MatmulShape& shape : shapes) best = std::max(best, measure(device, dtype, shape));
+  return best;
+}
+
+}  // namespace ninefold

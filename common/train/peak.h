@@ -1,0 +1,14 @@
+// The matmul peak of this machine as it is now: what a step's speed is measured against.
+#pragma once
+
+#include <vector>
+
+#include "common/train/task.h"
+
+namespace ninefold {
+
+// FLOP/s of the best among 1024³, 2048³ and the model's own shapes, each the median of a few calls. Every rank that
+// computes at the same time should call it at the same time.
+double measure_matmul_peak(const DeviceHandle& device, Dtype dtype, std::vector<MatmulShape> shapes);
+
+}  // namespace ninefold

@@ -1,0 +1,62 @@
+#include "common/train/task.h"
+
+#include <numeric>
+
+#include "common/nn/classifiers.h"
+
+namespace ninefold {
+
+LlamaTask::LlamaTask(const LlamaConfig& config, const std::string& path, int64_t length)
+    : config_(config), length_(length) {
+  config_.validate();
+  if (path.empty()) return;
+  tokens_ = std::make_unique<Tokens>(Tokens::load(path, config.vocab));
+  train_ = std::make_unique<TokenDataset>(*tokens_, TokenSplit::train, length);
+  evaluation_ = std::make_unique<TokenDataset>(*tokens_, TokenSplit::evaluation, length);
+}
+
+const TokenDataset& LlamaTask::dataset(Split split) const {
+  const auto& chosen = split == Split::train ? train_ : evaluation_;
+  expect(chosen != nullptr, "a task without data was asked for samples");
+  return *chosen;
+}
+
+int64_t LlamaTask::samples(Split split) const { return dataset(split).size(); }
+
+Batch LlamaTask::load(const DeviceHandle& device, Split split, const std::vector<int64_t>& indices) const {
+  auto [tokens, targets] = dataset(split).batch(device, indices);
+  return {tokens, targets};
+}
+
+double LlamaTask::flops_per_sample() const {
+  return static_cast<double>(length_) * llama_flops_per_token(config_, length_);
+}
+
+std::vector<MatmulShape> LlamaTask::matmul_shapes(int64_t samples) const {
+  const int64_t tokens = samples * length_;
+  return {{tokens, config_.dim, config_.dim}, {tokens, config_.ffn, config_.dim}, {tokens, config_.dim, config_.ffn}};
+}
+
+int64_t LlamaTask::activation_bytes(int64_t samples, Dtype compute) const {
+  return llama_activation_bytes(config_, samples * length_, compute);
+}
+
+MnistTask::MnistTask(const std::string& folder)
+    : train_(Mnist::load(folder, MnistSplit::train)), evaluation_(Mnist::load(folder, MnistSplit::test)) {}
+
+std::unique_ptr<Model> MnistTask::make_model() const { return make_mnist_cnn(); }
+
+Batch MnistTask::load(const DeviceHandle& device, Split split, const std::vector<int64_t>& indices) const {
+  auto [images, labels] = this->images(split).batch(device, indices);
+  return {images, labels};
+}
+
+double MnistTask::flops_per_sample() const { return mnist_cnn_flops_per_image(); }
+
+std::vector<MatmulShape> MnistTask::matmul_shapes(int64_t samples) const { return {{samples, 128, 9216}}; }
+
+int64_t MnistTask::activation_bytes(int64_t samples, Dtype compute) const {
+  return mnist_cnn_activation_bytes(samples, compute);
+}
+
+}  // namespace ninefold

@@ -1,0 +1,194 @@
+#include "common/train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "common/base/progress.h"
+#include "common/base/report.h"
+#include "common/base/stopwatch.h"
+#include "common/comm/control.h"
+#include "common/data/sampler.h"
+#include "common/optim/clip.h"
+#include "common/tensor/kernels.h"
+#include "common/train/peak.h"
+
+namespace ninefold {
+namespace {
+
+DistributedSampler make_sampler(const Task& task, const TrainOptions& options) {
+  return DistributedSampler({.samples = task.samples(Split::train), .batch = options.batch, .seed = options.seed},
+                            /*ranks=*/1, /*rank=*/0);
+}
+
+std::vector<std::pair<std::string, double>> memory_series(const Ledger& ledger) {
+  std::vector<std::pair<std::string, double>> series;
+  for (int kind = 0; kind < memory_kinds; ++kind) {
+    const auto bytes = ledger.now(static_cast<MemoryKind>(kind));
+    if (bytes > 0) series.emplace_back(name_of(static_cast<MemoryKind>(kind)), static_cast<double>(bytes));
+  }
+  return series;
+}
+
+}  // namespace
+
+Trainer::Trainer(std::string program, const TrainOptions& options, const Options& command_line, const Mesh& mesh,
+                 const Group& data, const Task& task, Model& model, Parallelism parallelism)
+    : options_(options), command_line_(command_line), mesh_(mesh), world_(mesh.world()), data_(data), task_(task),
+      model_(model), parallelism_(std::move(parallelism)), parameters_(parameters_of(model)) {
+  optimizer_ = make_optimizer(options.optimizer, parameters_, options.seed);
+  if (options.check) oracle_ = std::make_unique<Oracle>(world_, task, options, data.size(), model, *optimizer_);
+  if (!options.trace.empty()) {
+    world_.group().barrier();
+    trace_.emplace(world_.rank()).set_origin(Trace::now());
+    world_.device()->trace = &*trace_;
+  }
+  record_.program = std::move(program);
+  record_.unit = task.unit();
+  record_.ranks = world_.size();
+  record_.flops_per_row = task.flops_per_sample() / static_cast<double>(task.rows_per_sample());
+  record_.memory = predict_memory(parameters_, options, task);
+}
+
+int Trainer::run() {
+  announce();
+  if (options_.steps == 0) return finish();
+  peak_before_ = measure_peak();
+  world_.traffic().clear();
+  DistributedSampler sampler = make_sampler(task_, options_);
+  Progress progress("training", options_.steps, world_.rank() == 0 && options_.log_every > 1);
+  for (int64_t step = 0; step < options_.steps; ++step) {
+    world_.set_step(step);
+    const DataPosition position = sampler.position_of(step);
+    const StepResult result = train_step({step, sampler.global_batch(position)}, position.epoch);
+    progress.update(step + 1);
+    const bool logged = step % options_.log_every == 0 || step + 1 == options_.steps;
+    if (logged) progress.clear();
+    log_step(step, logged, result);
+    if (options_.eval_every > 0 && (step + 1) % options_.eval_every == 0) evaluate(step + 1);
+  }
+  parallelism_.predict_traffic(world_.traffic(), options_.steps);
+  return finish();
+}
+
+void Trainer::announce() const {
+  if (world_.rank() != 0) return;
+  fmt::print("{}: {} parameters, mesh {}, {} of {}\n", record_.program,
+             human_count(static_cast<double>(parameter_count(model_))), to_string(mesh_), name_of(options_.dtype),
+             world_.device()->kernels().description());
+  if (options_.verbose) {
+    Table table({"parameter", "shape", "here", "bytes here"});
+    for (const Parameter* parameter : parameters_) {
+      table.add_row({parameter->name, to_string(parameter->shape), to_string(parameter->local_shape()),
+                     human_bytes(static_cast<double>(parameter->value.bytes()))});
+    }
+    fmt::print("{}", table.text());
+  }
+  if (options_.steps == 0) return;
+  fmt::print("batch {} = {} data ranks x {} micro-batches x {} samples of {} {}; {}\n", options_.batch, data_.size(),
+             options_.micro_batches, options_.micro_batch, task_.rows_per_sample(), task_.unit(),
+             oracle_ ? "checked against the serial model in the first three steps and the last" : "not checked");
+}
+
+Trainer::StepResult Trainer::train_step(const GlobalBatch& batch, int64_t epoch) {
+  const bool checked = oracle_ && options_.checks(batch.step);
+  if (checked) oracle_->begin_step(batch);
+
+  Stopwatch stopwatch;
+  const auto parts = micro_batches(batch, task_, options_, data_.rank(), data_.size());
+  const double local_loss = accumulate_gradients(model_, parameters_, task_, world_.device(), parts);
+  require(std::isfinite(local_loss), "the loss of step {} on rank {} is {}; a lower --lr or a longer --warmup may help",
+          batch.step, world_.rank(), local_loss);
+  parallelism_.reduce_gradients();
+  const double loss = control::sum(data_, local_loss) / static_cast<double>(batch.targets(task_));
+  double seconds = stopwatch.seconds();
+  if (checked) oracle_->compare_gradients(loss);
+
+  stopwatch.restart();
+  const double norm = std::sqrt(gradient_squares(parameters_).value());
+  const double lr = options_.lr_at(batch.step, epoch);
+  optimizer_->step(lr, clip_factor(norm, options_.clip));
+  seconds += stopwatch.seconds();
+  if (checked) oracle_->compare_update(lr, norm);
+  count_memory();
+  return {loss, norm, seconds};
+}
+
+void Trainer::log_step(int64_t step, bool print, const StepResult& result) {
+  const double rows = static_cast<double>(options_.batch * task_.rows_per_sample());
+  record_.steps.push_back({.step = step,
+                           .loss = result.loss,
+                           .gradient_norm = result.gradient_norm,
+                           .milliseconds = result.seconds * 1e3,
+                           .rows_per_second = rows / result.seconds});
+  if (world_.rank() != 0 || !print) return;
+  if (step == 0) {
+    fmt::print("{:>7} {:>9} {:>10} {:>9} {:>12} {:>10} {:>7}\n", "step", "loss", "grad norm", "ms",
+               std::string(task_.unit()) + "/s", "GFLOP/s", "% peak");
+  }
+  const double flops = record_.flops_per_row * rows / result.seconds;
+  fmt::print("{:>7} {:>9.5f} {:>10.4f} {:>9.1f} {:>12.0f} {:>10.1f} {:>7}\n", step, result.loss, result.gradient_norm,
+             result.seconds * 1e3, rows / result.seconds, flops * 1e-9,
+             peak_before_ > 0 ? fmt::format("{:.1f}", 100 * flops / peak_before_) : "-");
+  std::fflush(stdout);
+}
+
+void Trainer::evaluate(int64_t steps_done) {
+  const int64_t local = options_.local_batch(data_.size());
+  const int64_t available = task_.samples(Split::evaluation) / options_.batch;
+  require(available > 0, "the evaluation data has {} samples, less than a global batch of {}",
+          task_.samples(Split::evaluation), options_.batch);
+  const int64_t batches = std::min(options_.eval_batches, available);
+  double loss_sum = 0, correct = 0;
+  for (int64_t i = 0; i < batches; ++i) {
+    std::vector<int64_t> indices(static_cast<size_t>(local));
+    std::iota(indices.begin(), indices.end(), i * options_.batch + data_.rank() * local);
+    const Batch batch = task_.load(world_.device(), Split::evaluation, indices);
+    const auto [scores, loss] = ninefold::evaluate(model_, batch.x, make_step(task_, world_.device(), batch));
+    loss_sum += loss;
+    correct += static_cast<double>(ops::count_correct(scores, batch.targets));
+  }
+  const double rows = static_cast<double>(batches * options_.batch * task_.rows_per_sample());
+  const EvaluationRecord found{steps_done, control::sum(data_, loss_sum) / rows, control::sum(data_, correct) / rows};
+  record_.evaluations.push_back(found);
+  if (world_.rank() != 0) return;
+  fmt::print("after {} steps: evaluation loss {:.5f}, accuracy {:.2f} % of {:.0f} {}\n", found.step, found.loss,
+             100 * found.accuracy, rows, task_.unit());
+}
+
+double Trainer::measure_peak() const {
+  if (!options_.measure_peak) return 0;
+  world_.group().barrier();
+  const double peak =
+      measure_matmul_peak(world_.device(), options_.dtype, task_.matmul_shapes(options_.micro_batch));
+  return control::sum(world_.group(), peak);
+}
+
+void Trainer::count_memory() {
+  if (trace_) trace_->add_counter("memory", memory_series(world_.device()->ledger()));
+}
+
+int Trainer::finish() {
+  record_.traffic = world_.traffic().techniques();
+  measure_memory(record_.memory, world_);
+  record_.reserved_bytes = control::max(world_.group(), world_.device()->allocator().reserved());
+  record_.matmul_peak = options_.steps > 0 ? (peak_before_ + measure_peak()) / 2 : 0;
+  if (oracle_) {
+    record_.check = oracle_->result();
+    record_.oracle_bytes = control::max(world_.group(), oracle_->peak_bytes());
+  }
+  const bool agreed = control::all_true(world_.group(), record_.check.passed && record_.books_agree());
+  if (world_.rank() == 0) {
+    fmt::print("\n{}", summary_text(record_, options_));
+    if (!options_.report.empty()) write_report(options_.report, record_, options_, command_line_, mesh_);
+  }
+  if (trace_) write_trace_file();
+  return agreed ? 0 : 1;
+}
+
+void Trainer::write_trace_file() const {
+  const auto all = control::gather_bytes(world_.group(), trace_->serialise());
+  if (world_.rank() == 0) write_trace(options_.trace, all);
+}
+
+}  // namespace ninefold

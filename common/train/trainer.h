@@ -1,0 +1,71 @@
+// The step loop that every training program shares: batches, forward and backward, the technique's reduction, clipping,
+// update; the oracle beside it; and the books, the report and the verdict at the end.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/base/trace.h"
+#include "common/comm/mesh.h"
+#include "common/train/batches.h"
+#include "common/train/books.h"
+#include "common/train/oracle.h"
+#include "common/train/options.h"
+#include "common/train/task.h"
+
+namespace ninefold {
+
+// What the step loop needs to know of the technique that splits the work.
+struct Parallelism {
+  // Makes the gradients whole after a step's last micro-batch.
+  std::function<void()> reduce_gradients = [] {};
+  // Books what the technique's formula says it sends in `steps` steps.
+  std::function<void(TrafficLedger&, int64_t steps)> predict_traffic = [](TrafficLedger&, int64_t) {};
+};
+
+class Trainer {
+ public:
+  // `program` is the name in the report; `command_line` what was asked. Everything passed outlives the trainer. The
+  // model is materialised and parallelised; `data` is the group over which the global batch is divided.
+  Trainer(std::string program, const TrainOptions& options, const Options& command_line, const Mesh& mesh,
+          const Group& data, const Task& task, Model& model, Parallelism parallelism);
+
+  // Trains, checks, reports. Returns the exit code: 0, or 1 where the check or the books disagree.
+  int run();
+
+ private:
+  struct StepResult {
+    double loss;
+    double gradient_norm;
+    double seconds;
+  };
+  void announce() const;
+  StepResult train_step(const GlobalBatch& batch, int64_t epoch);
+  void log_step(int64_t step, bool print, const StepResult& result);
+  void evaluate(int64_t steps_done);
+  // FLOP/s of all ranks together; 0 where it is not asked for.
+  double measure_peak() const;
+  void count_memory();
+  int finish();
+  void write_trace_file() const;
+
+  const TrainOptions& options_;
+  const Options& command_line_;
+  const Mesh& mesh_;
+  World& world_;
+  Group data_;
+  const Task& task_;
+  Model& model_;
+  Parallelism parallelism_;
+  std::vector<Parameter*> parameters_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Oracle> oracle_;
+  std::optional<Trace> trace_;
+  double peak_before_ = 0;
+  RunRecord record_;
+};
+
+}  // namespace ninefold

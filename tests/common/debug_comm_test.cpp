@@ -1,0 +1,70 @@
+// --debug-comm: calls that do not match are an error that names both, on every rank, instead of a hang.
+#include <gtest/gtest.h>
+
+#include "common/comm/world.h"
+
+namespace ninefold {
+namespace {
+
+class DebugComm : public testing::Test {
+ protected:
+  Tensor zeros(int64_t size, Dtype dtype = Dtype::f32) { return Tensor::zeros(device_, {size}, dtype); }
+
+  // The sentence with which a call fails.
+  template <typename Function>
+  std::string sentence(Function call) {
+    try {
+      call();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+  void expect_mismatch(const std::string& text, const std::string& of_rank_0, const std::string& of_last) {
+    const std::string expected = fmt::format("world: rank 0 calls {} while rank {} calls {};", of_rank_0, last_, of_last);
+    EXPECT_EQ(text.substr(0, expected.size()), expected);
+  }
+
+  DeviceHandle device_ = make_cpu_device();
+  World world_{{.device = device_, .timeout = 20, .debug_comm = true}, mpi_collectives()};
+  Group group_ = world_.group();
+  int last_ = group_.size() - 1;
+  bool is_last_ = group_.rank() == last_;
+};
+
+TEST_F(DebugComm, Counts) {
+  const std::string text = sentence([&] { group_.all_reduce(zeros(is_last_ ? 11 : 10)); });
+  expect_mismatch(text, "all_reduce(sum) of 10 f32", "all_reduce(sum) of 11 f32");
+}
+
+TEST_F(DebugComm, Types) {
+  const std::string text = sentence([&] { group_.all_reduce(zeros(10, is_last_ ? Dtype::bf16 : Dtype::f32)); });
+  expect_mismatch(text, "all_reduce(sum) of 10 f32", "all_reduce(sum) of 10 bf16");
+}
+
+TEST_F(DebugComm, Operations) {
+  const std::string text = sentence([&] {
+    if (is_last_) {
+      group_.all_gather(zeros(10 * group_.size()), zeros(10));
+    } else {
+      group_.barrier();
+    }
+  });
+  expect_mismatch(text, "barrier", "all_gather of 10 f32");
+}
+
+TEST_F(DebugComm, RootsAndReductions) {
+  expect_mismatch(sentence([&] { group_.broadcast(zeros(1), is_last_ ? 1 : 0); }),
+                  "broadcast of 1 f32 from rank 0 of the group", "broadcast of 1 f32 from rank 1 of the group");
+  expect_mismatch(sentence([&] { group_.all_reduce(zeros(1), is_last_ ? ReduceOp::max : ReduceOp::sum); }),
+                  "all_reduce(sum) of 1 f32", "all_reduce(max) of 1 f32");
+}
+
+TEST_F(DebugComm, MatchingCallsPass) {
+  const Tensor x = Tensor::from(device_, {1}, std::vector<float>{1});
+  group_.all_reduce(x);
+  EXPECT_EQ(x.to_vector<float>()[0], static_cast<float>(group_.size()));
+}
+
+}  // namespace
+}  // namespace ninefold

@@ -1,0 +1,109 @@
+// Matrix products against f64: every type, transposition and accumulation, odd sizes, any alignment.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "common/tensor/ops.h"
+#include "tests/support/numbers.h"
+
+namespace ninefold {
+namespace {
+
+struct Case {
+  Dtype in, out;
+  bool transpose_a, transpose_b, accumulate;
+};
+
+std::vector<Case> all_cases() {
+  std::vector<Case> cases;
+  const std::pair<Dtype, Dtype> types[] = {
+      {Dtype::f32, Dtype::f32}, {Dtype::bf16, Dtype::bf16}, {Dtype::bf16, Dtype::f32}};
+  for (const auto& [in, out] : types) {
+    for (int bits = 0; bits < 8; ++bits) cases.push_back({in, out, (bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0});
+  }
+  return cases;
+}
+
+class Matmul : public testing::TestWithParam<Case> {
+ protected:
+  Shape a_shape(int64_t m, int64_t k) const { return GetParam().transpose_a ? Shape{k, m} : Shape{m, k}; }
+  Shape b_shape(int64_t k, int64_t n) const { return GetParam().transpose_b ? Shape{n, k} : Shape{k, n}; }
+  ops::MatmulOptions options() const {
+    return {GetParam().transpose_a, GetParam().transpose_b, GetParam().accumulate};
+  }
+
+  void compare(int64_t m, int64_t n, int64_t k) {
+    const Case& of = GetParam();
+    const Tensor a = random_tensor(device_, a_shape(m, k), of.in, 1), b = random_tensor(device_, b_shape(k, n), of.in, 2);
+    const Tensor out = random_tensor(device_, {m, n}, of.out, 3);
+    const std::vector<double> before = doubles(out), x = doubles(a), y = doubles(b);
+    ops::matmul_into(out, a, b, options());
+    const std::vector<double> after = doubles(out);
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        double sum = of.accumulate ? before[i * n + j] : 0.0, magnitude = std::abs(sum);
+        for (int64_t l = 0; l < k; ++l) {
+          const double term = x[of.transpose_a ? l * m + i : i * k + l] * y[of.transpose_b ? j * k + l : l * n + j];
+          sum += term;
+          magnitude += std::abs(term);
+        }
+        const double rounding = of.out == Dtype::bf16 ? std::abs(sum) / 256 : 0.0;
+        ASSERT_NEAR(after[i * n + j], sum, 1e-6 * magnitude + rounding) << m << " x " << n << " x " << k;
+      }
+    }
+  }
+
+  DeviceHandle device_ = make_cpu_device();
+};
+
+TEST_P(Matmul, AgreesWithDoublePrecision) {
+  for (const int64_t m : {1, 17, 129}) {
+    for (const int64_t n : {1, 17, 129}) {
+      for (const int64_t k : {1, 17, 129}) compare(m, n, k);
+    }
+  }
+  compare(256, 704, 320);
+  compare(300, 530, 64);
+}
+
+TEST_P(Matmul, AcceptsEmptyOperands) {
+  compare(0, 5, 3);
+  compare(5, 0, 3);
+  compare(5, 3, 0);
+}
+
+TEST_P(Matmul, GivesTheSameBitsAtAnyAlignment) {
+  const int64_t m = 37, n = 65, k = 50;
+  const Case& of = GetParam();
+  const Tensor a = random_tensor(device_, a_shape(m, k), of.in, 1), b = random_tensor(device_, b_shape(k, n), of.in, 2);
+  const Tensor start = random_tensor(device_, {m, n}, of.out, 3), expected = shifted(start, 0);
+  ops::matmul_into(expected, a, b, options());
+  for (int64_t by = 1; by < 16; ++by) {
+    const Tensor out = shifted(start, by);
+    ops::matmul_into(out, shifted(a, by), shifted(b, by), options());
+    EXPECT_TRUE(same_bits(out, expected)) << "shifted by " << by;
+  }
+}
+
+TEST_P(Matmul, BooksScratchMemoryAsWorkspaceOnly) {
+  const Case& of = GetParam();
+  const Tensor a = random_tensor(device_, a_shape(64, 200), of.in, 1);
+  const Tensor b = random_tensor(device_, b_shape(200, 48), of.in, 2);
+  const Tensor out = random_tensor(device_, {64, 48}, of.out, 3);
+  device_->ledger().reset_peaks();
+  const int64_t before = device_->ledger().now(MemoryKind::activations);
+  ops::matmul_into(out, a, b, options());
+  EXPECT_EQ(device_->ledger().peak(MemoryKind::activations), before);
+  EXPECT_EQ(device_->ledger().now(MemoryKind::workspace), 0);
+}
+
+std::string name_of_case(const testing::TestParamInfo<Case>& info) {
+  const Case& of = info.param;
+  return std::string(name_of(of.in)) + "_to_" + std::string(name_of(of.out)) + (of.transpose_a ? "_T" : "_N") +
+         (of.transpose_b ? "T" : "N") + (of.accumulate ? "_accumulate" : "");
+}
+INSTANTIATE_TEST_SUITE_P(All, Matmul, testing::ValuesIn(all_cases()), name_of_case);
+
+}  // namespace
+}  // namespace ninefold

@@ -1,0 +1,107 @@
+#include "common/comm/traffic.h"
+
+#include <gtest/gtest.h>
+
+#include "common/comm/control.h"
+#include "common/comm/world.h"
+
+namespace ninefold {
+namespace {
+
+class TrafficTest : public testing::Test {
+ protected:
+  Tensor zeros(int64_t size, Dtype dtype = Dtype::f32) { return Tensor::zeros(device_, {size}, dtype); }
+  TrafficEntry entry(Operation operation) { return world_.traffic().entry("world", operation); }
+
+  DeviceHandle device_ = make_cpu_device();
+  World world_{{.device = device_, .timeout = 20}, mpi_collectives()};
+  Group group_ = world_.group();
+  int ranks_ = group_.size();
+};
+
+TEST_F(TrafficTest, FormulasPadToWholeParts) {
+  EXPECT_EQ(formula::all_reduce_bytes(4, 8, Dtype::f32), 2 * 3 * 2 * 4);
+  EXPECT_EQ(formula::all_reduce_bytes(4, 9, Dtype::f32), 2 * 3 * 3 * 4);
+  EXPECT_EQ(formula::all_gather_bytes(3, 6, Dtype::bf16), 2 * 2 * 2);
+  EXPECT_EQ(formula::reduce_scatter_bytes(3, 6, Dtype::i32), 2 * 2 * 4);
+  EXPECT_EQ(formula::all_reduce_bytes(1, 9, Dtype::f32), 0);
+}
+
+TEST_F(TrafficTest, CollectivesAreBookedByFormula) {
+  group_.all_reduce(zeros(10));
+  group_.all_reduce(zeros(10, Dtype::bf16));
+  group_.all_gather(zeros(3 * ranks_), zeros(3));
+  group_.reduce_scatter(zeros(3), zeros(3 * ranks_));
+  const bool sends = ranks_ > 1;
+  EXPECT_EQ(entry(Operation::all_reduce).calls, sends ? 2 : 0);
+  EXPECT_EQ(entry(Operation::all_reduce).bytes,
+            formula::all_reduce_bytes(ranks_, 10, Dtype::f32) + formula::all_reduce_bytes(ranks_, 10, Dtype::bf16));
+  EXPECT_EQ(entry(Operation::all_reduce).by_formula, sends);
+  EXPECT_EQ(entry(Operation::all_gather).bytes, (ranks_ - 1) * 3 * 4);
+  EXPECT_EQ(entry(Operation::reduce_scatter).bytes, (ranks_ - 1) * 3 * 4);
+}
+
+TEST_F(TrafficTest, UnevenAllToAllLeavesTheOwnPartOut) {
+  std::vector<int64_t> rows(ranks_);
+  for (int i = 0; i < ranks_; ++i) rows[i] = group_.rank() + i;
+  int64_t in_rows = 0;
+  for (const int64_t count : rows) in_rows += count;
+  group_.all_to_all(Tensor::zeros(device_, {in_rows, 2}, Dtype::f32), Tensor::zeros(device_, {in_rows, 2}, Dtype::f32),
+                    rows, rows);
+  const int64_t expected = ranks_ == 1 ? 0 : (in_rows - 2 * group_.rank()) * 2 * 4;
+  EXPECT_EQ(entry(Operation::all_to_all).bytes, expected);
+}
+
+TEST_F(TrafficTest, MessagesAreMeasured) {
+  if (ranks_ == 1) return;
+  if (group_.rank() == 0) group_.send(zeros(5), 1);
+  if (group_.rank() == 1) group_.recv(zeros(5), 0);
+  const TrafficEntry sent = entry(Operation::send);
+  EXPECT_EQ(sent.calls, group_.rank() == 0 ? 1 : 0);
+  EXPECT_EQ(sent.messages, group_.rank() == 0 ? 1 : 0);
+  EXPECT_EQ(sent.bytes, group_.rank() == 0 ? 20 : 0);
+  EXPECT_FALSE(sent.by_formula);
+  EXPECT_EQ(entry(Operation::recv).calls, 0);
+}
+
+TEST_F(TrafficTest, HostValuesAreBookedApart) {
+  control::sum(group_, 1);
+  group_.barrier();
+  EXPECT_TRUE(world_.traffic().techniques().empty());
+  if (ranks_ == 1) return;
+  const TrafficEntry control = world_.traffic().control().at("world");
+  EXPECT_EQ(control.calls, 2);
+  EXPECT_GT(control.bytes, 0);
+}
+
+TEST_F(TrafficTest, PredictionsStandBesideMeasurements) {
+  const int64_t bytes = formula::all_reduce_bytes(ranks_, 10, Dtype::f32);
+  if (ranks_ > 1) world_.traffic().predict("world", Operation::all_reduce, 1, bytes);
+  group_.all_reduce(zeros(10));
+  EXPECT_EQ(entry(Operation::all_reduce).predicted_calls, entry(Operation::all_reduce).calls);
+  EXPECT_EQ(entry(Operation::all_reduce).predicted_bytes, entry(Operation::all_reduce).bytes);
+}
+
+TEST_F(TrafficTest, APauseLeavesCallsOutOfTheBooks) {
+  Pending started_before = group_.start_all_reduce(zeros(10));
+  {
+    const TrafficPause pause(world_.traffic());
+    group_.all_reduce(zeros(1000));
+    control::sum(group_, 1);
+    world_.traffic().predict("world", Operation::all_reduce, 1, 1);
+    started_before.wait();
+  }
+  EXPECT_EQ(entry(Operation::all_reduce).bytes, formula::all_reduce_bytes(ranks_, 10, Dtype::f32));
+  EXPECT_EQ(entry(Operation::all_reduce).predicted_bytes, 0);
+  EXPECT_TRUE(world_.traffic().control().empty());
+}
+
+TEST_F(TrafficTest, MetaTensorsAreOnlyCounted) {
+  const DeviceHandle meta = make_meta_device();
+  const int64_t huge = int64_t{1} << 40;
+  group_.all_reduce(Tensor::empty(meta, {huge}, Dtype::bf16));
+  EXPECT_EQ(entry(Operation::all_reduce).bytes, formula::all_reduce_bytes(ranks_, huge, Dtype::bf16));
+}
+
+}  // namespace
+}  // namespace ninefold
