@@ -3,7 +3,8 @@
 #
 #   use_technique(01_collectives)   earlier chapters' techniques, for everything that follows in this chapter
 #   add_technique(replicate.cpp)    this chapter's technique library: target technique_02_ddp
-#   add_program(train)              the program train.cpp: target 02_ddp_train, file <build>/02_ddp/train
+#   add_program(train RANKS 2)      the program train.cpp: target 02_ddp_train, file <build>/02_ddp/train; `./run` starts
+#                                   it on 2 ranks unless told otherwise
 include_guard(GLOBAL)
 
 set(NINEFOLD_ROOT ${CMAKE_CURRENT_LIST_DIR})
@@ -31,7 +32,7 @@ function(add_technique)
   set(NINEFOLD_TECHNIQUES ${NINEFOLD_TECHNIQUES} technique_${chapter} PARENT_SCOPE)
 endfunction()
 
-function(add_program name)
+function(add_program name)  # RANKS is for ./run, which reads it in the chapter's file
   if(NINEFOLD_WITHOUT_PROGRAMS)
     return()
   endif()

@@ -126,10 +126,7 @@ template void Options::add(std::string_view, double&, std::string_view, NumberRu
 
 void Options::add(std::string_view name, std::string& value, std::string_view help) {
   Entry& entry = declare(name, "TEXT", value.empty() ? std::string(help) : fmt::format("{} [{}]", help, value));
-  entry.set = [&value, name = entry.name](std::string_view text) {
-    require(!text.starts_with("--"), "{} needs a value, but the option {} follows", name, text);
-    value = text;
-  };
+  entry.set = [&value](std::string_view text) { value = text; };
   entry.value = [&value] { return value; };
 }
 
@@ -179,20 +176,21 @@ void Options::read_command_line(int argc, const char* const* argv) {
   } catch (const CLI::Error& error) {
     throw UserError(fmt::format("the options cannot be read: {}; --help lists them", error.what()));
   }
-  refuse_unknown(state_->app.remaining());
   for (auto& entry : state_->entries) {
     if (entry->option->empty()) continue;
-    entry->set(entry->option->results().back());
+    const std::string text = entry->option->results().back();
+    require(!text.starts_with("--"), "{} needs a value, but the option {} follows", entry->name, text);
+    entry->set(text);
     entry->given = true;
   }
+  refuse_unknown(state_->app.remaining());
 }
 
 void Options::refuse_unknown(const std::vector<std::string>& arguments) const {
-  for (const std::string& argument : arguments) {
-    const std::string name = argument.substr(0, argument.find('='));
-    require(!name.starts_with("-"), "unknown option {}; did you mean {}?", name, nearest_name(name));
-  }
-  require(arguments.empty(), "'{}' is not an option; options begin with --, and --help lists them", arguments.front());
+  if (arguments.empty()) return;
+  const std::string name = arguments.front().substr(0, arguments.front().find('='));
+  require(!name.starts_with("-"), "unknown option {}; did you mean {}?", name, nearest_name(name));
+  throw UserError(fmt::format("'{}' is not an option; options begin with --, and --help lists them", name));
 }
 
 void Options::read_file(const std::string& path) {

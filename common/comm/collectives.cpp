@@ -48,7 +48,9 @@ std::string peer_text(const Call& call) {
 std::string to_string(const Call& call) {
   std::string text(name_of(call.operation));
   if (call.reduces()) text += fmt::format("({})", name_of(call.op));
-  if (call.tensor().defined()) {
+  if (!call.in_counts.empty()) {
+    text += fmt::format(" of {} in uneven parts", name_of(call.tensor().dtype()));
+  } else if (call.tensor().defined()) {
     text += fmt::format(" of {} {}", call.tensor().size(), name_of(call.tensor().dtype()));
   }
   return text + peer_text(call);

@@ -38,7 +38,8 @@ struct Call {
   // The tensor that gives the call its type: `in`, or `out` where nothing is contributed.
   const Tensor& tensor() const { return in.defined() ? in : out; }
 };
-// "all_reduce(sum) of 1000 f32", "broadcast of 3 bf16 from rank 1 of the group"
+// "all_reduce(sum) of 1000 f32", "broadcast of 3 bf16 from rank 1 of the group": the same on all ranks that make the same
+// collective call.
 std::string to_string(const Call& call);
 
 // A call under way. It keeps alive, and alone uses, the tensors of its call.

@@ -9,7 +9,7 @@
 
 #include "common/base/stopwatch.h"
 #include "common/base/trace.h"
-#include "common/comm/control.h"
+#include "common/comm/compare_calls.h"
 #include "common/comm/mpi/job.h"
 #include "common/comm/state.h"
 #include "common/tensor/ops.h"
@@ -69,7 +69,8 @@ World::~World() {
     static_cast<void>(std::make_unique<decltype(in_flight_)>(std::move(in_flight_)).release());
     return;
   }
-  while (!in_flight_.empty()) Pending(in_flight_.front()).wait();
+  const std::vector<std::shared_ptr<InFlight>> left = in_flight_;
+  for (const auto& in_flight : left) Pending(in_flight).wait();
 }
 
 int World::rank() const { return group_.rank(); }
@@ -121,6 +122,7 @@ Pending World::start(const Group& group, Call call) {
 void World::advance(InFlight& in_flight) {
   const Transport& transport = in_flight.group.transport();
   const Volume before = transport.sent();
+  in_flight.done = true;  // also when the step throws: it is not repeated
   in_flight.done = in_flight.work->step();
   if (in_flight.books_transport && transport.sent() != before) {
     traffic_.book_bytes(in_flight.group.name(), in_flight.call.operation, transport.sent() - before, false);
@@ -139,7 +141,9 @@ void World::progress() {
   // A step may run operations on the device, whose hook leads here again.
   if (progressing_ || in_flight_.empty()) return;
   const Raised flag(progressing_);
-  for (const auto& in_flight : in_flight_) advance(*in_flight);
+  for (const auto& in_flight : in_flight_) {
+    if (!in_flight->done) advance(*in_flight);
+  }
   std::erase_if(in_flight_, [](const auto& in_flight) { return in_flight->done; });
 }
 
@@ -162,15 +166,6 @@ void World::give_up(const Call& call, const Group& group) const {
   std::fflush(stderr);
   std::this_thread::sleep_for(last_words);
   mpi::end_job(1);
-}
-
-void World::compare_calls(const Group& group, const Call& call) {
-  const std::vector<std::string> calls = control::all_gather_bytes(group, to_string(call), call);
-  for (int rank = 1; rank < group.size(); ++rank) {
-    expect(calls[rank] == calls[0],
-           "{}: rank {} calls {} while rank {} calls {}; all ranks of a group must make the same calls in the same order",
-           group.name(), group.members()[0], calls[0], group.members()[rank], calls[rank]);
-  }
 }
 
 }  // namespace ninefold

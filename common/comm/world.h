@@ -71,7 +71,6 @@ class World {
   Pending start(const Group& group, Call call);
   void advance(InFlight& in_flight);
   void add_span(std::string_view category, const Call& call, const Group& group, int64_t begin);
-  void compare_calls(const Group& group, const Call& call);
   [[noreturn]] void give_up(const Call& call, const Group& group) const;
 
   WorldOptions options_;

@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
-#include <string_view>
+#include <utility>
 
 #include "common/base/check.h"
 
@@ -46,7 +46,7 @@ class Inflater {
   Inflater& operator=(const Inflater&) = delete;
 
   // Unpacks one gzip member from the front of `packed` onto `out`; returns what follows it.
-  std::string_view unpack(std::string_view packed, std::string& out, std::string_view path) {
+  std::string_view unpack(std::string_view packed, std::string& out, std::string_view name) {
     inflateReset(&stream_);
     for (int result = Z_OK; result != Z_STREAM_END;) {
       const size_t have = out.size();
@@ -60,8 +60,8 @@ class Inflater {
       out.resize(have + chunk - stream_.avail_out);
       packed.remove_prefix(given - stream_.avail_in);
       require(result != Z_BUF_ERROR || !packed.empty(), "{} is a gzip file that ends in the middle; get it again",
-              path);
-      require(result == Z_OK || result == Z_STREAM_END, "{} is a damaged gzip file ({}); get it again", path,
+              name);
+      require(result == Z_OK || result == Z_STREAM_END, "{} is a damaged gzip file ({}); get it again", name,
               stream_.msg ? stream_.msg : zError(result));
     }
     return packed;
@@ -71,19 +71,22 @@ class Inflater {
   z_stream stream_{};
 };
 
-std::string unpack_gzip(std::string_view packed, std::string_view path) {
+std::string unpack_gzip(std::string_view packed, std::string_view name) {
   Inflater inflater;
   std::string content;
-  while (is_gzip(packed)) packed = inflater.unpack(packed, content, path);  // a gzip may have several members
-  require(packed.empty(), "{} is a gzip file with {} bytes behind its end; get it again", path, packed.size());
+  while (is_gzip(packed)) packed = inflater.unpack(packed, content, name);  // a gzip may have several members
+  require(packed.empty(), "{} is a gzip file with {} bytes behind its end; get it again", name, packed.size());
   return content;
 }
 
 }  // namespace
 
+std::string unpacked(std::string content, std::string_view name) {
+  return is_gzip(content) ? unpack_gzip(content, name) : std::move(content);
+}
+
 std::string read_file(const std::string& path) {
-  std::string content = read_bytes(path);
-  if (is_gzip(content)) content = unpack_gzip(content, path);
+  std::string content = unpacked(read_bytes(path), path);
   require(!content.empty(), "{} is empty; give a file with content", path);
   return content;
 }

@@ -60,7 +60,9 @@ Idx parse_idx(std::string_view content, int rank, std::string_view name) {
 
 Mnist Mnist::load(const std::string& folder, MnistSplit split) {
   const std::string prefix = split == MnistSplit::train ? "train" : "t10k";
-  return load_files(find_file(folder, prefix + "-images-idx3-ubyte"), find_file(folder, prefix + "-labels-idx1-ubyte"));
+  const std::string images = find_file(folder, prefix + "-images-idx3-ubyte");
+  const std::string labels = find_file(folder, prefix + "-labels-idx1-ubyte");
+  return load_files(images, labels);
 }
 
 Mnist Mnist::load_files(const std::string& images, const std::string& labels) {

@@ -18,18 +18,18 @@ std::unique_ptr<Layer> torch_linear(int64_t in, int64_t out) {
 
 }  // namespace
 
-std::unique_ptr<Model> make_mnist_cnn() {
+std::unique_ptr<Model> make_mnist_cnn(bool with_dropout) {
   auto model = std::make_unique<Model>(std::make_unique<LogSoftmaxNllLoss>());
   model->add("conv1", std::make_unique<Convolution>(1, 32, 3, /*is_first=*/true));
   model->add("relu1", std::make_unique<Relu>());
   model->add("conv2", std::make_unique<Convolution>(32, 64, 3));
   model->add("relu2", std::make_unique<Relu>());
   model->add("pool", std::make_unique<MaxPool>());
-  model->add("dropout1", std::make_unique<Dropout>(0.25f, 0));
+  if (with_dropout) model->add("dropout1", std::make_unique<Dropout>(0.25f, 0));
   model->add("flatten", std::make_unique<Flatten>());
   model->add("fc1", torch_linear(64 * 12 * 12, 128));
   model->add("relu3", std::make_unique<Relu>());
-  model->add("dropout2", std::make_unique<Dropout>(0.5f, 1));
+  if (with_dropout) model->add("dropout2", std::make_unique<Dropout>(0.5f, 1));
   model->add("fc2", torch_linear(128, 10));
   model->name_parameters();
   return model;

@@ -7,7 +7,7 @@ namespace ninefold {
 
 // The MNIST CNN: two 3 x 3 convolutions, max-pool, dropout, two linear layers, log-softmax.
 // Images [n, 1, 28, 28] -> scores [n, 10]. Children conv1, conv2, fc1, fc2 carry the parameters.
-std::unique_ptr<Model> make_mnist_cnn();
+std::unique_ptr<Model> make_mnist_cnn(bool with_dropout = true);
 int64_t mnist_cnn_parameters();
 // FLOPs of one image's forward and backward; the first convolution has no gradient of its input.
 double mnist_cnn_flops_per_image();

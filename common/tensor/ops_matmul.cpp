@@ -36,7 +36,8 @@ double visible_pairs(const Tensor& q_positions, const Tensor& k_positions) {
   return pairs;
 }
 
-// FLOPs of `matmuls` products of query and key blocks, over visible pairs only.
+// FLOPs of `matmuls` products of query and key blocks, over visible pairs only. Computing the scores again in the
+// backward does not count.
 double attention_flops(const Operation& op, const Tensor& q_positions, const Tensor& k_positions,
                        const AttentionShape& shape, int matmuls) {
   if (!op.observed()) return 0;
@@ -109,7 +110,7 @@ AttentionGradients attention_block_backward(const Tensor& dout, const Tensor& q,
   op.has_shape(forward.log_sum_exp, {shape.batch, shape.heads, q_positions.size()});
   const AttentionGradients result{empty_like(q), empty_like(k), empty_like(v)};
   op.kernels().attention_block_backward(result, dout, q, q_positions, k, v, k_positions, forward, shape);
-  op.done(attention_flops(op, q_positions, k_positions, shape, 5),
+  op.done(attention_flops(op, q_positions, k_positions, shape, 4),
           {&dout, &q, &k, &v, &forward.out, &forward.log_sum_exp, &result.dq, &result.dk, &result.dv});
   return result;
 }

@@ -60,6 +60,18 @@ TEST_F(DebugComm, RootsAndReductions) {
                   "all_reduce(sum) of 1 f32", "all_reduce(max) of 1 f32");
 }
 
+// The last rank sends 2 rows to rank 0, which expects 1.
+TEST_F(DebugComm, UnevenParts) {
+  const int ranks = group_.size();
+  std::vector<int64_t> in_rows(ranks, 1), out_rows(ranks, 1);
+  if (is_last_) in_rows[0] = 2;
+  const std::string text =
+      sentence([&] { group_.all_to_all(zeros(ranks), zeros(is_last_ ? ranks + 1 : ranks), out_rows, in_rows); });
+  const std::string expected =
+      fmt::format("world: in all_to_all rank {} sends 2 elements to rank 0, which expects 1", last_);
+  EXPECT_EQ(text.substr(0, expected.size()), expected);
+}
+
 TEST_F(DebugComm, MatchingCallsPass) {
   const Tensor x = Tensor::from(device_, {1}, std::vector<float>{1});
   group_.all_reduce(x);

@@ -12,7 +12,10 @@ namespace {
 
 using Values = std::vector<float>;
 
-class GroupTest : public testing::TestWithParam<std::tuple<Dtype, int64_t>> {
+enum class Sends { buffered, synchronous };
+using Case = std::tuple<Dtype, int64_t, Sends>;
+
+class GroupTest : public testing::TestWithParam<Case> {
  protected:
   Tensor tensor(const Values& values, Shape shape = {}) const {
     if (shape.empty()) shape = {static_cast<int64_t>(values.size())};
@@ -62,7 +65,11 @@ class GroupTest : public testing::TestWithParam<std::tuple<Dtype, int64_t>> {
   }
 
   DeviceHandle device_ = make_cpu_device();
-  World world_{{.device = device_, .timeout = 20, .debug_comm = true}, mpi_collectives()};
+  World world_{{.device = device_,
+                .timeout = 20,
+                .debug_comm = true,
+                .synchronous_sends = std::get<2>(GetParam()) == Sends::synchronous},
+               mpi_collectives()};
   Group group_ = world_.group();
   Dtype dtype_ = std::get<0>(GetParam());
   int64_t size_ = std::get<1>(GetParam());
@@ -235,13 +242,15 @@ TEST_P(GroupTest, SubGroups) {
   }
 }
 
-std::string parameter_name(const testing::TestParamInfo<std::tuple<Dtype, int64_t>>& info) {
-  return fmt::format("{}_{}", name_of(std::get<0>(info.param)), std::get<1>(info.param));
+std::string parameter_name(const testing::TestParamInfo<Case>& info) {
+  const auto [dtype, size, sends] = info.param;
+  return fmt::format("{}_{}{}", name_of(dtype), size, sends == Sends::synchronous ? "_synchronous" : "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, GroupTest,
                          testing::Combine(testing::Values(Dtype::f32, Dtype::bf16, Dtype::i32),
-                                          testing::Values(0, 1, 3, 1000)),
+                                          testing::Values(0, 1, 3, 1000),
+                                          testing::Values(Sends::buffered, Sends::synchronous)),
                          parameter_name);
 
 class GroupRules : public testing::Test {
@@ -268,7 +277,9 @@ TEST_F(GroupRules, ShapesThatDoNotFitAreRefused) {
 TEST_F(GroupRules, AMessageOfAnotherLengthIsAnError) {
   if (group_.size() == 1) return;
   if (group_.rank() == 0) group_.send(Tensor::zeros(device_, {3}, Dtype::f32), 1);
-  if (group_.rank() == 1) EXPECT_THROW(group_.recv(Tensor::zeros(device_, {5}, Dtype::f32), 0), Error);
+  if (group_.rank() == 1) {
+    EXPECT_THROW(group_.recv(Tensor::zeros(device_, {5}, Dtype::f32), 0), Error);
+  }
   group_.barrier();
 }
 

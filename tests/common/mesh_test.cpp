@@ -59,7 +59,9 @@ TEST_F(MeshTest, AMeshThatDoesNotFitSaysTheWholeEquation) {
 TEST_F(MeshTest, ManyMeshesOneAfterAnother) {
   for (int i = 0; i < 3000; ++i) {
     const Mesh mesh(world_, {{"dp_replicate", 0}});
-    if (i % 1000 == 0) EXPECT_EQ(control::sum(mesh["dp_replicate"], 1), ranks_);
+    if (i % 1000 == 0) {
+      EXPECT_EQ(control::sum(mesh["dp_replicate"], 1), ranks_);
+    }
   }
 }
 

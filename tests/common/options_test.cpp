@@ -128,6 +128,7 @@ TEST(Options, RefusesInOneSentence) {
             "--optimizer must be one of adamw, adadelta, sgd, not 'adam'; did you mean adamw?");
   EXPECT_EQ(refusal({"--steps"}), "--steps needs a value");
   EXPECT_EQ(refusal({"--report", "--steps", "3"}), "--report needs a value, but the option --steps follows");
+  EXPECT_EQ(refusal({"--steps", "--check"}), "--steps needs a value, but the option --check follows");
   EXPECT_EQ(refusal({"--check=maybe"}), "--check must be true or false, not 'maybe'");
   EXPECT_EQ(refusal({"words"}), "'words' is not an option; options begin with --, and --help lists them");
 }

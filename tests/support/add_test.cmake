@@ -4,11 +4,11 @@
 # both string literals that end without a slash.
 
 # Works as root in a container and with more ranks than cores. Ranks are not bound to cores: tests run side by side,
-# and each mpirun would bind its first rank to the same core.
+# and each mpirun would bind its first rank to the same core. mpirun adds nothing to what a failing program says.
 set(NINEFOLD_TEST_ENVIRONMENT
   OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
-  OMPI_MCA_hwloc_base_binding_policy=none OMP_NUM_THREADS=1)
+  OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_orte_execute_quiet=1 OMP_NUM_THREADS=1)
 set(NINEFOLD_TEST_TIMEOUT 300)  # seconds
 
 function(add_test_program target source main)
@@ -50,7 +50,8 @@ function(add_mpi_test name)
   string(REPLACE "/" "_" target ${name})
   add_test_program(${target} ${name} ninefold_mpi_main ${arg_LINK})
   foreach(ranks IN LISTS arg_RANKS)
-    add_test(NAME ${name}/ranks_${ranks} COMMAND ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:${target}> --ranks=${ranks})
+    add_test(NAME ${name}/ranks_${ranks}
+      COMMAND ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:${target}> --ranks=${ranks})
     set_mpi_test_properties(${name}/ranks_${ranks} ${ranks})
   endforeach()
 endfunction()

@@ -6,7 +6,7 @@ marker="ends-cleanly-$$-$RANDOM"
 timeout 60 "$@" "$marker"
 code=$?
 for _ in 1 2 3 4 5 6 7 8 9 10; do
-  left=$(grep -lsa -- "$marker" /proc/[0-9]*/cmdline)
+  left=$(grep -lsa -- "[e]${marker#e}" /proc/[0-9]*/cmdline)  # the brackets: not grep itself
   [ -z "$left" ] && exit $code
   sleep 0.3
 done

@@ -13,7 +13,7 @@
 namespace ninefold {
 namespace {
 
-[[noreturn]] void end_with_sentence(const char* sentence) {
+void print_sentence(const char* sentence) {
   std::fflush(stdout);
   if (on_first_rank()) {
     fmt::print(stderr, "ninefold: {}\n", sentence);
@@ -23,7 +23,6 @@ namespace {
     fmt::print(stderr, "ninefold: rank {}: {}\n", job_rank(), sentence);
   }
   std::fflush(stderr);
-  mpi::end_job(1);
 }
 
 }  // namespace
@@ -36,7 +35,8 @@ int launch(int argc, char** argv, const std::function<int(int argc, char** argv)
   try {
     exit_code = body(argc, argv);
   } catch (const std::exception& error) {
-    end_with_sentence(error.what());
+    print_sentence(error.what());
+    if (job_size() > 1) mpi::end_job(1);
   }
   MPI_Finalize();
   return exit_code;
@@ -57,9 +57,8 @@ int job_size() {
 bool on_first_rank() { return job_rank() == 0; }
 
 void mpi::end_job(int exit_code) {
-  // A process alone needs no abort, which would print a banner.
-  if (job_size() > 1) MPI_Abort(MPI_COMM_WORLD, exit_code);
-  std::_Exit(exit_code);
+  MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);  // MPI_Abort does not return, but is not declared so
 }
 
 }  // namespace ninefold

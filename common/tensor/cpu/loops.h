@@ -7,7 +7,7 @@
 namespace ninefold {
 
 // Memory for the length of one call, booked as workspace.
-Tensor workspace(const DeviceHandle& device, int64_t elements, Dtype dtype);
+Tensor workspace(const DeviceHandle& device, int64_t elements, Dtype dtype = Dtype::f32);
 
 // Calls body(T()) with T the storage type, float or bf16, so that one loop serves both: `using T = decltype(type)`.
 template <typename Body>

@@ -7,15 +7,13 @@
 #include <optional>
 #include <vector>
 
+#include "common/tensor/cpu/loops.h"
 #include "common/tensor/cpu/onednn_version.h"
 #include "common/tensor/tensor.h"
 
 namespace ninefold {
 
 dnnl::memory::data_type onednn_type(Dtype dtype);
-
-// Memory for the length of one call, booked as workspace.
-Tensor workspace(const DeviceHandle& device, int64_t elements, Dtype dtype = Dtype::f32);
 
 // One argument of a primitive. Where the primitive prefers another layout `inside`, the call reorders to or from it.
 struct PrimitiveArgument {

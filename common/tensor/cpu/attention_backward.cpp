@@ -1,0 +1,332 @@
+// Backward attention: the weights are computed again from scores and log-sum-exp, one block of keys against one panel of
+// queries at a time (Dao 2022, arXiv 2205.14135, algorithm 4). With D = sum(dout * out) of a query:
+//   p = exp(q k - log-sum-exp)   dv += pᵀ dout   ds = p * (dout vᵀ - D)   dq += ds k   dk += dsᵀ q
+#include <cmath>
+
+#include "common/tensor/cpu/attention.h"
+#include "common/tensor/cpu/cpu_kernels.h"
+
+namespace ninefold {
+namespace {
+
+using namespace attention;
+using simd::Floats, simd::Ints, simd::lanes;
+
+constexpr int64_t block_halves = block_keys / half_panel;
+
+// Scratch memory of one call. The queries' gradients of the heads that share keys are summed in f32.
+template <typename T>
+struct Space {
+  using Unit = UnitOf<T>;
+  Space(const DeviceHandle& device, int64_t head_dim, int64_t query_rows)
+      : width(round_up(head_dim, lanes)), keys(workspace(device, block_keys * units<T>(head_dim))),
+        values(workspace(device, block_keys * units<T>(head_dim))), key_rows(workspace(device, block_keys * width)),
+        rows(workspace(device, block_keys * width)), query_rows(workspace(device, panel * width)),
+        dout_rows(workspace(device, panel * width)), p(workspace(device, panel * block_keys)),
+        ds(workspace(device, panel * block_keys)), ds_rows(workspace(device, panel * block_keys)),
+        dk(workspace(device, block_keys * width)), dv(workspace(device, block_keys * width)),
+        dq(workspace(device, query_rows * width)) {}
+
+  int64_t width;
+  Tensor keys, values;         // [panels, units of head_dim, panel]: transposed
+  Tensor key_rows, rows;       // right operand of dq; copies of left operands
+  Tensor query_rows, dout_rows;  // right operands of dk and dv
+  Tensor p, ds, ds_rows;       // [panel, block_keys]
+  Tensor dk, dv;               // f32 [block_keys, width]
+  Tensor dq;                   // f32 [group * queries, width]
+};
+
+// One block of keys and values, ready for all queries.
+template <typename T>
+struct KeyBlock {
+  int64_t count;
+  Positions<block_keys> positions;
+  int32_t smallest[block_halves], largest[block_halves];  // positions in each half panel
+  RightOperand<UnitOf<T>> rows;
+};
+
+template <typename T>
+void transpose_rows(Tensor space, HeadRows<const T> rows, int64_t count, int64_t head_dim, const Tensor& copies) {
+  const int64_t depth = units<T>(head_dim);
+  for (int64_t row = 0; row < count; row += panel) {
+    const int64_t present = std::min(panel, count - row);
+    transpose_into_panel(static_cast<UnitOf<T>*>(space.raw()) + row * depth,
+                         rows_on_the_left(rows.from(row), present, head_dim, static_cast<T*>(copies.raw())), present,
+                         depth);
+  }
+}
+
+template <typename T>
+KeyBlock<T> make_key_block(HeadRows<const T> k, HeadRows<const T> v, const int32_t* positions, int64_t count,
+                           int64_t head_dim, const Space<T>& space) {
+  transpose_rows(space.keys, k, count, head_dim, space.rows);
+  transpose_rows(space.values, v, count, head_dim, space.rows);
+  KeyBlock<T> block{count, {positions, count, INT_MAX}, {}, {},
+                    rows_on_the_right(k, count, head_dim, space.width,
+                                      static_cast<UnitOf<T>*>(space.key_rows.raw()))};
+  for (int64_t half = 0; half < block_halves; ++half) {
+    block.smallest[half] = block.positions.smallest(half * half_panel, (half + 1) * half_panel);
+    block.largest[half] = block.positions.largest(half * half_panel, (half + 1) * half_panel);
+  }
+  return block;
+}
+
+// One panel of queries of one head.
+template <typename T>
+struct QueryPanel {
+  int64_t count;
+  Positions<panel> positions;
+  LeftOperand q, dout;
+  RightOperand<UnitOf<T>> q_rows, dout_rows;
+  float* dq;                                       // [count, width]
+  float log_sum_exp[panel + 1], dot_of_out[panel + 1];  // D above
+};
+
+// Queries of the panel that meet a half panel of keys: [first, end), empty if none of them sees any of the keys.
+struct Meeting {
+  int64_t first, end;
+  bool all;  // every one of the queries sees all the keys
+};
+
+template <typename T>
+Meeting meet(const QueryPanel<T>& queries, const KeyBlock<T>& keys, int64_t half) {
+  int64_t first = 0;
+  while (first < queries.count && queries.positions.at[first] < keys.smallest[half]) ++first;
+  const int64_t end = round_up(queries.count, per_unit<T>);
+  if (first == queries.count) return {end, end, true};
+  first -= first % per_unit<T>;
+  return {first, end, queries.positions.smallest(first, end) >= keys.largest[half]};
+}
+
+// out [queries, keys] = left [queries, head_dim] · panel's right operand, for one half panel of keys.
+template <typename T>
+void multiply_half(const Tensor& out, LeftOperand left, const Tensor& transposed, int64_t half, Meeting meeting,
+                   int64_t count, int64_t depth) {
+  const UnitOf<T>* const right = static_cast<const UnitOf<T>*>(transposed.raw()) +
+                                 half / 2 * depth * panel + half % 2 * half_panel;
+  float* const target = out.data<float>() + meeting.first * block_keys + half * half_panel;
+  const std::byte* const from = static_cast<const std::byte*>(left.address) + 4 * meeting.first * left.row_stride;
+  multiply_block<UnitOf<T>>({target, block_keys, false}, {from, left.row_stride, left.depth_stride}, {right, panel},
+                            count - meeting.first, half_panel, depth);
+}
+
+struct Weights {
+  Floats p, ds;
+};
+
+// One query and one vector of keys, from score and dout vᵀ.
+inline Weights weights(const float* score, const float* dp, float scale, float log_sum_exp, float dot_of_out) {
+  const Floats p = simd::exp(simd::load(score) * scale - log_sum_exp);
+  return {p, p * (simd::load(dp) - dot_of_out) * scale};
+}
+inline void mask(Weights& weights, int32_t query, const int32_t* keys) {
+  const Ints visible = simd::load_raw<Ints>(keys) <= query;
+  weights.p = visible ? weights.p : Floats{};
+  weights.ds = visible ? weights.ds : Floats{};
+}
+
+// Scores become p, and dout vᵀ becomes ds: for f32 in place.
+void differentiate(const QueryPanel<float>& queries, const KeyBlock<float>& keys, int64_t half, Meeting meeting,
+                   float scale, const Space<float>& space) {
+  for (int64_t query = meeting.first; query < meeting.end; ++query) {
+    for (int64_t key = half * half_panel; key < (half + 1) * half_panel; key += lanes) {
+      float* const p = space.p.data<float>() + query * block_keys + key;
+      float* const ds = space.ds.data<float>() + query * block_keys + key;
+      Weights w = weights(p, ds, scale, queries.log_sum_exp[query], queries.dot_of_out[query]);
+      if (!meeting.all) mask(w, queries.positions.at[query], keys.positions.at + key);
+      simd::store(p, w.p);
+      simd::store(ds, w.ds);
+    }
+  }
+}
+// For bf16 as pairs of queries in place (row query / 2, which has been read), and ds also as rows for dq.
+void differentiate(const QueryPanel<bf16>& queries, const KeyBlock<bf16>& keys, int64_t half, Meeting meeting,
+                   float scale, const Space<bf16>& space) {
+  float* const p = space.p.data<float>();
+  float* const ds = space.ds.data<float>();
+  bf16* const ds_rows = static_cast<bf16*>(space.ds_rows.raw());
+  for (int64_t query = meeting.first; query < meeting.end; query += 2) {
+    for (int64_t key = half * half_panel; key < (half + 1) * half_panel; key += lanes) {
+      Weights w[2];
+      for (int i = 0; i < 2; ++i) {
+        const int64_t row = query + i, at = row * block_keys + key;
+        w[i] = weights(p + at, ds + at, scale, queries.log_sum_exp[row], queries.dot_of_out[row]);
+        if (!meeting.all) mask(w[i], queries.positions.at[row], keys.positions.at + key);
+        simd::store(ds_rows + at, w[i].ds);
+      }
+      simd::store_raw(p + query / 2 * block_keys + key, pairs(w[0].p, w[1].p));
+      simd::store_raw(ds + query / 2 * block_keys + key, pairs(w[0].ds, w[1].ds));
+    }
+  }
+}
+
+// ds as the left operand of dq: zero where a half panel of keys was left out because its queries do not see it.
+LeftOperand ds_on_the_left(const Space<float>& space) { return {space.ds.raw(), block_keys, 1}; }
+LeftOperand ds_on_the_left(const Space<bf16>& space) { return {space.ds_rows.raw(), block_keys / 2, 1}; }
+
+template <typename T>
+void clear_unseen(const Meeting& meeting, int64_t half, const Space<T>& space) {
+  std::byte* const ds = static_cast<std::byte*>(const_cast<void*>(ds_on_the_left(space).address));
+  for (int64_t query = 0; query < meeting.first; ++query) {
+    std::memset(ds + (query * block_keys + half * half_panel) * sizeof(T), 0, half_panel * sizeof(T));
+  }
+}
+
+// dq of a half panel of queries: over the keys up to the last half panel that one of them meets.
+template <typename T>
+void add_dq(const QueryPanel<T>& queries, const KeyBlock<T>& keys, const Meeting (&meetings)[block_halves],
+            const Space<T>& space) {
+  const LeftOperand ds = ds_on_the_left(space);
+  for (int64_t first = 0; first < queries.count; first += half_panel) {
+    const int64_t end = std::min(first + half_panel, queries.count);
+    int64_t halves = block_halves;
+    while (halves > 0 && meetings[halves - 1].first >= end) --halves;
+    const int64_t depth = std::min(units<T>(halves * half_panel), units<T>(keys.count));
+    multiply_block<UnitOf<T>>({queries.dq + first * space.width, space.width, true},
+                              {static_cast<const std::byte*>(ds.address) + 4 * first * ds.row_stride, ds.row_stride, 1},
+                              keys.rows, end - first, space.width, depth);
+  }
+}
+
+// out [half panel of keys, width] += weightsᵀ [keys, queries] · rows [queries, width].
+template <typename T>
+void add_to_keys(const Tensor& out, const Tensor& weights, RightOperand<UnitOf<T>> rows, int64_t half, Meeting meeting,
+                 int64_t key_count, int64_t width) {
+  const int64_t first_key = half * half_panel, first = meeting.first / per_unit<T>;
+  const int64_t present = std::min(half_panel, key_count - first_key);
+  multiply_block<UnitOf<T>>({out.data<float>() + first_key * width, width, true},
+                            {weights.data<float>() + first * block_keys + first_key, 1, block_keys},
+                            {rows.address + first * rows.stride, rows.stride}, present, width,
+                            meeting.end / per_unit<T> - first);
+}
+
+// One panel of queries meets one block of keys.
+template <typename T>
+void backward_block(const QueryPanel<T>& queries, const KeyBlock<T>& keys, int64_t head_dim, const Space<T>& space) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  const int64_t depth = units<T>(head_dim);
+  Meeting meetings[block_halves];
+  for (int64_t half = 0; half < block_halves; ++half) {
+    const Meeting& meeting = meetings[half] = meet(queries, keys, half);
+    clear_unseen(meeting, half, space);
+    if (meeting.first == meeting.end) continue;
+    multiply_half<T>(space.p, queries.q, space.keys, half, meeting, queries.count, depth);
+    multiply_half<T>(space.ds, queries.dout, space.values, half, meeting, queries.count, depth);
+    differentiate(queries, keys, half, meeting, scale, space);
+    add_to_keys<T>(space.dv, space.p, queries.dout_rows, half, meeting, keys.count, space.width);
+    add_to_keys<T>(space.dk, space.ds, queries.q_rows, half, meeting, keys.count, space.width);
+  }
+  add_dq(queries, keys, meetings, space);
+}
+
+// Everything that the heads sharing one head of keys need, in one batch element.
+template <typename T>
+struct Group {
+  HeadRows<const T> q, dout, out, k, v;  // q, dout and out at the group's first head
+  HeadRows<T> dq, dk, dv;
+  const float* log_sum_exp;
+  const int32_t *q_positions, *k_positions;
+  int64_t heads, queries, keys, head_dim;
+};
+
+template <typename T>
+QueryPanel<T> make_query_panel(const Group<T>& of, int64_t head, int64_t first, const Space<T>& space) {
+  const int64_t count = std::min(panel, of.queries - first), d = of.head_dim;
+  const auto rows = [&](HeadRows<const T> x) { return HeadRows<const T>{x.address + first * x.stride + head * d, x.stride}; };
+  const HeadRows<const T> q = rows(of.q), dout = rows(of.dout), out = rows(of.out);
+  T* const copies = static_cast<T*>(space.rows.raw());
+  using Unit = UnitOf<T>;
+  QueryPanel<T> panel_of{count,
+                         {of.q_positions + first, count, INT_MIN},
+                         rows_on_the_left(q, count, d, copies),
+                         rows_on_the_left(dout, count, d, copies + panel * round_up(d, per_unit<T>)),
+                         rows_on_the_right(q, count, d, space.width, static_cast<Unit*>(space.query_rows.raw())),
+                         rows_on_the_right(dout, count, d, space.width, static_cast<Unit*>(space.dout_rows.raw())),
+                         space.dq.template data<float>() + (head * of.queries + first) * space.width,
+                         {},
+                         {}};
+  std::copy_n(of.log_sum_exp + head * of.queries + first, count, panel_of.log_sum_exp);
+  for (int64_t row = 0; row < count; ++row) {
+    Floats sum{};
+    simd::for_each_vector(d, [&](int64_t i, auto in_use) {
+      sum += simd::load(dout.address + row * dout.stride + i, in_use) *
+             simd::load(out.address + row * out.stride + i, in_use);
+    });
+    panel_of.dot_of_out[row] = simd::horizontal_sum(sum);
+  }
+  return panel_of;
+}
+
+// Rounds f32 [count, width] into a head's columns.
+template <typename T>
+void write_rows(HeadRows<T> to, const float* from, int64_t count, int64_t head_dim, int64_t width) {
+  for (int64_t row = 0; row < count; ++row) {
+    simd::for_each_vector(head_dim, [&](int64_t i, auto in_use) {
+      simd::store(to.address + row * to.stride + i, simd::load(from + row * width + i, in_use), in_use);
+    });
+  }
+}
+
+template <typename T>
+void backward_group(const Group<T>& of, const Space<T>& space) {
+  float* const dk = space.dk.template data<float>();
+  float* const dv = space.dv.template data<float>();
+  float* const dq = space.dq.template data<float>();
+  std::fill_n(dq, space.dq.size(), 0.0f);
+  for (int64_t key = 0; key < of.keys; key += block_keys) {
+    const int64_t count = std::min(block_keys, of.keys - key);
+    const KeyBlock<T> keys =
+        make_key_block(of.k.from(key), of.v.from(key), of.k_positions + key, count, of.head_dim, space);
+    std::fill_n(dk, block_keys * space.width, 0.0f);
+    std::fill_n(dv, block_keys * space.width, 0.0f);
+    const int32_t first_key = keys.positions.smallest(0, count);
+    for (int64_t head = 0; head < of.heads; ++head) {
+      for (int64_t query = 0; query < of.queries; query += panel) {
+        const int32_t* const positions = of.q_positions + query;
+        if (*std::max_element(positions, positions + std::min(panel, of.queries - query)) < first_key) continue;
+        backward_block(make_query_panel(of, head, query, space), keys, of.head_dim, space);
+      }
+    }
+    write_rows(of.dk.from(key), dk, count, of.head_dim, space.width);
+    write_rows(of.dv.from(key), dv, count, of.head_dim, space.width);
+  }
+  for (int64_t head = 0; head < of.heads; ++head) {
+    const HeadRows<T> target = {of.dq.address + head * of.head_dim, of.dq.stride};
+    write_rows(target, dq + head * of.queries * space.width, of.queries, of.head_dim, space.width);
+  }
+}
+
+template <typename T>
+void backward(const ops::AttentionGradients& gradients, const Tensor& dout, const Tensor& q, const Tensor& q_positions,
+              const Tensor& k, const Tensor& v, const Tensor& k_positions, const ops::Attention& forward,
+              const ops::AttentionShape& shape) {
+  const int64_t queries = q_positions.size(), keys = k_positions.size(), d = shape.head_dim;
+  const int64_t group = shape.heads / shape.kv_heads;
+  const Space<T> space(q.device(), d, group * queries);
+  for (int64_t batch = 0; batch < shape.batch; ++batch) {
+    for (int64_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
+      const auto of_queries = [&](const Tensor& x) { return head_rows<T>(x, batch, queries, kv_head * group, d); };
+      const auto of_keys = [&](const Tensor& x) { return head_rows<T>(x, batch, keys, kv_head, d); };
+      const auto read = [](HeadRows<T> rows) { return HeadRows<const T>{rows.address, rows.stride}; };
+      const float* const log_sum_exp =
+          forward.log_sum_exp.data<float>() + (batch * shape.heads + kv_head * group) * queries;
+      backward_group(Group<T>{read(of_queries(q)), read(of_queries(dout)), read(of_queries(forward.out)),
+                              read(of_keys(k)), read(of_keys(v)), of_queries(gradients.dq), of_keys(gradients.dk),
+                              of_keys(gradients.dv), log_sum_exp, q_positions.data<int32_t>(),
+                              k_positions.data<int32_t>(), group, queries, keys, d},
+                     space);
+    }
+  }
+}
+
+}  // namespace
+
+void CpuKernels::attention_block_backward(const ops::AttentionGradients& out, const Tensor& dout, const Tensor& q,
+                                          const Tensor& q_positions, const Tensor& k, const Tensor& v,
+                                          const Tensor& k_positions, const ops::Attention& forward,
+                                          const ops::AttentionShape& shape) {
+  (q.dtype() == Dtype::bf16 ? backward<bf16> : backward<float>)(out, dout, q, q_positions, k, v, k_positions, forward,
+                                                                shape);
+}
+
+}  // namespace ninefold

@@ -1,0 +1,226 @@
+// Every layer's backward against finite differences.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <numeric>
+
+#include "common/nn/embedding.h"
+#include "common/nn/feed_forward.h"
+#include "common/nn/linear.h"
+#include "common/nn/llama.h"
+#include "common/nn/loss.h"
+#include "common/nn/vision.h"
+#include "tests/support/numbers.h"
+
+namespace ninefold {
+namespace {
+
+constexpr int64_t length = 6, samples = 2;
+
+struct Case {
+  std::string name;
+  std::function<std::unique_ptr<Layer>()> make;
+  Shape input;
+};
+
+ops::Distribution normal(double width) { return {.kind = ops::Distribution::Kind::normal, .width = width}; }
+
+std::vector<Case> cases() {
+  const AttentionConfig attention{
+      .dim = 16, .heads = 4, .kv_heads = 2, .rope_theta = 10000, .in_initial = normal(0.3), .out_initial = normal(0.3)};
+  const LlamaConfig llama{.dim = 16, .layers = 1, .heads = 4, .kv_heads = 2, .ffn = 24, .vocab = 11};
+  const Shape tokens{samples * length, 16}, images{samples, 2, 8, 8};
+  return {
+      {"linear", [] { return std::make_unique<Linear>(16, 9, normal(0.3)); }, tokens},
+      {"linear_bias", [] { return std::make_unique<Linear>(16, 9, normal(0.3), normal(0.3)); }, tokens},
+      {"rms_norm", [] { return std::make_unique<RmsNorm>(16, 1e-5f); }, tokens},
+      {"attention", [=] { return std::make_unique<Attention>(attention); }, tokens},
+      {"feed_forward", [] { return std::make_unique<FeedForward>(16, 24, normal(0.3), normal(0.3)); }, tokens},
+      {"block", [=] { return std::make_unique<TransformerBlock>(llama, normal(0.3), normal(0.3)); }, tokens},
+      {"convolution", [] { return std::make_unique<Convolution>(2, 3, 3); }, images},
+      {"max_pool", [] { return std::make_unique<MaxPool>(); }, images},
+      {"relu", [] { return std::make_unique<Relu>(); }, tokens},
+      {"flatten", [] { return std::make_unique<Flatten>(); }, images},
+      {"dropout", [] { return std::make_unique<Dropout>(0.25f, 0); }, tokens},
+  };
+}
+
+Step make_step(const DeviceHandle& device) {
+  std::vector<int32_t> positions(length);
+  std::iota(positions.begin(), positions.end(), 0);
+  Step step;
+  step.rows_per_sample = length;
+  step.positions = Tensor::from(device, {length}, positions);
+  return step;
+}
+
+// sum(weights * y) in f64.
+double projection(const Tensor& y, const Tensor& weights) {
+  const auto a = doubles(y), b = doubles(weights);
+  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+}
+
+// Compares <gradient, direction> with the central difference of `value` when `x` moves along the direction.
+void expect_derivative(const Tensor& x, const Tensor& gradient, const std::function<double()>& value,
+                       const std::string& what) {
+  const Tensor direction = random_tensor(x.device(), x.shape(), Dtype::f32, 77);
+  const Tensor before = ops::cast(x, Dtype::f32);
+  const auto at = [&](float distance) {
+    const Tensor moved = ops::cast(direction, Dtype::f32);
+    ops::scale_(moved, distance);
+    ops::add_(moved, before);
+    ops::copy_(x, moved);
+    return value();
+  };
+  constexpr float step = 4e-3f;
+  const double coarse = (at(2 * step) - at(-2 * step)) / (4.0 * step);
+  const double fine = (at(step) - at(-step)) / (2.0 * step);
+  ops::copy_(x, before);
+  const double numerical = (4 * fine - coarse) / 3;  // Richardson: the error of order step² cancels
+  EXPECT_NEAR(projection(gradient, direction), numerical, 3e-3 * std::max(1.0, std::abs(numerical))) << what;
+}
+
+class LayerTest : public testing::TestWithParam<Case> {};
+
+TEST_P(LayerTest, BackwardIsTheDerivativeOfForward) {
+  const DeviceHandle device = make_cpu_device();
+  const auto layer = GetParam().make();
+  materialize(*layer, device, {}, 5);
+  const Tensor x = random_tensor(device, GetParam().input, Dtype::f32, 1);
+  const auto forward = [&](Saved& saved) { return layer->forward(x, saved); };
+
+  Saved saved(make_step(device));
+  const Tensor y = forward(saved);
+  const Tensor weights = random_tensor(device, y.shape(), Dtype::f32, 2);
+  for (Parameter* parameter : parameters_of(*layer)) parameter->zero_gradient();
+  const Tensor dx = layer->backward(weights, saved);
+  EXPECT_TRUE(saved.empty());
+
+  const auto value = [&] {
+    Saved again(make_step(device));
+    return projection(forward(again), weights);
+  };
+  expect_derivative(x, dx, value, "dx");
+  for (Parameter* parameter : parameters_of(*layer)) {
+    expect_derivative(parameter->value, parameter->gradient, value, to_string(parameter->shape));
+  }
+}
+
+TEST_P(LayerTest, AddingFormsEqualThePlainOnes) {
+  const DeviceHandle device = make_cpu_device();
+  const auto layer = GetParam().make();
+  materialize(*layer, device, {}, 5);
+  const Tensor x = random_tensor(device, GetParam().input, Dtype::f32, 1);
+  Saved plain(make_step(device)), adding(make_step(device));
+  const Tensor y = layer->forward(x, plain);
+  const Tensor sum = Tensor::zeros(device, y.shape(), Dtype::f32);
+  layer->forward_add(x, adding, sum);
+  const Tensor dy = random_tensor(device, y.shape(), Dtype::f32, 2);
+  const Tensor dx = layer->backward(dy, plain);
+  const Tensor dx_sum = Tensor::zeros(device, dx.shape(), Dtype::f32);
+  layer->backward_add(dy, adding, dx_sum);
+  const auto near = [](const Tensor& a, const Tensor& b) {
+    const auto left = doubles(a), right = doubles(b);
+    for (size_t i = 0; i < left.size(); ++i) ASSERT_NEAR(left[i], right[i], 1e-5) << i;
+  };
+  near(y, sum);
+  near(dx, dx_sum);
+}
+
+TEST_P(LayerTest, GradientsAddUpOverMicroBatchesAndStartFromZero) {
+  const DeviceHandle device = make_cpu_device();
+  const auto layer = GetParam().make();
+  materialize(*layer, device, {}, 5);
+  const Tensor x = random_tensor(device, GetParam().input, Dtype::f32, 1);
+  const auto pass = [&] {
+    Saved saved(make_step(device));
+    const Tensor y = layer->forward(x, saved);
+    (void)layer->backward(random_tensor(device, y.shape(), Dtype::f32, 2), saved);
+  };
+  for (Parameter* parameter : parameters_of(*layer)) {
+    ops::fill_(parameter->gradient, 1e6f);  // what an earlier step left
+    parameter->zero_gradient();
+  }
+  pass();
+  std::vector<std::vector<double>> once;
+  for (Parameter* parameter : parameters_of(*layer)) once.push_back(doubles(parameter->gradient));
+  pass();
+  size_t index = 0;
+  for (Parameter* parameter : parameters_of(*layer)) {
+    const auto twice = doubles(parameter->gradient);
+    for (size_t i = 0; i < twice.size(); ++i) {
+      ASSERT_NEAR(twice[i], 2 * once[index][i], 1e-5 * std::max(1.0, std::abs(twice[i])));
+    }
+    ++index;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Layers, LayerTest, testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(EmbeddingLayer, BackwardIsTheDerivativeOfForward) {
+  const DeviceHandle device = make_cpu_device();
+  Embedding layer(7, 5, normal(1));
+  materialize(layer, device, {}, 5);
+  const Tensor tokens = Tensor::from<int32_t>(device, {4}, {3, 0, 3, 6});
+  Saved saved(make_step(device));
+  const Tensor weights = random_tensor(device, layer.forward(tokens, saved).shape(), Dtype::f32, 2);
+  layer.weight.zero_gradient();
+  EXPECT_FALSE(layer.backward(weights, saved).defined());
+  expect_derivative(layer.weight.value, layer.weight.gradient, [&] {
+    Saved again(make_step(device));
+    return projection(layer.forward(tokens, again), weights);
+  }, "table");
+}
+
+template <typename LossType>
+void check_loss() {
+  const DeviceHandle device = make_cpu_device();
+  LossType loss;
+  Step step = make_step(device);
+  step.targets = Tensor::from<int32_t>(device, {3}, {1, 0, 4});
+  step.global_targets = 6;
+  const Tensor scores = random_tensor(device, {3, 5}, Dtype::f32, 3);
+  const auto value = [&] {
+    Saved saved(step);
+    loss.forward(ops::cast(scores, Dtype::f32), saved);
+    return ops::sum(saved.step().losses) / 6;
+  };
+  Saved saved(step);
+  loss.forward(ops::cast(scores, Dtype::f32), saved);
+  const Tensor gradient = loss.backward(saved);
+  EXPECT_TRUE(saved.empty());
+  expect_derivative(scores, gradient, value, "scores");
+}
+
+TEST(Loss, CrossEntropyBackward) { check_loss<CrossEntropyLoss>(); }
+TEST(Loss, LogSoftmaxNllBackward) { check_loss<LogSoftmaxNllLoss>(); }
+
+TEST(Saved, NeverHoldsTheStorageOfAParameter) {
+  const DeviceHandle device = make_cpu_device();
+  const auto model = make_llama({.dim = 16, .layers = 2, .heads = 4, .kv_heads = 2, .ffn = 24, .vocab = 11});
+  materialize(*model, device, {}, 5);
+  Step step = make_step(device);
+  const Tensor tokens = Tensor::from(device, {samples * length}, std::vector<int32_t>(samples * length, 3));
+  step.targets = tokens;
+  Saved saved(step);
+  model->loss().forward(model->forward(tokens, saved), saved);
+  int kept = 0;
+  while (!saved.empty()) {
+    const Tensor tensor = saved.pop();
+    ++kept;
+    for (const Parameter* parameter : parameters_of(*model)) {
+      EXPECT_FALSE(tensor.shares_storage_with(parameter->value)) << parameter->name;
+    }
+  }
+  EXPECT_GT(kept, 20);
+}
+
+TEST(Saved, RefusesToPopMoreThanWasPushed) {
+  Saved saved((Step()));
+  EXPECT_THROW(saved.pop(), Error);
+}
+
+}  // namespace
+}  // namespace ninefold
