@@ -51,6 +51,9 @@ bool parse_flag(std::string_view name, std::string_view text) {
 class HelpFormatter : public CLI::Formatter {
  public:
   HelpFormatter() { column_width(34); }
+  std::string make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const override {
+    return CLI::detail::find_and_replace(Formatter::make_help(app, name, mode), "\n\n\n", "\n\n");
+  }
   std::string make_option_name(const CLI::Option* option, bool) const override {
     std::vector<std::string> names;
     for (const std::string& name : option->get_snames()) names.push_back("-" + name);
@@ -58,6 +61,15 @@ class HelpFormatter : public CLI::Formatter {
     return fmt::format("{}", fmt::join(names, ", "));
   }
 };
+
+// "--learning-rate" -> "--lr"
+std::string abbreviation(std::string_view name) {
+  std::string initials = "--";
+  for (size_t i = 2; i < name.size(); ++i) {
+    if (name[i - 1] == '-' || name[i - 1] == '_') initials += name[i];
+  }
+  return initials;
+}
 
 }  // namespace
 
@@ -219,6 +231,7 @@ Options::Entry* Options::find(std::string_view name) const {
 }
 
 std::string Options::nearest_name(std::string_view name) const {
+  if (const std::string initials = abbreviation(name); find(initials)) return initials;
   std::vector<std::string> names = {"--help"};
   for (const auto& entry : state_->entries) {
     for (const std::string& known : entry->option->get_lnames()) names.push_back("--" + known);

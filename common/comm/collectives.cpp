@@ -6,27 +6,42 @@ namespace ninefold {
 
 std::string_view name_of(Operation operation) {
   switch (operation) {
-    case Operation::all_reduce: return "all_reduce";
-    case Operation::all_gather: return "all_gather";
-    case Operation::reduce_scatter: return "reduce_scatter";
-    case Operation::broadcast: return "broadcast";
-    case Operation::reduce: return "reduce";
-    case Operation::all_to_all: return "all_to_all";
-    case Operation::send: return "send";
-    case Operation::recv: return "recv";
-    case Operation::barrier: return "barrier";
-    case Operation::control: return "control";
+    case Operation::all_reduce:
+      return "all_reduce";
+    case Operation::all_gather:
+      return "all_gather";
+    case Operation::reduce_scatter:
+      return "reduce_scatter";
+    case Operation::broadcast:
+      return "broadcast";
+    case Operation::reduce:
+      return "reduce";
+    case Operation::all_to_all:
+      return "all_to_all";
+    case Operation::send:
+      return "send";
+    case Operation::recv:
+      return "recv";
+    case Operation::barrier:
+      return "barrier";
+    case Operation::control:
+      return "control";
   }
   return "unknown";
 }
 
 std::string_view name_of(ReduceOp op) {
   switch (op) {
-    case ReduceOp::sum: return "sum";
-    case ReduceOp::avg: return "avg";
-    case ReduceOp::min: return "min";
-    case ReduceOp::max: return "max";
-    case ReduceOp::product: return "product";
+    case ReduceOp::sum:
+      return "sum";
+    case ReduceOp::avg:
+      return "avg";
+    case ReduceOp::min:
+      return "min";
+    case ReduceOp::max:
+      return "max";
+    case ReduceOp::product:
+      return "product";
   }
   return "unknown";
 }
@@ -35,11 +50,16 @@ namespace {
 
 std::string peer_text(const Call& call) {
   switch (call.operation) {
-    case Operation::send: return fmt::format(" to rank {} of the group with tag {}", call.peer, call.tag);
-    case Operation::recv: return fmt::format(" from rank {} of the group with tag {}", call.peer, call.tag);
-    case Operation::broadcast: return fmt::format(" from rank {} of the group", call.peer);
-    case Operation::reduce: return fmt::format(" to rank {} of the group", call.peer);
-    default: return "";
+    case Operation::send:
+      return fmt::format(" to rank {} of the group with tag {}", call.peer, call.tag);
+    case Operation::recv:
+      return fmt::format(" from rank {} of the group with tag {}", call.peer, call.tag);
+    case Operation::broadcast:
+      return fmt::format(" from rank {} of the group", call.peer);
+    case Operation::reduce:
+      return fmt::format(" to rank {} of the group", call.peer);
+    default:
+      return "";
   }
 }
 

@@ -1,5 +1,5 @@
-// Collectives is the interface behind a Group: it turns a Call into Work that is stepped until it is complete. A call is
-// plain data, so the same description is executed, checked between ranks, booked, and printed when it fails.
+// Collectives is the interface behind a Group: it turns a Call into Work that is stepped until it is complete. A call
+// is plain data, so the same description is executed, checked between ranks, booked, and printed when it fails.
 #pragma once
 
 #include <functional>
@@ -14,7 +14,18 @@
 namespace ninefold {
 
 // `control` stands for the few host values that programs exchange (common/comm/control.h).
-enum class Operation { all_reduce, all_gather, reduce_scatter, broadcast, reduce, all_to_all, send, recv, barrier, control };
+enum class Operation {
+  all_reduce,
+  all_gather,
+  reduce_scatter,
+  broadcast,
+  reduce,
+  all_to_all,
+  send,
+  recv,
+  barrier,
+  control
+};
 std::string_view name_of(Operation operation);
 
 // avg is the sum times 1 / size, for floating-point types.
@@ -33,13 +44,14 @@ struct Call {
   std::vector<int64_t> in_counts{}, out_counts{};
 
   bool reduces() const {
-    return operation == Operation::all_reduce || operation == Operation::reduce_scatter || operation == Operation::reduce;
+    return operation == Operation::all_reduce || operation == Operation::reduce_scatter ||
+           operation == Operation::reduce;
   }
   // The tensor that gives the call its type: `in`, or `out` where nothing is contributed.
   const Tensor& tensor() const { return in.defined() ? in : out; }
 };
-// "all_reduce(sum) of 1000 f32", "broadcast of 3 bf16 from rank 1 of the group": the same on all ranks that make the same
-// collective call.
+// "all_reduce(sum) of 1000 f32", "broadcast of 3 bf16 from rank 1 of the group": the same on all ranks that make the
+// same collective call.
 std::string to_string(const Call& call);
 
 // A call under way. It keeps alive, and alone uses, the tensors of its call.

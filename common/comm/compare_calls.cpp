@@ -33,9 +33,10 @@ void compare_parts(const Group& group, const Call& call) {
 void compare_calls(const Group& group, const Call& call) {
   const std::vector<std::string> calls = control::all_gather_bytes(group, to_string(call), call);
   for (int rank = 1; rank < group.size(); ++rank) {
-    expect(calls[rank] == calls[0],
-           "{}: rank {} calls {} while rank {} calls {}; all ranks of a group must make the same calls in the same order",
-           group.name(), group.members()[0], calls[0], group.members()[rank], calls[rank]);
+    expect(
+        calls[rank] == calls[0],
+        "{}: rank {} calls {} while rank {} calls {}; all ranks of a group must make the same calls in the same order",
+        group.name(), group.members()[0], calls[0], group.members()[rank], calls[rank]);
   }
   if (!call.in_counts.empty()) compare_parts(group, call);
 }

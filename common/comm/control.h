@@ -1,5 +1,5 @@
-// The few host values that programs exchange: losses, decisions, names. They are not the traffic of a technique, and are
-// booked apart, as Operation::control. All ranks of the group make the same calls in the same order; every function
+// The few host values that programs exchange: losses, decisions, names. They are not the traffic of a technique, and
+// are booked apart, as Operation::control. All ranks of the group make the same calls in the same order; every function
 // waits, and keeps the world's timeout.
 #pragma once
 

@@ -10,7 +10,8 @@ namespace ninefold {
 namespace {
 
 void expect_root(const Group& group, int root) {
-  expect(0 <= root && root < group.size(), "rank {} is not in {}, which has {} ranks", root, group.name(), group.size());
+  expect(0 <= root && root < group.size(), "rank {} is not in {}, which has {} ranks", root, group.name(),
+         group.size());
 }
 
 void expect_reducible(const Tensor& tensor, ReduceOp op) {

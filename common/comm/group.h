@@ -38,7 +38,8 @@ class Group {
   void all_reduce(const Tensor& tensor, ReduceOp op = ReduceOp::sum) const { start_all_reduce(tensor, op).wait(); }
   Pending start_all_reduce(const Tensor& tensor, ReduceOp op = ReduceOp::sum) const;
 
-  // out = every rank's `in`, one after the other; out.size() == size() * in.size(). `in` may be this rank's part of out.
+  // out = every rank's `in`, one after the other; out.size() == size() * in.size(). `in` may be this rank's part of
+  // out.
   void all_gather(const Tensor& out, const Tensor& in) const { start_all_gather(out, in).wait(); }
   Pending start_all_gather(const Tensor& out, const Tensor& in) const;
 

@@ -66,7 +66,8 @@ size_t Mesh::index_of(std::string_view name) const {
 }
 
 std::string to_string(const std::vector<MeshDimension>& dimensions) {
-  const bool any_larger = std::any_of(dimensions.begin(), dimensions.end(), [](const auto& one) { return one.size != 1; });
+  const bool any_larger =
+      std::any_of(dimensions.begin(), dimensions.end(), [](const auto& one) { return one.size != 1; });
   std::string text;
   for (const MeshDimension& dimension : dimensions) {
     if (any_larger && dimension.size == 1) continue;

@@ -16,8 +16,8 @@ struct MeshDimension {
   int size = 1;  // 0: what the other dimensions leave over (at most one dimension)
 };
 
-// Outermost first; the last dimension varies fastest, so that its ranks are neighbours. Its groups end with the mesh and
-// the copies of its groups. All ranks make the same meshes in the same order.
+// Outermost first; the last dimension varies fastest, so that its ranks are neighbours. Its groups end with the mesh
+// and the copies of its groups. All ranks make the same meshes in the same order.
 class Mesh {
  public:
   // UserError with the whole equation where the sizes do not multiply to the ranks of the job.

@@ -32,18 +32,25 @@ int64_t reduce_bytes(int ranks, int64_t elements, Dtype dtype) { return all_part
 
 int64_t bytes_of(const Call& call, int ranks, int rank) {
   switch (call.operation) {
-    case Operation::all_reduce: return all_reduce_bytes(ranks, call.in.size(), call.in.dtype());
-    case Operation::all_gather: return all_gather_bytes(ranks, call.out.size(), call.out.dtype());
-    case Operation::reduce_scatter: return reduce_scatter_bytes(ranks, call.in.size(), call.in.dtype());
-    case Operation::broadcast: return broadcast_bytes(ranks, call.in.size(), call.in.dtype());
-    case Operation::reduce: return reduce_bytes(ranks, call.in.size(), call.in.dtype());
+    case Operation::all_reduce:
+      return all_reduce_bytes(ranks, call.in.size(), call.in.dtype());
+    case Operation::all_gather:
+      return all_gather_bytes(ranks, call.out.size(), call.out.dtype());
+    case Operation::reduce_scatter:
+      return reduce_scatter_bytes(ranks, call.in.size(), call.in.dtype());
+    case Operation::broadcast:
+      return broadcast_bytes(ranks, call.in.size(), call.in.dtype());
+    case Operation::reduce:
+      return reduce_bytes(ranks, call.in.size(), call.in.dtype());
     case Operation::all_to_all:
       return call.in_counts.empty() ? all_to_all_bytes(ranks, call.in.size(), call.in.dtype())
                                     : uneven_all_to_all_bytes(call, rank);
-    case Operation::send: return call.in.bytes();
+    case Operation::send:
+      return call.in.bytes();
     case Operation::recv:
     case Operation::barrier:
-    case Operation::control: return 0;
+    case Operation::control:
+      return 0;
   }
   return 0;
 }
@@ -57,8 +64,7 @@ TrafficEntry& TrafficLedger::find(const std::string& dimension, Operation operat
 
 void TrafficLedger::book_call(const std::string& dimension, Operation operation) { ++find(dimension, operation).calls; }
 
-void TrafficLedger::book_bytes(const std::string& dimension, Operation operation, const Volume& sent,
-                               bool by_formula) {
+void TrafficLedger::book_bytes(const std::string& dimension, Operation operation, const Volume& sent, bool by_formula) {
   TrafficEntry& entry = find(dimension, operation);
   entry.bytes += sent.bytes;
   entry.messages += sent.messages;

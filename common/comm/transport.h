@@ -1,5 +1,5 @@
-// Transport moves bytes between the ranks of a group, without blocking: all that a back end must supply. Collectives are
-// written on top of it, and it counts what it is handed, so that traffic is measured where it happens.
+// Transport moves bytes between the ranks of a group, without blocking: all that a back end must supply. Collectives
+// are written on top of it, and it counts what it is handed, so that traffic is measured where it happens.
 #pragma once
 
 #include <cstdint>

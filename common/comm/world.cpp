@@ -134,7 +134,8 @@ void World::advance(InFlight& in_flight) {
 
 void World::add_span(std::string_view category, const Call& call, const Group& group, int64_t begin) {
   Trace* trace = options_.device->trace;
-  if (trace) trace->add_span(fmt::format("{} {}", name_of(call.operation), group.name()), category, begin, Trace::now());
+  if (trace)
+    trace->add_span(fmt::format("{} {}", name_of(call.operation), group.name()), category, begin, Trace::now());
 }
 
 void World::progress() {

@@ -18,9 +18,9 @@ namespace ninefold {
 
 // int main(int argc, char** argv) { return launch(argc, argv, run); }
 //
-// Runs `body` between MPI_Init and MPI_Finalize and returns its result. An exception on any rank ends the whole job with
-// exit code 1: rank 0 prints "ninefold: sentence" at once; another rank gives rank 0 a second to say the same, then
-// prints "ninefold: rank 3: sentence". Works with and without mpirun (one rank).
+// Runs `body` between MPI_Init and MPI_Finalize and returns its result. An exception on any rank ends the whole job
+// with exit code 1: rank 0 prints "ninefold: sentence" at once; another rank gives rank 0 a second to say the same,
+// then prints "ninefold: rank 3: sentence". Works with and without mpirun (one rank).
 int launch(int argc, char** argv, const std::function<int(int argc, char** argv)>& body);
 
 // Within `launch`, also before there is a World: this process's rank, the number of ranks, and whether it is the rank

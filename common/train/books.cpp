@@ -19,7 +19,7 @@ std::string or_dash(int64_t bytes) { return bytes > 0 ? human_bytes(static_cast<
 std::string memory_table(const RunRecord& record) {
   Table table({"memory", "predicted", "measured peak", ""});
   for (const MemoryRecord& entry : record.memory) {
-    if (entry.predicted == 0 && entry.measured_peak == 0) continue;
+    if (entry.kind == MemoryKind::oracle || (entry.predicted == 0 && entry.measured_peak == 0)) continue;
     const bool exact = entry.predicted == entry.measured_peak;
     table.add_row({std::string(name_of(entry.kind)), or_dash(entry.predicted), or_dash(entry.measured_peak),
                    entry.predicted == 0  ? ""

@@ -36,6 +36,8 @@ class Trainer {
   // Trains, checks, reports. Returns the exit code: 0, or 1 where the check or the books disagree.
   int run();
 
+  const RunRecord& record() const { return record_; }
+
  private:
   struct StepResult {
     double loss;

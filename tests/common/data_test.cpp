@@ -158,6 +158,9 @@ TEST(Mnist, SaysWhatIsWrong) {
   EXPECT_EQ(refusal(idx({0x80000000u, 0x80000000u}, "")),
             "f is cut: its header [2147483648, 2147483648] announces more than the 0 bytes that follow; get the file "
             "again");
+  // The product of these is 0 in 64 bits.
+  const string overflowing = idx({0x80000000u, 0x80000000u, 4}, "");
+  EXPECT_NE(sentence_of([&] { parse_idx(overflowing, 3, "f"); }).find("is cut"), string::npos);
 }
 
 TEST(Mnist, SaysWhatDoesNotFitTogether) {
@@ -236,11 +239,14 @@ TEST(Tokens, SaysWhatIsWrong) {
             "16-bit tokens");
   EXPECT_EQ(refusal(llm_c(20240520, 1, 1, {7}).substr(0, 100)),
             "f.bin is cut: its header has 100 of 1024 bytes; get the file again");
+  EXPECT_EQ(
+      refusal(llm_c(20240520, 1, 1, {7, 8})),
+      "f.bin has 4 bytes behind its header, but the 1 tokens that the header announces need 2; get the file again");
   EXPECT_EQ(refusal("abc"), "f.bin has an odd size (3 bytes), but its tokens are 16-bit; get the file again");
   EXPECT_EQ(refusal(little_endian<uint16_t>({1, 300}), 256),
             "f.bin has the token 300 at position 1, but the vocabulary is 256; give --vocab 301 or more");
-  EXPECT_EQ(sentence_of([&] { Tokens::parse("a\xff", "f.txt", 128); }),
-            "f.txt has the token 255 at position 1, but the vocabulary is 128; give --vocab 256 or more");
+  EXPECT_EQ(sentence_of([&] { Tokens::parse("a\xff", "f.txt", 255); }),
+            "f.txt has the token 255 at position 1, but the vocabulary is 255; give --vocab 256 or more");
 }
 
 TEST(Tokens, RandomBytesNeverCrash) {

@@ -21,7 +21,8 @@ class DebugComm : public testing::Test {
     return "no error";
   }
   void expect_mismatch(const std::string& text, const std::string& of_rank_0, const std::string& of_last) {
-    const std::string expected = fmt::format("world: rank 0 calls {} while rank {} calls {};", of_rank_0, last_, of_last);
+    const std::string expected =
+        fmt::format("world: rank 0 calls {} while rank {} calls {};", of_rank_0, last_, of_last);
     EXPECT_EQ(text.substr(0, expected.size()), expected);
   }
 

@@ -274,6 +274,22 @@ TEST_F(GroupRules, ShapesThatDoNotFitAreRefused) {
   EXPECT_THROW(group_.all_to_all(wrong, wrong, std::vector<int64_t>(ranks, 1), std::vector<int64_t>(ranks, 1)), Error);
 }
 
+// Even a tiny message, which MPI would buffer, is on its way until the peer receives it.
+TEST(SynchronousSends, CompleteOnlyWhenReceived) {
+  const DeviceHandle device = make_cpu_device();
+  World world({.device = device, .timeout = 20, .synchronous_sends = true}, mpi_collectives());
+  if (world.size() == 1) return;
+  const Tensor x = Tensor::zeros(device, {1}, Dtype::f32);
+  Pending send;
+  if (world.rank() == 0) {
+    send = world.group().start_send(x, 1);
+    for (int i = 0; i < 1000; ++i) ASSERT_FALSE(send.test());
+  }
+  world.group().barrier();
+  if (world.rank() == 1) world.group().recv(x, 0);
+  send.wait();
+}
+
 TEST_F(GroupRules, AMessageOfAnotherLengthIsAnError) {
   if (group_.size() == 1) return;
   if (group_.rank() == 0) group_.send(Tensor::zeros(device_, {3}, Dtype::f32), 1);

@@ -105,5 +105,19 @@ std::string name_of_case(const testing::TestParamInfo<Case>& info) {
 }
 INSTANTIATE_TEST_SUITE_P(All, Matmul, testing::ValuesIn(all_cases()), name_of_case);
 
+// One device, as in a model: a product that accumulates leaves no trace in those of other shapes.
+TEST(MatmulCache, AccumulatingOnceChangesNoOtherProduct) {
+  const DeviceHandle device = make_cpu_device();
+  for (const int64_t size : {8, 12, 16}) {
+    for (const bool accumulate : {false, true}) {
+      const Tensor a = Tensor::empty(device, {size, size}, Dtype::f32), out = Tensor::empty(device, a.shape(), Dtype::f32);
+      ops::fill_(a, 1);
+      ops::fill_(out, 100);
+      ops::matmul_into(out, a, a, {.accumulate = accumulate});
+      for (const double value : doubles(out)) ASSERT_EQ(value, static_cast<double>(size) + (accumulate ? 100 : 0));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ninefold

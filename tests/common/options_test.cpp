@@ -111,6 +111,7 @@ TEST(Options, HelpGroupsAndShowsDefaultsAndUnits) {
 TEST(Options, RefusesInOneSentence) {
   EXPECT_EQ(refusal({"--lerning-rate", "1"}), "unknown option --lerning-rate; did you mean --learning-rate?");
   EXPECT_EQ(refusal({"--no-chekc"}), "unknown option --no-chekc; did you mean --no-check?");
+  EXPECT_EQ(refusal({"--tensor_parallel"}), "unknown option --tensor_parallel; did you mean --tp?");
   EXPECT_EQ(refusal({"-x"}), "unknown option -x; did you mean --tp?");
   EXPECT_EQ(refusal({"--learning-rate", "abc"}), "--learning-rate needs a number, not 'abc'");
   EXPECT_EQ(refusal({"--learning-rate", "1x"}), "--learning-rate needs a number, not '1x'");

@@ -103,5 +103,62 @@ TEST_F(TrafficTest, MetaTensorsAreOnlyCounted) {
   EXPECT_EQ(entry(Operation::all_reduce).bytes, formula::all_reduce_bytes(ranks_, huge, Dtype::bf16));
 }
 
+// A broadcast written over the transport, in which every message but the first is sent while it is being stepped.
+class OneByOneBroadcast : public Work {
+ public:
+  OneByOneBroadcast(const Call& call, Transport& transport) : call_(call), transport_(transport) {
+    if (transport.rank() != call.peer) {
+      transfer_ = transport.recv(call.out.raw(), call.out.bytes(), call.peer, first_collective_tag);
+    }
+  }
+  bool step() override {
+    if (!transport_.test(transfer_)) return false;
+    if (transport_.rank() != call_.peer) return true;
+    if (next_ == call_.peer) ++next_;
+    if (next_ == transport_.size()) return true;
+    transfer_ = transport_.send(call_.in.raw(), call_.in.bytes(), next_++, first_collective_tag);
+    return false;
+  }
+
+ private:
+  Call call_;
+  Transport& transport_;
+  Transfer transfer_;
+  int next_ = 0;
+};
+
+class OneByOne : public Collectives {
+ public:
+  explicit OneByOne(Transport& transport) : transport_(transport) {}
+  std::unique_ptr<Work> start(const Call& call) override {
+    return std::make_unique<OneByOneBroadcast>(call, transport_);
+  }
+  Volume volume(const Call&) const override { return {}; }
+  bool sends_by_itself(const Call&) const override { return false; }
+
+ private:
+  Transport& transport_;
+};
+
+TEST(TrafficOverTheTransport, IsCountedWhereItIsSent) {
+  const DeviceHandle device = make_cpu_device();
+  World world({.device = device, .timeout = 20},
+              [](Transport& transport) { return std::make_unique<OneByOne>(transport); });
+  const Tensor a = Tensor::from(device, {2}, std::vector<float>{1.0f * world.rank(), 5});
+  const Tensor b = Tensor::from(device, {1}, std::vector<float>{10.0f * world.rank()});
+  Pending first = world.group().start_broadcast(a, 0);
+  first.wait();
+  world.group().broadcast(b, world.size() - 1);
+  EXPECT_EQ(a.to_vector<float>(), (std::vector<float>{0, 5}));
+  EXPECT_EQ(b.to_vector<float>(), std::vector<float>{10.0f * (world.size() - 1)});
+
+  const int64_t others = world.size() - 1;
+  const bool first_root = world.rank() == 0, second_root = world.rank() == world.size() - 1;
+  const TrafficEntry entry = world.traffic().entry("world", Operation::broadcast);
+  EXPECT_EQ(entry.messages, others * (first_root + second_root));
+  EXPECT_EQ(entry.bytes, others * (first_root * 8 + second_root * 4));
+  EXPECT_FALSE(entry.by_formula);
+}
+
 }  // namespace
 }  // namespace ninefold

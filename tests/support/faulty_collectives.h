@@ -23,8 +23,8 @@ enum class CollectiveFault {
   reorder_chunks,  // all_gather, reduce_scatter, all_to_all: the parts rotated by one
 };
 inline constexpr CollectiveFault all_collective_faults[] = {
-    CollectiveFault::scale_by_two, CollectiveFault::divide_twice, CollectiveFault::drop_one_rank,
-    CollectiveFault::stale_buffer, CollectiveFault::wrong_group,  CollectiveFault::reorder_sums,
+    CollectiveFault::scale_by_two,  CollectiveFault::divide_twice, CollectiveFault::drop_one_rank,
+    CollectiveFault::stale_buffer,  CollectiveFault::wrong_group,  CollectiveFault::reorder_sums,
     CollectiveFault::reorder_chunks};
 
 // Only floating-point collectives are broken, and never all_to_all with uneven parts.
@@ -36,13 +36,20 @@ class FaultyCollectives : public Collectives {
   std::unique_ptr<Work> start(const Call& call) override {
     if (!breakable(call)) return inner_->start(call);
     switch (fault_) {
-      case CollectiveFault::scale_by_two: return scaled(call, 2.0f);
-      case CollectiveFault::divide_twice: return scaled(call, 1.0f / size_);
-      case CollectiveFault::drop_one_rank: return inner_->start(rank_ == size_ - 1 ? without_contribution(call) : call);
-      case CollectiveFault::stale_buffer: return stale(call);
-      case CollectiveFault::wrong_group: return alone(call);
-      case CollectiveFault::reorder_sums: return summed_backwards(call);
-      case CollectiveFault::reorder_chunks: return rotated(call);
+      case CollectiveFault::scale_by_two:
+        return scaled(call, 2.0f);
+      case CollectiveFault::divide_twice:
+        return scaled(call, 1.0f / size_);
+      case CollectiveFault::drop_one_rank:
+        return inner_->start(rank_ == size_ - 1 ? without_contribution(call) : call);
+      case CollectiveFault::stale_buffer:
+        return stale(call);
+      case CollectiveFault::wrong_group:
+        return alone(call);
+      case CollectiveFault::reorder_sums:
+        return summed_backwards(call);
+      case CollectiveFault::reorder_chunks:
+        return rotated(call);
     }
     return nullptr;
   }
@@ -75,11 +82,14 @@ class FaultyCollectives : public Collectives {
     if (!call.tensor().defined() || call.tensor().dtype() == Dtype::i32 || !call.in_counts.empty()) return false;
     switch (fault_) {
       case CollectiveFault::scale_by_two:
-      case CollectiveFault::divide_twice: return call.reduces();
+      case CollectiveFault::divide_twice:
+        return call.reduces();
       case CollectiveFault::reorder_sums:
         return call.reduces() && (call.op == ReduceOp::sum || call.op == ReduceOp::avg);
-      case CollectiveFault::reorder_chunks: return has_parts(call);
-      default: return call.reduces() || has_parts(call);
+      case CollectiveFault::reorder_chunks:
+        return has_parts(call);
+      default:
+        return call.reduces() || has_parts(call);
     }
   }
 

@@ -105,14 +105,22 @@ class MpiWork : public Work {
  private:
   int start() {
     switch (call_.operation) {
-      case Operation::all_reduce: return all_reduce();
-      case Operation::all_gather: return all_gather();
-      case Operation::reduce_scatter: return reduce_scatter();
-      case Operation::broadcast: return broadcast();
-      case Operation::reduce: return reduce();
-      case Operation::all_to_all: return call_.in_counts.empty() ? all_to_all() : uneven_all_to_all();
-      case Operation::barrier: return MPI_Ibarrier(communicator_, &request_);
-      default: expect(false, "{} is not a collective", name_of(call_.operation));
+      case Operation::all_reduce:
+        return all_reduce();
+      case Operation::all_gather:
+        return all_gather();
+      case Operation::reduce_scatter:
+        return reduce_scatter();
+      case Operation::broadcast:
+        return broadcast();
+      case Operation::reduce:
+        return reduce();
+      case Operation::all_to_all:
+        return call_.in_counts.empty() ? all_to_all() : uneven_all_to_all();
+      case Operation::barrier:
+        return MPI_Ibarrier(communicator_, &request_);
+      default:
+        expect(false, "{} is not a collective", name_of(call_.operation));
     }
     return MPI_SUCCESS;
   }

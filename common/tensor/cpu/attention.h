@@ -57,6 +57,24 @@ struct Positions {
   int32_t largest(int64_t begin, int64_t end) const { return *std::max_element(at + begin, at + end); }
 };
 
+inline constexpr float log2_e = 1.44269504088896341f;
+
+// 2^x for x <= 0 within 2 ulp; 0 below 2^-126 and for -infinity.
+inline simd::Floats power_of_two(simd::Floats x) {
+  const simd::Floats shift = simd::broadcast(12582912.0f);  // 1.5 * 2^23: adding it leaves an integer in the low bits
+  const simd::Floats bounded = simd::maximum(simd::broadcast(-126.0f), x);
+  const simd::Floats shifted = bounded + shift;
+  const simd::Floats r = bounded - (shifted - shift);
+  simd::Floats p = r * 0.000155946778f + 0.00134066434f;
+  p = p * r + 0.00961769279f;
+  p = p * r + 0.0555031039f;
+  p = p * r + 0.240226522f;
+  p = p * r + 0.693147242f;
+  p = p * r + 1.0f;
+  const simd::Floats power = simd::from_bits(simd::bits_of(p) + (simd::bits_of(shifted) << 23));
+  return x >= -126.0f ? power : simd::Floats{};
+}
+
 // ---- operands -----------------------------------------------------------------------------------------------------
 // A head's rows as a left operand, summed over head_dim. Where pairs would reach into the next head (bf16 with an odd
 // head_dim) the rows are copied to `space` [count, round_up(head_dim, 2)].
@@ -73,17 +91,42 @@ LeftOperand rows_on_the_left(HeadRows<const T> rows, int64_t count, int64_t head
   return {space, padded / per_unit<T>, 1};
 }
 
+// A word anywhere in memory.
+struct [[gnu::packed]] Unaligned {
+  uint32_t bits;
+};
+
+// Transposes a square of words, one row a vector: exchanges blocks off the diagonal, of 1, 2, 4, … words.
+template <int step = 1>
+inline void transpose(simd::Words (&x)[simd::lanes]) {
+  for (int row = 0; row < simd::lanes; ++row) {
+    if (row & step) continue;
+    const simd::Words upper = x[row], lower = x[row + step];
+    [&]<int... i>(std::integer_sequence<int, i...>) {
+      x[row] = __builtin_shufflevector(upper, lower, (i & step ? simd::lanes + i - step : i)...);
+      x[row + step] = __builtin_shufflevector(upper, lower, (i & step ? simd::lanes + i : i + step)...);
+    }(std::make_integer_sequence<int, simd::lanes>{});
+  }
+  if constexpr (2 * step < simd::lanes) transpose<2 * step>(x);
+}
+
 // Rows transposed, as a right operand that is summed over head_dim: `out` [depth, panel] holds unit (k, row). Missing
 // rows are zero.
 template <typename Unit>
 void transpose_into_panel(Unit* out, LeftOperand rows, int64_t count, int64_t depth) {
   const std::byte* const from = static_cast<const std::byte*>(rows.address);
-  for (int64_t row = 0; row < panel; ++row) {
-    for (int64_t k = 0; k < depth; ++k) {
-      Unit value{};
-      if (row < count) std::memcpy(&value, from + 4 * (row * rows.row_stride + k), sizeof value);
-      out[k * panel + row] = value;
-    }
+  for (int64_t first = 0; first < panel; first += simd::lanes) {
+    simd::for_each_vector(depth, [&](int64_t k, auto in_use) {
+      simd::Words square[simd::lanes] = {};
+      for (int64_t i = 0; i < std::min<int64_t>(simd::lanes, count - first); ++i) {
+        const std::byte* const row = from + 4 * ((first + i) * rows.row_stride + k);
+        square[i] = simd::load_raw<simd::Words>(reinterpret_cast<const Unaligned*>(row), in_use);
+      }
+      transpose(square);
+      for (int64_t i = 0; i < std::min<int64_t>(simd::lanes, depth - k); ++i) {
+        simd::store_raw(out + (k + i) * panel + first, square[i]);
+      }
+    });
   }
 }
 

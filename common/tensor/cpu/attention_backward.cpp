@@ -116,7 +116,7 @@ struct Weights {
 
 // One query and one vector of keys, from score and dout vᵀ.
 inline Weights weights(const float* score, const float* dp, float scale, float log_sum_exp, float dot_of_out) {
-  const Floats p = simd::exp(simd::load(score) * scale - log_sum_exp);
+  const Floats p = power_of_two(simd::load(score) * (scale * log2_e) - log_sum_exp * log2_e);
   return {p, p * (simd::load(dp) - dot_of_out) * scale};
 }
 inline void mask(Weights& weights, int32_t query, const int32_t* keys) {

@@ -36,7 +36,7 @@ struct QueryPanel {
   const UnitOf<T>* transposed;  // [units of head_dim, panel]
   int64_t count;
   Positions<panel> positions;
-  float* sums;  // [panel, width]: the values weighted with exp(score - largest)
+  float* sums;  // [panel, width]: the values weighted with 2^(score - largest)
   alignas(64) float largest[panel];
   alignas(64) float denominator[panel];
 };
@@ -88,12 +88,12 @@ Floats mask_and_find_largest(float* scores, Floats largest, float scale, Ints qu
   return simd::maximum(largest, best * scale);
 }
 
-// Turns the column into exp(score * scale - largest), ready to be the left operand of the product with the values, and
+// Turns the column into 2^(score * scale - largest), ready to be the left operand of the product with the values, and
 // returns its sum.
 Floats exponentiate(float* scores, Floats largest, float scale, int64_t keys, float*) {
   Floats sum{};
   for (int64_t key = 0; key < keys; ++key) {
-    const Floats p = simd::exp(simd::load(scores + key * panel) * scale - largest);
+    const Floats p = power_of_two(simd::load(scores + key * panel) * scale - largest);
     simd::store(scores + key * panel, p);
     sum += p;
   }
@@ -102,8 +102,8 @@ Floats exponentiate(float* scores, Floats largest, float scale, int64_t keys, fl
 Floats exponentiate(float* scores, Floats largest, float scale, int64_t keys, bf16*) {
   Floats sum{};
   for (int64_t key = 0; key < keys; key += 2) {
-    const Floats first = simd::exp(simd::load(scores + key * panel) * scale - largest);
-    const Floats second = simd::exp(simd::load(scores + (key + 1) * panel) * scale - largest);
+    const Floats first = power_of_two(simd::load(scores + key * panel) * scale - largest);
+    const Floats second = power_of_two(simd::load(scores + (key + 1) * panel) * scale - largest);
     simd::store_raw(scores + key / 2 * panel, pairs(first, second));  // a row that has been read
     sum += first + second;
   }
@@ -120,7 +120,7 @@ void softmax_half(float* scores, QueryPanel<T>& queries, int half, const Positio
     const Floats largest = mask_and_find_largest(scores + query, before, scale, positions, keys.at, visible);
     const Floats finite = largest > -infinity ? largest : Floats{};  // no key seen so far: avoid inf - inf
     alignas(64) float shrink[lanes];
-    simd::store(shrink, simd::exp(before - finite));
+    simd::store(shrink, power_of_two(before - finite));
     const Floats sum = exponentiate(scores + query, finite, scale, visible.keys, static_cast<T*>(nullptr));
     simd::store(queries.largest + query, largest);
     simd::store(queries.denominator + query, simd::load(queries.denominator + query) * simd::load(shrink) + sum);
@@ -138,7 +138,7 @@ void attend(QueryPanel<T>& queries, LeftOperand keys, RightOperand<UnitOf<T>> va
             const Positions<block_keys>& key_positions, int64_t key_count, int64_t head_dim, const Space<T>& space) {
   const Visible visible[2] = {visible_keys(queries, 0, key_positions, key_count),
                               visible_keys(queries, 1, key_positions, key_count)};
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  const float scale = log2_e / std::sqrt(static_cast<float>(head_dim));  // weights are powers of two
   float* const scores = space.scores.template data<float>();
   multiply_scores(scores, queries, keys, key_count, units<T>(head_dim), visible);
   for (int half = 0; half < 2; ++half) {
@@ -162,7 +162,8 @@ void finish(const QueryPanel<T>& queries, HeadRows<T> out, float* log_sum_exp, i
     });
   }
   for (int64_t query = 0; query < panel; query += lanes) {
-    const Floats result = simd::load(queries.largest + query) + simd::log(simd::load(queries.denominator + query));
+    const Floats result =
+        simd::load(queries.largest + query) * (1.0f / log2_e) + simd::log(simd::load(queries.denominator + query));
     const int64_t count = std::clamp<int64_t>(queries.count - query, 0, lanes);
     std::memcpy(log_sum_exp + query, &result, static_cast<size_t>(count) * sizeof(float));
   }

@@ -26,7 +26,7 @@ OneDnn::Key key_of(OneDnn::Operation operation, const Tensor& x, const Tensor& w
 ReadyPrimitive make_forward(OneDnn& onednn, const Tensor& x, const Tensor& weight, const Tensor& y) {
   const auto plain = describe(x, weight, y, weight.dtype(), Layout::plain);
   const auto described = onednn::describe_forward(
-      onednn.engine, describe(x, weight, y, weight.dtype(), Layout::any), onednn.attributes);
+      onednn.engine, describe(x, weight, y, weight.dtype(), Layout::any), user_scratchpad());
   return ReadyPrimitive(onednn.engine, dnnl::convolution_forward(described), described.scratchpad_desc(),
                         {{DNNL_ARG_SRC, plain.x, described.src_desc()},
                          {DNNL_ARG_WEIGHTS, plain.weight, described.weights_desc()},
@@ -37,7 +37,7 @@ ReadyPrimitive make_forward(OneDnn& onednn, const Tensor& x, const Tensor& weigh
 ReadyPrimitive make_backward_data(OneDnn& onednn, const Tensor& dx, const Tensor& weight, const Tensor& dy) {
   const auto plain = describe(dx, weight, dy, weight.dtype(), Layout::plain);
   const auto described = onednn::describe_backward_data(
-      onednn.engine, describe(dx, weight, dy, weight.dtype(), Layout::any), onednn.attributes);
+      onednn.engine, describe(dx, weight, dy, weight.dtype(), Layout::any), user_scratchpad());
   return ReadyPrimitive(onednn.engine, dnnl::convolution_backward_data(described), described.scratchpad_desc(),
                         {{DNNL_ARG_DIFF_SRC, plain.x, described.diff_src_desc(), true},
                          {DNNL_ARG_WEIGHTS, plain.weight, described.weights_desc()},
@@ -49,7 +49,7 @@ ReadyPrimitive make_backward_weights(OneDnn& onednn, const Tensor& x, const Tens
   const auto plain = describe(x, weight, dy, Dtype::f32, Layout::plain);
   const auto described = onednn::describe_backward_weights(
       onednn.engine, describe(x, weight, dy, Dtype::f32, Layout::any),
-      describe(x, weight, dy, weight.dtype(), Layout::any), onednn.attributes);
+      describe(x, weight, dy, weight.dtype(), Layout::any), user_scratchpad());
   return ReadyPrimitive(onednn.engine, dnnl::convolution_backward_weights(described), described.scratchpad_desc(),
                         {{DNNL_ARG_DIFF_WEIGHTS, plain.weight, described.diff_weights_desc(), true},
                          {DNNL_ARG_DIFF_BIAS, plain.bias, described.diff_bias_desc()},

@@ -34,7 +34,7 @@ Matrix matrix_of(const Tensor& x, bool transposed = false) {
 }
 
 ReadyPrimitive make_product(OneDnn& onednn, const Matrix& out, const Matrix& a, const Matrix& b, bool accumulate) {
-  dnnl::primitive_attr attributes = onednn.attributes;
+  dnnl::primitive_attr attributes = user_scratchpad();
   if (accumulate) {
     dnnl::post_ops after;
     after.append_sum(1.0f);

@@ -12,19 +12,12 @@ using simd::Floats;
 using simd::load;
 using simd::store;
 
-// x + residual, rounded as it is stored; x itself where there is no residual.
-template <typename T, typename InUse>
-Floats summed(const T* x, const T* residual, int64_t i, InUse in_use) {
-  const Floats value = load(x + i, in_use);
-  return residual ? simd::rounded_to<T>(value + load(residual + i, in_use)) : value;
-}
-
 template <typename T>
 void normalise_row(T* y, T* sum, float* inverse_deviation, const T* x, const T* residual, const T* weight, float eps,
                    int64_t features) {
   const float squares = simd::sum_over_vectors(features, [&](int64_t i, auto in_use) {
-    const Floats value = summed(x, residual, i, in_use);
-    if (residual) store(sum + i, value, in_use);
+    Floats value = load(x + i, in_use);
+    if (residual) value = simd::store_rounded(sum + i, value + load(residual + i, in_use), in_use);
     return value * value;
   });
   const float inverse = 1.0f / std::sqrt(squares / static_cast<float>(features) + eps);
@@ -36,19 +29,23 @@ void normalise_row(T* y, T* sum, float* inverse_deviation, const T* x, const T* 
 }
 
 // With n = (x + residual) / deviation and g = dy * weight: dx = (g - n * mean(g * n)) / deviation + dsum.
+// `normalised` is space for n.
 template <typename T>
-void normalise_row_backward(T* dx, float* dweight, const T* dy, const T* x, const T* residual, const T* weight,
-                            float inverse, const T* dsum, int64_t features) {
+void normalise_row_backward(T* dx, float* dweight, float* normalised, const T* dy, const T* x, const T* residual,
+                            const T* weight, float inverse, const T* dsum, int64_t features) {
   const float dot = simd::sum_over_vectors(features, [&](int64_t i, auto in_use) {
-    const Floats gradient = load(dy + i, in_use);
-    const Floats scaled = gradient * (summed(x, residual, i, in_use) * inverse);
-    store(dweight + i, load(dweight + i, in_use) + scaled, in_use);
-    return scaled * load(weight + i, in_use);
+    Floats value = load(x + i, in_use);
+    if (residual) value = simd::rounded_to<T>(value + load(residual + i, in_use));
+    value = value * inverse;
+    store(normalised + i, value, in_use);
+    const Floats product = load(dy + i, in_use) * value;
+    store(dweight + i, load(dweight + i, in_use) + product, in_use);
+    return product * load(weight + i, in_use);
   });
   const float mean = dot / static_cast<float>(features);
   simd::for_each_vector(features, [&](int64_t i, auto in_use) {
-    const Floats normalised = summed(x, residual, i, in_use) * inverse;
-    Floats gradient = (load(dy + i, in_use) * load(weight + i, in_use) - normalised * mean) * inverse;
+    const Floats scaled = load(dy + i, in_use) * load(weight + i, in_use);
+    Floats gradient = (scaled - load(normalised + i, in_use) * mean) * inverse;
     if (dsum) gradient = gradient + load(dsum + i, in_use);
     store(dx + i, gradient, in_use);
   });
@@ -80,13 +77,15 @@ void CpuKernels::rms_norm_backward(const Tensor& dx, const Tensor& dy, const Ten
                                    const Tensor& dweight) {
   const int64_t features = weight.size();
   const Tensor partial = workspace(x.device(), features, Dtype::f32);
+  const Tensor normalised = workspace(x.device(), features, Dtype::f32);
   std::fill_n(partial.data<float>(), features, 0.0f);
   for_float_types(x.dtype(), dweight.dtype(), [&](auto type, auto dweight_type) {
     using T = decltype(type);
     for (int64_t row = 0; row < inverse_deviation.size(); ++row) {
-      normalise_row_backward(row_of<T>(dx, row, features), partial.data<float>(), row_of<T>(dy, row, features),
-                             row_of<T>(x, row, features), row_of<T>(residual, row, features), weight.data<T>(),
-                             inverse_deviation.data<float>()[row], row_of<T>(dsum, row, features), features);
+      normalise_row_backward(row_of<T>(dx, row, features), partial.data<float>(), normalised.data<float>(),
+                             row_of<T>(dy, row, features), row_of<T>(x, row, features),
+                             row_of<T>(residual, row, features), weight.data<T>(), inverse_deviation.data<float>()[row],
+                             row_of<T>(dsum, row, features), features);
     }
     add_in_place(dweight.data<decltype(dweight_type)>(), partial.data<float>(), features);
   });

@@ -69,7 +69,12 @@ OneDnn::OneDnn(int threads) : engine(dnnl::engine::kind::cpu, 0), stream(engine)
   const int present = static_cast<int>(dnnl::get_effective_cpu_isa());
   const int needed = static_cast<int>(dnnl::cpu_isa::avx512_core_bf16);
   bf16_native = (present & needed) == needed;
+}
+
+dnnl::primitive_attr user_scratchpad() {
+  dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attributes;
 }
 
 CpuKernels::CpuKernels(int threads) : onednn_(std::make_unique<OneDnn>(threads)) {}

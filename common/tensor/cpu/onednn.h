@@ -63,8 +63,11 @@ struct OneDnn {
   bool bf16_native;
   dnnl::engine engine;
   dnnl::stream stream;
-  dnnl::primitive_attr attributes;  // scratch memory is the caller's
   std::map<Key, ReadyPrimitive> primitives;
 };
+
+// Attributes of a primitive whose scratch memory is the caller's. Made anew each time: a dnnl::primitive_attr is a
+// handle, and what is set on a copy is set on the original.
+dnnl::primitive_attr user_scratchpad();
 
 }  // namespace ninefold

@@ -127,6 +127,18 @@ inline Doubles load_doubles(const double* source) {
   std::memcpy(&x, source, sizeof x);
   return x;
 }
+// Stores x and returns the value that a load would now give.
+template <typename T, typename InUse = AllLanes>
+inline Floats store_rounded(T* target, Floats x, InUse in_use = {}) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    const Halves halves = narrow(x);
+    store_raw(target, halves, in_use);
+    return widen(halves);
+  } else {
+    store_raw(target, x, in_use);
+    return x;
+  }
+}
 // The value that storing as T and loading again gives.
 template <typename T>
 inline Floats rounded_to(Floats x) {
@@ -186,9 +198,9 @@ inline Floats join(Doubles lower, Doubles upper) {
 }
 
 // ---- functions ----------------------------------------------------------------------------------------------------
-// e^x within 2 ulp. exp(-inf) = 0, overflow gives inf, underflow goes through the subnormals to 0, NaN stays NaN.
+// e^x within 2 ulp. exp(-inf) = 0, overflow gives inf, results below the smallest normal number are 0, NaN stays NaN.
 inline Floats exp(Floats x) {
-  x = minimum(broadcast(89.0f), maximum(broadcast(-104.0f), x));
+  const float infinity = std::numeric_limits<float>::infinity();
   // x = n ln 2 + r. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
   const Floats shift = broadcast(12582912.0f);
   const Floats shifted = x * 1.44269504088896341f + shift;
@@ -200,13 +212,12 @@ inline Floats exp(Floats x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  // 2^n in two factors: n reaches from -150 to 128, beyond what one exponent holds.
-  const Ints exponent = std::bit_cast<Ints>(shifted) - std::bit_cast<Ints>(shift);
-  const Ints half = exponent >> 1;
-  const Floats first = std::bit_cast<Floats>((half + 127) << 23);
-  const Floats second = std::bit_cast<Floats>((exponent - half + 127) << 23);
-  return p * first * second;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  // Times 2^n: n added to the exponent, right for all results that are normal numbers.
+  Floats y = from_bits(bits_of(p) + (bits_of(shifted) << 23));
+  y = x < -87.33654f ? broadcast(0) : y;
+  return x <= 88.72283f ? y : x * infinity;
 }
 
 // Natural logarithm within 2 ulp. log(0) = -inf, log of a negative number is NaN, log(inf) = inf, NaN stays NaN.
