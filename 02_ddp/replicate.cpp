@@ -38,6 +38,7 @@ void Replicated::reduce_gradients() const {
 }
 
 void Replicated::predict_traffic(TrafficLedger& ledger, int64_t steps) const {
+  if (group_.size() == 1) return;
   const auto predict = [&](int64_t elements) {
     ledger.predict(group_.name(), Operation::all_reduce, steps,
                    steps * formula::all_reduce_bytes(group_.size(), elements, gradient_));

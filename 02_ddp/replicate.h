@@ -23,7 +23,8 @@ class Replicated {
   // Sums the gradients over the group: forward nothing, after the backward all_reduce.
   void reduce_gradients() const;
 
-  // Books what `steps` steps send: 2 (n-1)/n of the gradients' bytes each, in one call per parameter or in one.
+  // Books what `steps` steps send: 2 (n-1)/n of the gradients' bytes each, in one call per parameter or in one. A group
+  // of one rank sends nothing.
   void predict_traffic(TrafficLedger& ledger, int64_t steps) const;
 
  private:

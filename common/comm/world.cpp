@@ -39,21 +39,21 @@ class Raised {
 
 bool is_collective(const Call& call) { return call.operation != Operation::send && call.operation != Operation::recv; }
 
+bool is_on_meta(const Call& call) {
+  return call.tensor().defined() && call.tensor().device()->type() == DeviceType::meta;
+}
+
 }  // namespace
 
 World::World(WorldOptions options, CollectivesFactory collectives)
     : options_(std::move(options)),
       make_collectives_(std::move(collectives)),
       exceptions_before_(std::uncaught_exceptions()) {
-  auto state = std::make_shared<Group::State>();
-  state->world = this;
-  state->name = "world";
-  state->transport = mpi::world_transport(options_.synchronous_sends);
-  state->rank = state->transport->rank();
-  state->members.resize(state->transport->size());
-  std::iota(state->members.begin(), state->members.end(), 0);
-  if (state->members.size() > 1) state->collectives = make_collectives_(*state->transport);
-  group_ = Group(std::move(state));
+  std::unique_ptr<Transport> transport = mpi::world_transport(options_.synchronous_sends);
+  std::vector<int> all(transport->size());
+  std::iota(all.begin(), all.end(), 0);
+  const int rank = transport->rank();
+  group_ = group_over("world", std::move(all), rank, std::move(transport));
 
   outer_after_kernel_ = options_.device->after_kernel;
   options_.device->after_kernel = [this](const KernelCost& cost) {
@@ -76,19 +76,25 @@ World::~World() {
 int World::rank() const { return group_.rank(); }
 int World::size() const { return group_.size(); }
 
-Group World::make_group(std::string name, const std::vector<int>& members) {
-  const auto own = std::find(members.begin(), members.end(), rank());
-  expect(own != members.end(), "rank {} makes the group {} without being in it", rank(), name);
+Group World::group_over(std::string name, std::vector<int> members, int rank, std::unique_ptr<Transport> transport) {
   auto state = std::make_shared<Group::State>();
   state->world = this;
   state->name = std::move(name);
-  state->members = members;
-  state->rank = static_cast<int>(own - members.begin());
-  if (members.size() > 1) {
-    state->transport = group_.transport().subset(members);
+  state->members = std::move(members);
+  state->rank = rank;
+  if (state->members.size() > 1) {
+    state->transport = std::move(transport);
     state->collectives = make_collectives_(*state->transport);
   }
   return Group(std::move(state));
+}
+
+Group World::make_group(std::string name, const std::vector<int>& members) {
+  const auto own = std::find(members.begin(), members.end(), rank());
+  expect(own != members.end(), "rank {} makes the group {} without being in it", rank(), name);
+  std::unique_ptr<Transport> transport;
+  if (members.size() > 1) transport = group_.transport().subset(members);
+  return group_over(std::move(name), members, static_cast<int>(own - members.begin()), std::move(transport));
 }
 
 Pending World::start(const Group& group, Call call) {
@@ -96,37 +102,42 @@ Pending World::start(const Group& group, Call call) {
     complete_alone(call);
     return {};
   }
-  Collectives& collectives = *group.state_->collectives;
-  const bool booked = !traffic_.paused() && call.operation != Operation::recv;
-  const bool on_meta = call.tensor().defined() && call.tensor().device()->type() == DeviceType::meta;
-  const bool by_formula = on_meta || collectives.sends_by_itself(call);
-  if (booked) traffic_.book_call(group.name(), call.operation);
-  if (booked && by_formula) traffic_.book_bytes(group.name(), call.operation, collectives.volume(call), true);
-  if (on_meta) return {};
+  const bool books_transport = book_start(group, call);
+  if (is_on_meta(call)) return {};
   if (options_.debug_comm && is_collective(call)) compare_calls(group, call);
 
   auto in_flight = std::make_shared<InFlight>();
   in_flight->group = group;
-  in_flight->books_transport = booked && !by_formula;
+  in_flight->books_transport = books_transport;
   in_flight->begin = Trace::now();
   const Volume before = group.transport().sent();
-  in_flight->work = collectives.start(call);
-  if (in_flight->books_transport) {
-    traffic_.book_bytes(group.name(), call.operation, group.transport().sent() - before, false);
-  }
+  in_flight->work = group.state_->collectives->start(call);
   in_flight->call = std::move(call);
+  book_sent_since(before, *in_flight);
   in_flight_.push_back(in_flight);
   return Pending(std::move(in_flight));
 }
 
+bool World::book_start(const Group& group, const Call& call) {
+  if (traffic_.paused() || call.operation == Operation::recv) return false;
+  const Collectives& collectives = *group.state_->collectives;
+  traffic_.book_call(group.name(), call.operation);
+  if (!is_on_meta(call) && !collectives.sends_by_itself(call)) return true;
+  traffic_.book_bytes(group.name(), call.operation, collectives.volume(call), true);
+  return false;
+}
+
+void World::book_sent_since(const Volume& before, const InFlight& in_flight) {
+  const Volume sent = in_flight.group.transport().sent() - before;
+  if (!in_flight.books_transport || sent == Volume{}) return;
+  traffic_.book_bytes(in_flight.group.name(), in_flight.call.operation, sent, false);
+}
+
 void World::advance(InFlight& in_flight) {
-  const Transport& transport = in_flight.group.transport();
-  const Volume before = transport.sent();
+  const Volume before = in_flight.group.transport().sent();
   in_flight.done = true;  // also when the step throws: it is not repeated
   in_flight.done = in_flight.work->step();
-  if (in_flight.books_transport && transport.sent() != before) {
-    traffic_.book_bytes(in_flight.group.name(), in_flight.call.operation, transport.sent() - before, false);
-  }
+  book_sent_since(before, in_flight);
   if (!in_flight.done) return;
   in_flight.work.reset();
   add_span("communication", in_flight.call, in_flight.group, in_flight.begin);
@@ -134,8 +145,8 @@ void World::advance(InFlight& in_flight) {
 
 void World::add_span(std::string_view category, const Call& call, const Group& group, int64_t begin) {
   Trace* trace = options_.device->trace;
-  if (trace)
-    trace->add_span(fmt::format("{} {}", name_of(call.operation), group.name()), category, begin, Trace::now());
+  if (!trace) return;
+  trace->add_span(fmt::format("{} {}", name_of(call.operation), group.name()), category, begin, Trace::now());
 }
 
 void World::progress() {

@@ -68,7 +68,12 @@ class World {
  private:
   friend class Group;
   friend class Pending;
+  // `transport` is absent for one rank.
+  Group group_over(std::string name, std::vector<int> members, int rank, std::unique_ptr<Transport> transport);
   Pending start(const Group& group, Call call);
+  // Books the call; true where its bytes are still to be counted as they pass through the transport.
+  bool book_start(const Group& group, const Call& call);
+  void book_sent_since(const Volume& before, const InFlight& in_flight);
   void advance(InFlight& in_flight);
   void add_span(std::string_view category, const Call& call, const Group& group, int64_t begin);
   [[noreturn]] void give_up(const Call& call, const Group& group) const;

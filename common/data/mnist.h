@@ -28,7 +28,7 @@ class Mnist {
   static constexpr int64_t side = 28;
   static constexpr int64_t classes = 10;
 
-  // Reads the two files of one split by their standard names ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", …),
+  // Reads the two files of one split by their standard names ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
   // with ".gz" or without. Throws UserError for whatever does not fit.
   static Mnist load(const std::string& folder, MnistSplit split);
   // Reads one file of images and one of labels.

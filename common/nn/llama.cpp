@@ -88,9 +88,9 @@ double llama_flops_per_token(const LlamaConfig& config, int64_t length) {
 int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, Dtype compute) {
   const int64_t e = size_of(compute), dim = config.dim, ffn = config.ffn;
   const int64_t kept = e * (6 * dim + 2 * config.kv_dim() + 3 * ffn) + 4 * (config.heads + 2);
-  const int64_t head = e * (3 * dim + config.vocab) + 4 * 3;
+  const int64_t loss = e * (2 * dim + config.vocab) + 4 * 3;
   const int64_t swiglu = e * (dim + 2 * ffn) + 4;
-  return tokens * (config.layers * kept + std::max(head, swiglu));
+  return tokens * (config.layers * kept + std::max(loss, swiglu));
 }
 
 }  // namespace ninefold

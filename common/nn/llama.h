@@ -45,7 +45,7 @@ double llama_flops_per_token(const LlamaConfig& config, int64_t length);
 //   e N (6 D + 2 K + 3 F) + 4 N (H + 2)      x, its norm, q, k, v, attention's out, wo's out, the second norm; gate,
 //                                            up, hidden; log-sum-exp and two inverse deviations
 // with D = dim, K = kv_dim, F = ffn, H = heads, V = vocab. On top of that comes the larger of two moments:
-//   the head's backward          e N (3 D + V) + 4 N · 3      last x, norm, its gradient, logits
+//   the loss                     e N (2 D + V) + 4 N · 3      last x, its norm, logits; losses, two statistics
 //   the last layer's SwiGLU      e N (D + 2 F) + 4 N          dy, dgate, dup; dhidden in place of hidden; losses
 int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, Dtype compute);
 

@@ -5,7 +5,7 @@
 
 namespace ninefold {
 
-// Linear warm-up, half a cosine down to a floor, a tail at the floor (Loshchilov, Hutter 2017, arXiv 1608.03983). Of
+// Linear warm-up, half a cosine down to a floor (Loshchilov, Hutter 2017, arXiv 1608.03983), a tail at the floor. Of
 // the steps 0 … steps - 1:
 //   the first `warmup`           lr · (step + 1) / warmup, so the last of them has lr itself
 //   the last `constant_steps`    min_lr

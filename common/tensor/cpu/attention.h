@@ -13,8 +13,6 @@ namespace ninefold::attention {
 // Rows are taken in panels; masked parts are skipped by half panels.
 inline constexpr int64_t half_panel = 2 * simd::lanes;
 inline constexpr int64_t panel = 2 * half_panel;
-inline constexpr int64_t block_keys = 128;
-static_assert(block_keys % panel == 0);
 
 // The unit of the summed dimension, and how many elements it holds.
 template <typename T>
@@ -43,7 +41,7 @@ HeadRows<T> head_rows(const Tensor& x, int64_t batch, int64_t length, int64_t he
   return {x.data<T>() + batch * length * x.dim(1) + head * head_dim, x.dim(1)};
 }
 
-// Positions of up to `panel` queries or `block_keys` keys. Past the end are queries that see nothing and keys that nobody
+// Positions of a panel of queries or a block of keys. Past the end are queries that see nothing and keys that nobody
 // sees.
 template <int64_t capacity>
 struct Positions {
@@ -76,25 +74,20 @@ inline simd::Floats power_of_two(simd::Floats x) {
 }
 
 // ---- operands -----------------------------------------------------------------------------------------------------
-// A head's rows as a left operand, summed over head_dim. Where pairs would reach into the next head (bf16 with an odd
-// head_dim) the rows are copied to `space` [count, round_up(head_dim, 2)].
+// The operands are copies: in a tensor, the rows of one head lie a power of two apart and would evict each other from the
+// caches.
+
+// A head's rows as a left operand that is summed over head_dim; `space` holds `count` rows of whole units.
 template <typename T>
 LeftOperand rows_on_the_left(HeadRows<const T> rows, int64_t count, int64_t head_dim, T* space) {
-  if (head_dim % per_unit<T> == 0 && rows.stride % per_unit<T> == 0) {
-    return {rows.address, rows.stride / per_unit<T>, 1};
-  }
-  const int64_t padded = round_up(head_dim, per_unit<T>);
+  const int64_t padded = units<T>(head_dim) * per_unit<T>;
   for (int64_t row = 0; row < count; ++row) {
-    std::copy_n(rows.address + row * rows.stride, head_dim, space + row * padded);
-    std::fill(space + row * padded + head_dim, space + (row + 1) * padded, T(0.0f));
+    space[(row + 1) * padded - 1] = T(0.0f);
+    std::memcpy(static_cast<void*>(space + row * padded), rows.address + row * rows.stride,
+                static_cast<size_t>(head_dim) * sizeof(T));
   }
-  return {space, padded / per_unit<T>, 1};
+  return {space, units<T>(head_dim), 1};
 }
-
-// A word anywhere in memory.
-struct [[gnu::packed]] Unaligned {
-  uint32_t bits;
-};
 
 // Transposes a square of words, one row a vector: exchanges blocks off the diagonal, of 1, 2, 4, … words.
 template <int step = 1>
@@ -110,17 +103,15 @@ inline void transpose(simd::Words (&x)[simd::lanes]) {
   if constexpr (2 * step < simd::lanes) transpose<2 * step>(x);
 }
 
-// Rows transposed, as a right operand that is summed over head_dim: `out` [depth, panel] holds unit (k, row). Missing
-// rows are zero.
+// The same rows transposed, as a right operand: `out` [depth, panel] holds unit (k, row). Missing rows are zero.
 template <typename Unit>
 void transpose_into_panel(Unit* out, LeftOperand rows, int64_t count, int64_t depth) {
-  const std::byte* const from = static_cast<const std::byte*>(rows.address);
   for (int64_t first = 0; first < panel; first += simd::lanes) {
     simd::for_each_vector(depth, [&](int64_t k, auto in_use) {
       simd::Words square[simd::lanes] = {};
       for (int64_t i = 0; i < std::min<int64_t>(simd::lanes, count - first); ++i) {
-        const std::byte* const row = from + 4 * ((first + i) * rows.row_stride + k);
-        square[i] = simd::load_raw<simd::Words>(reinterpret_cast<const Unaligned*>(row), in_use);
+        const Unit* const row = static_cast<const Unit*>(rows.address) + (first + i) * rows.row_stride;
+        square[i] = simd::load_raw<simd::Words>(row + k, in_use);
       }
       transpose(square);
       for (int64_t i = 0; i < std::min<int64_t>(simd::lanes, depth - k); ++i) {
@@ -130,38 +121,32 @@ void transpose_into_panel(Unit* out, LeftOperand rows, int64_t count, int64_t de
   }
 }
 
-// A head's rows as a right operand that is summed over rows, `width` (head_dim rounded up to lanes) columns. f32 rows
-// are used where they lie if they fill their vectors; else they are copied to `space`, which holds `count` rows.
+// A head's rows as a right operand that is summed over rows: `width` (head_dim rounded up to lanes) columns. Pairs take
+// two rows each; a missing last row is zero. `space` holds `count` rows.
 inline RightOperand<float> rows_on_the_right(HeadRows<const float> rows, int64_t count, int64_t head_dim, int64_t width,
                                              float* space) {
-  if (head_dim == width) return {rows.address, rows.stride};
   for (int64_t row = 0; row < count; ++row) {
-    std::copy_n(rows.address + row * rows.stride, head_dim, space + row * width);
-    std::fill(space + row * width + head_dim, space + (row + 1) * width, 0.0f);
-  }
-  return {space, width};
-}
-// Pairs take two rows each; a missing last row is zero.
-inline RightOperand<Pair> rows_on_the_right(HeadRows<const bf16> rows, int64_t count, int64_t head_dim, int64_t width,
-                                            Pair* space) {
-  for (int64_t row = 0; row < count; row += 2) {
-    const bf16* const first = rows.address + row * rows.stride;
-    Pair* const to = space + row / 2 * width;
     simd::for_each_vector(head_dim, [&](int64_t i, auto in_use) {
-      const simd::Halves lower = simd::load_raw<simd::Halves>(first + i, in_use);
-      const simd::Halves upper =
-          row + 1 < count ? simd::load_raw<simd::Halves>(first + rows.stride + i, in_use) : simd::Halves{};
-      simd::store_raw(to + i, __builtin_convertvector(lower, simd::Words) |
-                                  __builtin_convertvector(upper, simd::Words) << 16);
+      simd::store(space + row * width + i, simd::load(rows.address + row * rows.stride + i, in_use));
     });
   }
   return {space, width};
 }
-
-// Values of two rows that follow each other along the summed dimension, as pairs.
-inline simd::Words pairs(simd::Floats first, simd::Floats second) {
-  return __builtin_convertvector(simd::narrow(first), simd::Words) |
-         __builtin_convertvector(simd::narrow(second), simd::Words) << 16;
+inline simd::Words interleave(simd::Halves first, simd::Halves second) {
+  return __builtin_convertvector(first, simd::Words) | __builtin_convertvector(second, simd::Words) << 16;
+}
+inline RightOperand<Pair> rows_on_the_right(HeadRows<const bf16> rows, int64_t count, int64_t head_dim, int64_t width,
+                                            Pair* space) {
+  for (int64_t row = 0; row < count; row += 2) {
+    const bf16* const first = rows.address + row * rows.stride;
+    simd::for_each_vector(head_dim, [&](int64_t i, auto in_use) {
+      simd::Halves second{};
+      if (row + 1 < count) second = simd::load_raw<simd::Halves>(first + rows.stride + i, in_use);
+      simd::store_raw(space + row / 2 * width + i,
+                      interleave(simd::load_raw<simd::Halves>(first + i, in_use), second));
+    });
+  }
+  return {space, width};
 }
 
 }  // namespace ninefold::attention

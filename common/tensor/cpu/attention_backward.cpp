@@ -12,6 +12,7 @@ namespace {
 using namespace attention;
 using simd::Floats, simd::Ints, simd::lanes;
 
+constexpr int64_t block_keys = 256;
 constexpr int64_t block_halves = block_keys / half_panel;
 
 // Scratch memory of one call. The queries' gradients of the heads that share keys are summed in f32.
@@ -21,11 +22,11 @@ struct Space {
   Space(const DeviceHandle& device, int64_t head_dim, int64_t query_rows)
       : width(round_up(head_dim, lanes)), keys(workspace(device, block_keys * units<T>(head_dim))),
         values(workspace(device, block_keys * units<T>(head_dim))), key_rows(workspace(device, block_keys * width)),
-        rows(workspace(device, block_keys * width)), query_rows(workspace(device, panel * width)),
+        rows(workspace(device, 2 * panel * width)), query_rows(workspace(device, panel * width)),
         dout_rows(workspace(device, panel * width)), p(workspace(device, panel * block_keys)),
         ds(workspace(device, panel * block_keys)), ds_rows(workspace(device, panel * block_keys)),
         dk(workspace(device, block_keys * width)), dv(workspace(device, block_keys * width)),
-        dq(workspace(device, query_rows * width)) {}
+        dq(workspace(device, query_rows * width)), dot_of_out(workspace(device, query_rows)) {}
 
   int64_t width;
   Tensor keys, values;         // [panels, units of head_dim, panel]: transposed
@@ -34,6 +35,7 @@ struct Space {
   Tensor p, ds, ds_rows;       // [panel, block_keys]
   Tensor dk, dv;               // f32 [block_keys, width]
   Tensor dq;                   // f32 [group * queries, width]
+  Tensor dot_of_out;           // f32 [group * queries]: D above
 };
 
 // One block of keys and values, ready for all queries.
@@ -42,11 +44,12 @@ struct KeyBlock {
   int64_t count;
   Positions<block_keys> positions;
   int32_t smallest[block_halves], largest[block_halves];  // positions in each half panel
+  const UnitOf<T>*transposed, *transposed_values;  // [panels, units of head_dim, panel]
   RightOperand<UnitOf<T>> rows;
 };
 
 template <typename T>
-void transpose_rows(Tensor space, HeadRows<const T> rows, int64_t count, int64_t head_dim, const Tensor& copies) {
+const UnitOf<T>* transpose_rows(Tensor space, HeadRows<const T> rows, int64_t count, int64_t head_dim, const Tensor& copies) {
   const int64_t depth = units<T>(head_dim);
   for (int64_t row = 0; row < count; row += panel) {
     const int64_t present = std::min(panel, count - row);
@@ -54,14 +57,18 @@ void transpose_rows(Tensor space, HeadRows<const T> rows, int64_t count, int64_t
                          rows_on_the_left(rows.from(row), present, head_dim, static_cast<T*>(copies.raw())), present,
                          depth);
   }
+  return static_cast<const UnitOf<T>*>(space.raw());
 }
 
 template <typename T>
 KeyBlock<T> make_key_block(HeadRows<const T> k, HeadRows<const T> v, const int32_t* positions, int64_t count,
                            int64_t head_dim, const Space<T>& space) {
-  transpose_rows(space.keys, k, count, head_dim, space.rows);
-  transpose_rows(space.values, v, count, head_dim, space.rows);
-  KeyBlock<T> block{count, {positions, count, INT_MAX}, {}, {},
+  KeyBlock<T> block{count,
+                    {positions, count, INT_MAX},
+                    {},
+                    {},
+                    transpose_rows(space.keys, k, count, head_dim, space.rows),
+                    transpose_rows(space.values, v, count, head_dim, space.rows),
                     rows_on_the_right(k, count, head_dim, space.width,
                                       static_cast<UnitOf<T>*>(space.key_rows.raw()))};
   for (int64_t half = 0; half < block_halves; ++half) {
@@ -98,16 +105,21 @@ Meeting meet(const QueryPanel<T>& queries, const KeyBlock<T>& keys, int64_t half
   return {first, end, queries.positions.smallest(first, end) >= keys.largest[half]};
 }
 
-// out [queries, keys] = left [queries, head_dim] · panel's right operand, for one half panel of keys.
+// out [queries, keys] = left [queries, head_dim] · transposed [head_dim, keys] for one panel of keys, each half from the
+// first query that meets it.
 template <typename T>
-void multiply_half(const Tensor& out, LeftOperand left, const Tensor& transposed, int64_t half, Meeting meeting,
-                   int64_t count, int64_t depth) {
-  const UnitOf<T>* const right = static_cast<const UnitOf<T>*>(transposed.raw()) +
-                                 half / 2 * depth * panel + half % 2 * half_panel;
-  float* const target = out.data<float>() + meeting.first * block_keys + half * half_panel;
-  const std::byte* const from = static_cast<const std::byte*>(left.address) + 4 * meeting.first * left.row_stride;
-  multiply_block<UnitOf<T>>({target, block_keys, false}, {from, left.row_stride, left.depth_stride}, {right, panel},
-                            count - meeting.first, half_panel, depth);
+void multiply_panel(float* out, LeftOperand left, const UnitOf<T>* transposed, const Meeting* halves, int64_t count,
+                    int64_t depth) {
+  const auto multiply = [&](int64_t first, int64_t end, int64_t column, int64_t columns) {
+    const std::byte* const from = static_cast<const std::byte*>(left.address) + 4 * first * left.row_stride;
+    multiply_block<UnitOf<T>>({out + first * block_keys + column, block_keys, false},
+                              {from, left.row_stride, left.depth_stride}, {transposed + column, panel},
+                              std::max<int64_t>(end - first, 0), columns, depth);
+  };
+  const int earlier = halves[0].first <= halves[1].first ? 0 : 1;
+  const int64_t both = std::min(halves[1 - earlier].first, count);
+  multiply(halves[earlier].first, both, earlier * half_panel, half_panel);
+  multiply(both, count, 0, panel);
 }
 
 struct Weights {
@@ -152,10 +164,12 @@ void differentiate(const QueryPanel<bf16>& queries, const KeyBlock<bf16>& keys, 
         const int64_t row = query + i, at = row * block_keys + key;
         w[i] = weights(p + at, ds + at, scale, queries.log_sum_exp[row], queries.dot_of_out[row]);
         if (!meeting.all) mask(w[i], queries.positions.at[row], keys.positions.at + key);
-        simd::store(ds_rows + at, w[i].ds);
       }
-      simd::store_raw(p + query / 2 * block_keys + key, pairs(w[0].p, w[1].p));
-      simd::store_raw(ds + query / 2 * block_keys + key, pairs(w[0].ds, w[1].ds));
+      const simd::Halves first = to_bf16(w[0].ds), second = to_bf16(w[1].ds);
+      simd::store_raw(ds_rows + query * block_keys + key, first);
+      simd::store_raw(ds_rows + (query + 1) * block_keys + key, second);
+      simd::store_raw(ds + query / 2 * block_keys + key, interleave(first, second));
+      simd::store_raw(p + query / 2 * block_keys + key, interleave(to_bf16(w[0].p), to_bf16(w[1].p)));
     }
   }
 }
@@ -190,12 +204,12 @@ void add_dq(const QueryPanel<T>& queries, const KeyBlock<T>& keys, const Meeting
 
 // out [half panel of keys, width] += weightsᵀ [keys, queries] · rows [queries, width].
 template <typename T>
-void add_to_keys(const Tensor& out, const Tensor& weights, RightOperand<UnitOf<T>> rows, int64_t half, Meeting meeting,
+void add_to_keys(const Tensor& out, const float* weights, RightOperand<UnitOf<T>> rows, int64_t half, Meeting meeting,
                  int64_t key_count, int64_t width) {
   const int64_t first_key = half * half_panel, first = meeting.first / per_unit<T>;
   const int64_t present = std::min(half_panel, key_count - first_key);
   multiply_block<UnitOf<T>>({out.data<float>() + first_key * width, width, true},
-                            {weights.data<float>() + first * block_keys + first_key, 1, block_keys},
+                            {weights + first * block_keys + first_key, 1, block_keys},
                             {rows.address + first * rows.stride, rows.stride}, present, width,
                             meeting.end / per_unit<T> - first);
 }
@@ -205,16 +219,23 @@ template <typename T>
 void backward_block(const QueryPanel<T>& queries, const KeyBlock<T>& keys, int64_t head_dim, const Space<T>& space) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   const int64_t depth = units<T>(head_dim);
+  float* const p = space.p.template data<float>();
+  float* const ds = space.ds.template data<float>();
   Meeting meetings[block_halves];
   for (int64_t half = 0; half < block_halves; ++half) {
-    const Meeting& meeting = meetings[half] = meet(queries, keys, half);
-    clear_unseen(meeting, half, space);
-    if (meeting.first == meeting.end) continue;
-    multiply_half<T>(space.p, queries.q, space.keys, half, meeting, queries.count, depth);
-    multiply_half<T>(space.ds, queries.dout, space.values, half, meeting, queries.count, depth);
-    differentiate(queries, keys, half, meeting, scale, space);
-    add_to_keys<T>(space.dv, space.p, queries.dout_rows, half, meeting, keys.count, space.width);
-    add_to_keys<T>(space.dk, space.ds, queries.q_rows, half, meeting, keys.count, space.width);
+    meetings[half] = meet(queries, keys, half);
+    clear_unseen(meetings[half], half, space);
+  }
+  for (int64_t key = 0; key < keys.count; key += panel) {
+    const Meeting* const halves = meetings + key / half_panel;
+    multiply_panel<T>(p + key, queries.q, keys.transposed + key * depth, halves, queries.count, depth);
+    multiply_panel<T>(ds + key, queries.dout, keys.transposed_values + key * depth, halves, queries.count, depth);
+  }
+  for (int64_t half = 0; half < block_halves; ++half) {
+    if (meetings[half].first >= queries.count) continue;
+    differentiate(queries, keys, half, meetings[half], scale, space);
+    add_to_keys<T>(space.dv, p, queries.dout_rows, half, meetings[half], keys.count, space.width);
+    add_to_keys<T>(space.dk, ds, queries.q_rows, half, meetings[half], keys.count, space.width);
   }
   add_dq(queries, keys, meetings, space);
 }
@@ -233,28 +254,37 @@ template <typename T>
 QueryPanel<T> make_query_panel(const Group<T>& of, int64_t head, int64_t first, const Space<T>& space) {
   const int64_t count = std::min(panel, of.queries - first), d = of.head_dim;
   const auto rows = [&](HeadRows<const T> x) { return HeadRows<const T>{x.address + first * x.stride + head * d, x.stride}; };
-  const HeadRows<const T> q = rows(of.q), dout = rows(of.dout), out = rows(of.out);
+  const HeadRows<const T> q = rows(of.q), dout = rows(of.dout);
   T* const copies = static_cast<T*>(space.rows.raw());
   using Unit = UnitOf<T>;
   QueryPanel<T> panel_of{count,
                          {of.q_positions + first, count, INT_MIN},
                          rows_on_the_left(q, count, d, copies),
-                         rows_on_the_left(dout, count, d, copies + panel * round_up(d, per_unit<T>)),
+                         rows_on_the_left(dout, count, d, copies + panel * units<T>(d) * per_unit<T>),
                          rows_on_the_right(q, count, d, space.width, static_cast<Unit*>(space.query_rows.raw())),
                          rows_on_the_right(dout, count, d, space.width, static_cast<Unit*>(space.dout_rows.raw())),
                          space.dq.template data<float>() + (head * of.queries + first) * space.width,
                          {},
                          {}};
-  std::copy_n(of.log_sum_exp + head * of.queries + first, count, panel_of.log_sum_exp);
-  for (int64_t row = 0; row < count; ++row) {
-    Floats sum{};
-    simd::for_each_vector(d, [&](int64_t i, auto in_use) {
-      sum += simd::load(dout.address + row * dout.stride + i, in_use) *
-             simd::load(out.address + row * out.stride + i, in_use);
-    });
-    panel_of.dot_of_out[row] = simd::horizontal_sum(sum);
-  }
+  const int64_t row = head * of.queries + first;
+  std::copy_n(of.log_sum_exp + row, count, panel_of.log_sum_exp);
+  std::copy_n(space.dot_of_out.template data<float>() + row, count, panel_of.dot_of_out);
   return panel_of;
+}
+
+// D of every query of the group.
+template <typename T>
+void multiply_dout_and_out(float* dot_of_out, const Group<T>& of) {
+  for (int64_t row = 0; row < of.heads * of.queries; ++row) {
+    const int64_t column = row / of.queries * of.head_dim, query = row % of.queries;
+    const T* const dout = of.dout.address + query * of.dout.stride + column;
+    const T* const out = of.out.address + query * of.out.stride + column;
+    Floats sum{};
+    simd::for_each_vector(of.head_dim, [&](int64_t i, auto in_use) {
+      sum += simd::load(dout + i, in_use) * simd::load(out + i, in_use);
+    });
+    dot_of_out[row] = simd::horizontal_sum(sum);
+  }
 }
 
 // Rounds f32 [count, width] into a head's columns.
@@ -273,6 +303,7 @@ void backward_group(const Group<T>& of, const Space<T>& space) {
   float* const dv = space.dv.template data<float>();
   float* const dq = space.dq.template data<float>();
   std::fill_n(dq, space.dq.size(), 0.0f);
+  multiply_dout_and_out(space.dot_of_out.template data<float>(), of);
   for (int64_t key = 0; key < of.keys; key += block_keys) {
     const int64_t count = std::min(block_keys, of.keys - key);
     const KeyBlock<T> keys =

@@ -14,8 +14,9 @@ using simd::Floats, simd::Ints, simd::lanes;
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-// Panels that share one packing of the values.
-constexpr int64_t panels_per_block = 2;
+constexpr int64_t block_keys = 128;
+// Panels of queries that share one copy of a block of keys and values.
+constexpr int64_t panels_per_block = 8;
 
 // Scratch memory of one call.
 template <typename T>
@@ -104,7 +105,7 @@ Floats exponentiate(float* scores, Floats largest, float scale, int64_t keys, bf
   for (int64_t key = 0; key < keys; key += 2) {
     const Floats first = power_of_two(simd::load(scores + key * panel) * scale - largest);
     const Floats second = power_of_two(simd::load(scores + (key + 1) * panel) * scale - largest);
-    simd::store_raw(scores + key / 2 * panel, pairs(first, second));  // a row that has been read
+    simd::store_raw(scores + key / 2 * panel, interleave(to_bf16(first), to_bf16(second)));  // a row that has been read
     sum += first + second;
   }
   return sum;

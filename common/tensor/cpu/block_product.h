@@ -25,7 +25,8 @@ static_assert(sizeof(Pair) == sizeof(float));
 template <typename Unit>
 using UnitVector = std::conditional_t<std::is_same_v<Unit, Pair>, simd::Words, simd::Floats>;
 
-// sum + a * b, or for pairs sum + a.first * b.first + a.second * b.second, lane by lane.
+// sum + a * b, or for pairs sum + a.first * b.first + a.second * b.second, lane by lane; and f32 rounded to bf16. The
+// processor's own instructions for bf16 take subnormal numbers for zero.
 inline simd::Floats add_product(simd::Floats sum, float a, simd::Floats b) { return a * b + sum; }
 #if defined(__AVX512BF16__)
 inline simd::Floats add_product(simd::Floats sum, Pair a, simd::Words b) {
@@ -33,11 +34,15 @@ inline simd::Floats add_product(simd::Floats sum, Pair a, simd::Words b) {
                                                       std::bit_cast<__m512bh>(simd::Words{} + a.bits),
                                                       std::bit_cast<__m512bh>(b)));
 }
+inline simd::Halves to_bf16(simd::Floats x) {
+  return std::bit_cast<simd::Halves>(_mm512_cvtneps_pbh(std::bit_cast<__m512>(x)));
+}
 #else
 inline simd::Floats add_product(simd::Floats sum, Pair a, simd::Words b) {
   sum = std::bit_cast<float>(a.bits << 16) * simd::from_bits(b << 16) + sum;
   return std::bit_cast<float>(a.bits & 0xffff0000u) * simd::from_bits(b & 0xffff0000u) + sum;
 }
+inline simd::Halves to_bf16(simd::Floats x) { return simd::narrow(x); }
 #endif
 
 // The left operand: unit (row, depth) lies 4 * (row * row_stride + depth * depth_stride) bytes after `address`, which
@@ -64,7 +69,7 @@ inline constexpr int tile_rows = 6;
 inline constexpr int tile_vectors = simd::lanes == 16 ? 4 : 2;  // so that tile and operands fit into the registers
 
 template <int rows, int vectors, typename Unit>
-void multiply_tile(Result out, LeftOperand left, RightOperand<Unit> right, int64_t depth) {
+[[gnu::always_inline]] inline void multiply_tile(Result out, LeftOperand left, RightOperand<Unit> right, int64_t depth) {
   const std::byte* const a = static_cast<const std::byte*>(left.address);
   simd::Floats sum[rows][vectors] = {};
   for (int64_t k = 0; k < depth; ++k) {
@@ -86,18 +91,30 @@ void multiply_tile(Result out, LeftOperand left, RightOperand<Unit> right, int64
   }
 }
 
-template <int vectors, typename Unit>
-void multiply_strip(Result out, LeftOperand left, RightOperand<Unit> right, int64_t rows, int64_t depth) {
-  using Tile = void (*)(Result, LeftOperand, RightOperand<Unit>, int64_t);
-  static constexpr auto tiles = []<int... i>(std::integer_sequence<int, i...>) {
-    return std::array<Tile, sizeof...(i)>{multiply_tile<i + 1, vectors, Unit>...};
-  }(std::make_integer_sequence<int, tile_rows>{});
+template <int tile_rows, int vectors, typename Unit>
+[[gnu::noinline]] void multiply_rows(Result out, LeftOperand left, RightOperand<Unit> right, int64_t rows,
+                                     int64_t depth) {
   const std::byte* const a = static_cast<const std::byte*>(left.address);
   for (int64_t row = 0; row < rows; row += tile_rows) {
-    tiles[std::min<int64_t>(tile_rows, rows - row) - 1](
-        {out.address + row * out.stride, out.stride, out.accumulate},
-        {a + 4 * row * left.row_stride, left.row_stride, left.depth_stride}, right, depth);
+    multiply_tile<tile_rows, vectors>({out.address + row * out.stride, out.stride, out.accumulate},
+                                      {a + 4 * row * left.row_stride, left.row_stride, left.depth_stride}, right, depth);
   }
+}
+
+// Whole tiles first, then one tile of the rows that are left.
+template <int vectors, typename Unit>
+void multiply_strip(Result out, LeftOperand left, RightOperand<Unit> right, int64_t rows, int64_t depth) {
+  using Multiply = void (*)(Result, LeftOperand, RightOperand<Unit>, int64_t, int64_t);
+  static constexpr auto rest = []<int... i>(std::integer_sequence<int, i...>) {
+    return std::array<Multiply, sizeof...(i)>{multiply_rows<i + 1, vectors, Unit>...};
+  }(std::make_integer_sequence<int, tile_rows - 1>{});
+  const int64_t whole = rows / tile_rows * tile_rows;
+  multiply_rows<tile_rows, vectors, Unit>(out, left, right, whole, depth);
+  if (whole == rows) return;
+  rest[rows - whole - 1]({out.address + whole * out.stride, out.stride, out.accumulate},
+                         {static_cast<const std::byte*>(left.address) + 4 * whole * left.row_stride, left.row_stride,
+                          left.depth_stride},
+                         right, rows - whole, depth);
 }
 
 }  // namespace detail

@@ -17,27 +17,20 @@ using Longs = int64_t __attribute__((vector_size(32)));
 constexpr int64_t block_elements = 16;
 constexpr int64_t group_elements = four * block_elements;
 
-Doubles load_four(const float* x) {
-  float values __attribute__((vector_size(16)));
-  std::memcpy(&values, x, sizeof values);
-  return __builtin_convertvector(values, Doubles);
-}
-Doubles load_four(const bf16* x) {
-  using Words = uint32_t __attribute__((vector_size(16)));
-  using Floats = float __attribute__((vector_size(16)));
-  uint16_t halves __attribute__((vector_size(8)));
-  std::memcpy(&halves, x, sizeof halves);
-  return __builtin_convertvector(std::bit_cast<Floats>(__builtin_convertvector(halves, Words) << 16), Doubles);
-}
-
-template <typename T>
-Doubles squares_of_block(const T* x) {
+Doubles squares_of_block(const float* x) {
   Doubles sums = {};
   for (int64_t i = 0; i < block_elements; i += four) {
-    const Doubles values = load_four(x + i);
-    sums += values * values;
+    float values __attribute__((vector_size(16)));
+    std::memcpy(&values, x + i, sizeof values);
+    const Doubles exact = __builtin_convertvector(values, Doubles);
+    sums += exact * exact;
   }
   return sums;
+}
+Doubles squares_of_block(const bf16* x) {
+  float values[block_elements];
+  for (int64_t i = 0; i < block_elements; i += simd::lanes) simd::store(values + i, simd::load(x + i));
+  return squares_of_block(values);
 }
 
 // Lane i of the result is the sum of the squares of block i of four.
