@@ -1,24 +1,35 @@
-// Wall time since a moment, from the steady clock.
+// Time since a moment, by the wall clock or by the processor time of the calling thread.
 #pragma once
 
-#include <chrono>
+#include <ctime>
 
 namespace ninefold {
 
+// `thread` stands still while another process has the core, or while the thread waits.
+enum class Clock { wall, thread };
+
 class Stopwatch {
  public:
+  explicit Stopwatch(Clock clock = Clock::wall)
+      : clock_(clock == Clock::wall ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID), begin_(now()) {}
+
   // Seconds since construction or the last restart.
-  double seconds() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
+  double seconds() const { return now() - begin_; }
   // The same, and starts again from zero.
   double restart() {
-    const double elapsed = seconds();
-    begin_ = Clock::now();
-    return elapsed;
+    const double before = begin_;
+    begin_ = now();
+    return begin_ - before;
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point begin_ = Clock::now();
+  double now() const {
+    timespec time{};
+    clock_gettime(clock_, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+  }
+  clockid_t clock_;
+  double begin_;
 };
 
 }  // namespace ninefold

@@ -94,7 +94,7 @@ void TrainOptions::use_epochs(int64_t epochs, const Task& task) {
           task.unit());
   steps = epochs * batches;
   eval_every = batches;
-  eval_batches = task.samples(Split::evaluation) / batch;
+  eval_batches = (task.samples(Split::evaluation) + batch - 1) / batch;
 }
 
 void TrainOptions::resolve(int data_ranks) {

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 
-#include "common/base/stopwatch.h"
 #include "common/tensor/ops.h"
 
 namespace ninefold {
 namespace {
 
-double measure(const DeviceHandle& device, Dtype dtype, const MatmulShape& shape) {
+double measure(const DeviceHandle& device, Dtype dtype, const MatmulShape& shape, Clock clock) {
   constexpr int calls = 5;
   const MemoryScope scope(*device, MemoryKind::oracle);
   const Tensor a = Tensor::empty(device, {shape.m, shape.k}, dtype);
@@ -19,7 +18,7 @@ double measure(const DeviceHandle& device, Dtype dtype, const MatmulShape& shape
   ops::matmul_into(out, a, b, {.transpose_b = true});
   std::vector<double> seconds;
   for (int call = 0; call < calls; ++call) {
-    const Stopwatch stopwatch;
+    const Stopwatch stopwatch(clock);
     ops::matmul_into(out, a, b, {.transpose_b = true});
     seconds.push_back(stopwatch.seconds());
   }
@@ -29,10 +28,10 @@ double measure(const DeviceHandle& device, Dtype dtype, const MatmulShape& shape
 
 }  // namespace
 
-double measure_matmul_peak(const DeviceHandle& device, Dtype dtype, std::vector<MatmulShape> shapes) {
+double measure_matmul_peak(const DeviceHandle& device, Dtype dtype, std::vector<MatmulShape> shapes, Clock clock) {
   shapes.insert(shapes.end(), {{1024, 1024, 1024}, {2048, 2048, 2048}});
   double best = 0;
-  for (const MatmulShape& shape : shapes) best = std::max(best, measure(device, dtype, shape));
+  for (const MatmulShape& shape : shapes) best = std::max(best, measure(device, dtype, shape, clock));
   return best;
 }
 

@@ -3,12 +3,14 @@
 
 #include <vector>
 
+#include "common/base/stopwatch.h"
 #include "common/train/task.h"
 
 namespace ninefold {
 
 // FLOP/s of the best among 1024³, 2048³ and the model's own shapes, each the median of a few calls. Every rank that
 // computes at the same time should call it at the same time.
-double measure_matmul_peak(const DeviceHandle& device, Dtype dtype, std::vector<MatmulShape> shapes);
+double measure_matmul_peak(const DeviceHandle& device, Dtype dtype, std::vector<MatmulShape> shapes,
+                           Clock clock = Clock::wall);
 
 }  // namespace ninefold

@@ -134,21 +134,18 @@ void Trainer::log_step(int64_t step, bool print, const StepResult& result) {
 }
 
 void Trainer::evaluate(int64_t steps_done) {
-  const int64_t local = options_.local_batch(data_.size());
-  const int64_t available = task_.samples(Split::evaluation) / options_.batch;
-  require(available > 0, "the evaluation data has {} samples, less than a global batch of {}",
-          task_.samples(Split::evaluation), options_.batch);
-  const int64_t batches = std::min(options_.eval_batches, available);
+  const int64_t samples = std::min(options_.eval_batches * options_.batch, task_.samples(Split::evaluation));
+  const int64_t end = samples * (data_.rank() + 1) / data_.size();
   double loss_sum = 0, correct = 0;
-  for (int64_t i = 0; i < batches; ++i) {
-    std::vector<int64_t> indices(static_cast<size_t>(local));
-    std::iota(indices.begin(), indices.end(), i * options_.batch + data_.rank() * local);
+  for (int64_t begin = samples * data_.rank() / data_.size(); begin < end; begin += options_.micro_batch) {
+    std::vector<int64_t> indices(static_cast<size_t>(std::min(options_.micro_batch, end - begin)));
+    std::iota(indices.begin(), indices.end(), begin);
     const Batch batch = task_.load(world_.device(), Split::evaluation, indices);
     const auto [scores, loss] = ninefold::evaluate(model_, batch.x, make_step(task_, world_.device(), batch));
     loss_sum += loss;
     correct += static_cast<double>(ops::count_correct(scores, batch.targets));
   }
-  const double rows = static_cast<double>(batches * options_.batch * task_.rows_per_sample());
+  const double rows = static_cast<double>(samples * task_.rows_per_sample());
   const EvaluationRecord found{steps_done, control::sum(data_, loss_sum) / rows, control::sum(data_, correct) / rows};
   record_.evaluations.push_back(found);
   if (world_.rank() != 0) return;

@@ -72,6 +72,8 @@ class CpuKernels final : public Kernels {
   void convolution(const Tensor& y, const Tensor& x, const Tensor& weight, const Tensor& bias) override;
   void convolution_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& weight,
                             const Tensor& dweight, const Tensor& dbias) override;
+
+  // pooling.cpp
   void max_pool(const ops::MaxPool& out, const Tensor& x) override;
   void max_pool_backward(const Tensor& dx, const Tensor& dy, const Tensor& index) override;
 
