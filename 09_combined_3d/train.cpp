@@ -52,6 +52,7 @@ int run(int argc, char** argv) {
   train.declare_report(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   sizes.validate();
+  train.settle_check(command_line);
 
   World world(train.world(), mpi_collectives());
   const Mesh mesh(world, {{"dp_replicate", mesh_size(sizes.dp_replicate)}});

@@ -57,7 +57,7 @@ void TrainOptions::declare_optimizer(Options& options) {
 
 void TrainOptions::declare_report(Options& options) {
   options.group("Check and report");
-  options.add("--check", check, "compare with the serial model: the first three steps and the last");
+  options.add("--check", check, "compare with the serial model in the first three steps and the last; off by default above 50 M parameters");
   options.add("--measure-peak", measure_peak, "measure the matmul peak before and after");
   options.add("--eval-every", eval_every, "evaluate after so many steps; 0: never", {.minimum = 0, .unit = "steps"});
   options.add("--eval-batches", eval_batches, "global batches of an evaluation", {.minimum = 1});
@@ -95,6 +95,10 @@ void TrainOptions::use_epochs(int64_t epochs, const Task& task) {
   steps = epochs * batches;
   eval_every = batches;
   eval_batches = (task.samples(Split::evaluation) + batch - 1) / batch;
+}
+
+void TrainOptions::settle_check(const Options& given) {
+  if (!given.given("--check")) check = llama_parameters(llama) <= checked_parameters;
 }
 
 void TrainOptions::resolve(int data_ranks) {

@@ -60,6 +60,10 @@ struct TrainOptions {
   // Trains for `epochs` passes over the task's data, with an evaluation on all test data after each.
   void use_epochs(int64_t epochs, const Task& task);
 
+  // The check is on by default where it costs little: up to `checked_parameters`, unless it was asked for or refused.
+  void settle_check(const Options& given);
+  static constexpr int64_t checked_parameters = 50'000'000;
+
   // Settles micro_batch and micro_batches for `data_ranks`, and looks at what can be wrong before any work: throws
   // UserError.
   void resolve(int data_ranks);
