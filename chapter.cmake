@@ -32,7 +32,7 @@ function(add_technique)
   set(NINEFOLD_TECHNIQUES ${NINEFOLD_TECHNIQUES} technique_${chapter} PARENT_SCOPE)
 endfunction()
 
-function(add_program name)  # RANKS is for ./run, which reads it in the chapter's file
+function(add_program name keyword ranks)  # the ranks are for ./run, which reads them in the chapter's file
   if(NINEFOLD_WITHOUT_PROGRAMS)
     return()
   endif()

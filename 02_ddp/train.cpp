@@ -23,7 +23,13 @@ struct DdpOptions {
                                    "how gradients are summed: one call a parameter, or one for all");
     options.add("--dp-replicate", dp_replicate, "ranks that each hold the whole model; auto: all",
                 {.minimum = 1, .may_be_auto = true});
-    options.add("--epochs", epochs, "passes over the training data instead of --steps", {.minimum = 0});
+    options.add("--epochs", epochs, "passes over the training data instead of --steps; mnist_cnn: 3", {.minimum = 0});
+  }
+
+  void settle_epochs(const Options& given) {
+    const bool has_steps = given.given("--steps");
+    require(epochs == 0 || !has_steps, "--epochs ({}) and --steps both say how long to train; give one of them", epochs);
+    if (model == "mnist_cnn" && !has_steps && !given.given("--epochs")) epochs = 3;
   }
 };
 
@@ -37,6 +43,7 @@ int run(int argc, char** argv) {
   train.declare_optimizer(command_line);
   train.declare_report(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
+  ddp.settle_epochs(command_line);
   if (ddp.model == "mnist_cnn") train.use_mnist_defaults(command_line);
   train.settle_check(command_line);
 
@@ -44,7 +51,7 @@ int run(int argc, char** argv) {
   const Mesh mesh(world, {{"dp_replicate", mesh_size(ddp.dp_replicate)}});
   const Group& data = mesh["dp_replicate"];
   const auto task = make_task(ddp.model, train);
-  if (ddp.model == "mnist_cnn" && !command_line.given("--steps")) train.use_epochs(ddp.epochs > 0 ? ddp.epochs : 3, *task);
+  if (ddp.epochs > 0) train.use_epochs(ddp.epochs, *task);
   train.resolve(data.size());
 
   const auto model = task->make_model();

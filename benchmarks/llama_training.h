@@ -46,7 +46,7 @@ class LlamaTraining {
     const double loss = forward_backward(*model_, batch_.x, std::move(step)) / static_cast<double>(rows());
     for (Parameter* parameter : parameters_) parameter->complete_gradient();
     const double norm = std::sqrt(gradient_squares(parameters_).value());
-    optimizer_->step(/*lr=*/1e-3, clip_factor(norm, /*limit=*/1.0));
+    optimizer_->step(/*lr=*/1e-4, clip_factor(norm, /*limit=*/1.0));
     return loss;
   }
 

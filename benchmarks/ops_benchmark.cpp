@@ -28,7 +28,8 @@ Cost cost_of(const DeviceHandle& device, const Run& run) {
   };
   const Tensor result = run();
   device->after_kernel = nullptr;
-  expect(result.dtype() == Dtype::i32 || std::isfinite(ops::sum(result)), "an operation gave a result that is not finite");
+  expect(result.dtype() == Dtype::i32 || std::isfinite(ops::sum(result)),
+         "an operation gave a result that is not finite");
   return total;
 }
 
@@ -36,7 +37,7 @@ double fastest_seconds(const Run& run, int repetitions) {
   run();
   double fastest = 1e9;
   for (int i = 0; i < repetitions; ++i) {
-    const Stopwatch watch;
+    const Stopwatch watch(Clock::thread);
     run();
     fastest = std::min(fastest, watch.seconds());
   }
@@ -86,8 +87,8 @@ class Bench {
       peak_flops_ = std::max(peak_flops_, 2.0 * static_cast<double>(n * n * n) / seconds);
     }
     const Tensor from = random({1 << 24}, Dtype::f32), to = random({1 << 24}, Dtype::f32);
-    copy_bandwidth_ = 2.0 * static_cast<double>(from.bytes()) /
-                      fastest_seconds([&] { return ops::copy_(to, from), to; }, 10);
+    copy_bandwidth_ =
+        2.0 * static_cast<double>(from.bytes()) / fastest_seconds([&] { return ops::copy_(to, from), to; }, 10);
   }
 
   // `run` is called once to learn its cost and to check that its result is finite, then timed. Operations without FLOPs
@@ -98,11 +99,12 @@ class Bench {
     const double peak = bound == Bound::arithmetic ? peak_flops_ : copy_bandwidth_;
     benchmark::RegisterBenchmark(full.c_str(), [=, device = device_](benchmark::State& state) {
       const Cost cost = cost_of(device, run);
+      const Stopwatch watch(Clock::thread);
       for (auto _ : state) benchmark::DoNotOptimize(run().raw());
       const double work = bound == Bound::arithmetic ? cost.flops : cost.bytes;
-      const auto per_second = benchmark::Counter::kIsIterationInvariantRate;
-      state.counters[bound == Bound::arithmetic ? "GFLOP/s" : "GB/s"] = benchmark::Counter(work / 1e9, per_second);
-      state.counters["% of peak"] = benchmark::Counter(100 * work / peak, per_second);
+      const double rate = work * static_cast<double>(state.iterations()) / watch.seconds();
+      state.counters[bound == Bound::arithmetic ? "GFLOP/s" : "GB/s"] = rate / 1e9;
+      state.counters["% of peak"] = 100 * rate / peak;
     })->Unit(benchmark::kMicrosecond);
   }
 
@@ -134,15 +136,15 @@ class Bench {
 
   void add_attention(const ops::AttentionShape& shape, const std::string& name) {
     const int64_t length = 512, rows = shape.batch * length;
-    const Tensor positions = Tensor::from(device_, {length}, std::vector<int32_t>(counting_.begin(), counting_.begin() + length));
+    const Tensor positions =
+        Tensor::from(device_, {length}, std::vector<int32_t>(counting_.begin(), counting_.begin() + length));
     const Tensor q = random({rows, shape.heads * shape.head_dim}), dout = random(q.shape());
     const Tensor k = random({rows, shape.kv_heads * shape.head_dim}), v = random(k.shape());
     const ops::Attention forward = ops::attention_block(q, positions, k, v, positions, shape);
     add("attention " + name + " forward", Bound::arithmetic,
         [=] { return ops::attention_block(q, positions, k, v, positions, shape).out; });
-    add("attention " + name + " backward", Bound::arithmetic, [=] {
-      return ops::attention_block_backward(dout, q, positions, k, v, positions, forward, shape).dq;
-    });
+    add("attention " + name + " backward", Bound::arithmetic,
+        [=] { return ops::attention_block_backward(dout, q, positions, k, v, positions, forward, shape).dq; });
   }
 
   void add_convolution(const std::string& name, const Shape& x_shape, const Shape& weight_shape, bool needs_dx) {
@@ -185,12 +187,12 @@ class Bench {
   void add_norm_and_rope() {
     const Tensor x = random({2048, 512}), residual = random(x.shape()), weight = random({512}), dweight = zeros({512});
     const Tensor dy = random(x.shape()), dsum = random(x.shape()), scratch = random(x.shape());
-    const Tensor positions = Tensor::from(device_, {512}, std::vector<int32_t>(counting_.begin(), counting_.begin() + 512));
+    const Tensor positions =
+        Tensor::from(device_, {512}, std::vector<int32_t>(counting_.begin(), counting_.begin() + 512));
     const ops::RmsNorm forward = ops::rms_norm(x, residual, weight, 1e-5f);
     add("rms_norm", Bound::memory, [=] { return ops::rms_norm(x, residual, weight, 1e-5f).y; });
-    add("rms_norm_backward", Bound::memory, [=] {
-      return ops::rms_norm_backward(dy, x, residual, weight, forward.inverse_deviation, dsum, dweight);
-    });
+    add("rms_norm_backward", Bound::memory,
+        [=] { return ops::rms_norm_backward(dy, x, residual, weight, forward.inverse_deviation, dsum, dweight); });
     add("rope_", Bound::memory, [=] {
       ops::rope_(scratch, positions, 64, 10000.0, ops::RopeDirection::forward);
       return scratch;
@@ -205,9 +207,8 @@ class Bench {
     add("embedding", Bound::memory, [=] { return ops::embedding(tokens, table); });
     add("embedding_backward", Bound::memory, [=] { return ops::embedding_backward(dtable, tokens, dy), dtable; });
     add("cross_entropy", Bound::memory, [=] { return ops::cross_entropy(logits, targets).losses; });
-    add("cross_entropy_backward_", Bound::memory, [=] {
-      return ops::cross_entropy_backward_(logits, targets, log_sum_exp, 1e-3f), logits;
-    });
+    add("cross_entropy_backward_", Bound::memory,
+        [=] { return ops::cross_entropy_backward_(logits, targets, log_sum_exp, 1e-3f), logits; });
     add("log_softmax", Bound::memory, [=] { return ops::log_softmax(scores); });
     add("nll", Bound::memory, [=] { return ops::nll(chances, digits); });
     add("log_softmax_nll_backward", Bound::memory,
@@ -219,7 +220,8 @@ class Bench {
   void add_sums_and_updates() {
     const Shape shape = {1 << 22};
     const Tensor x = random(shape), parameter = random(shape, Dtype::f32), gradient = random(shape, Dtype::f32);
-    const Tensor first = zeros(shape), second = zeros(shape);
+    const Tensor first = zeros(shape), second = zeros(shape), square_avg = zeros(shape), acc_delta = zeros(shape);
+    const Tensor momentum = zeros(shape);
     const ops::UpdateTensors update = {parameter, gradient, dtype_ == Dtype::bf16 ? x : Tensor(), 1.0f};
     add("sum", Bound::memory, [=] { return ops::sum(x), x; });
     add("sum_of_squares", Bound::memory, [=] { return ops::sum_of_squares(x), x; });
@@ -230,9 +232,9 @@ class Bench {
       return ops::adamw_(update, first, second, {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 10}), parameter;
     });
     add("adadelta_", Bound::memory, [=] {
-      return ops::adadelta_(update, first, second, {1e-3f, 0.9f, 1e-6f, 0.0f}), parameter;
+      return ops::adadelta_(update, square_avg, acc_delta, {1e-3f, 0.9f, 1e-6f, 0.0f}), parameter;
     });
-    add("sgd_", Bound::memory, [=] { return ops::sgd_(update, first, {1e-3f, 0.9f, 0.0f, 10}), parameter; });
+    add("sgd_", Bound::memory, [=] { return ops::sgd_(update, momentum, {1e-3f, 0.9f, 0.0f, 10}), parameter; });
   }
 
   DeviceHandle device_ = make_cpu_device();

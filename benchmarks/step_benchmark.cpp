@@ -16,7 +16,7 @@
 namespace ninefold {
 namespace {
 
-constexpr int rounds = 9;
+constexpr int rounds = 7;
 
 double median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());

@@ -16,7 +16,9 @@ Convolution::Convolution(int64_t in, int64_t out, int64_t kernel, bool is_first)
       bias({out}, torch_default(in * kernel * kernel)),
       is_first_(is_first) {}
 
-Tensor Convolution::forward(const Tensor& x, Saved& saved) {
+Tensor Convolution::forward(const Tensor& images, Saved& saved) {
+  const bool matches = images.dtype() == weight.value.dtype();
+  const Tensor x = matches ? images : ops::cast(images, weight.value.dtype());
   saved.push(x);
   return ops::convolution(x, weight.value, bias.value);
 }

@@ -5,12 +5,13 @@
 
 namespace ninefold {
 
-// Stride 1, no padding; weight [out, in, kernel, kernel], bias [out]. Initial values as torch.nn.Conv2d's.
+// Stride 1, no padding; weight [out, in, kernel, kernel], bias [out]. Initial values as torch.nn.Conv2d's. Images of
+// another type than the weight's are converted first.
 class Convolution : public Layer {
  public:
   // `is_first`: the input is data and has no gradient; backward then returns undefined.
   Convolution(int64_t in, int64_t out, int64_t kernel, bool is_first = false);
-  Tensor forward(const Tensor& x, Saved& saved) override;
+  Tensor forward(const Tensor& images, Saved& saved) override;
   Tensor backward(const Tensor& dy, Saved& saved) override;
   void visit(Visitor& visitor) override;
 

@@ -50,6 +50,8 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
   record_.memory = predict_memory(parameters_, options, task);
 }
 
+Trainer::~Trainer() { world_.device()->trace = nullptr; }
+
 int Trainer::run() {
   announce();
   if (options_.steps == 0) return finish();
@@ -85,8 +87,10 @@ void Trainer::announce() const {
     fmt::print("{}", table.text());
   }
   if (options_.steps == 0) return;
-  fmt::print("batch {} = {} data ranks x {} micro-batches x {} samples of {} {}; {}\n", options_.batch, data_.size(),
-             options_.micro_batches, options_.micro_batch, task_.rows_per_sample(), task_.unit(),
+  const int64_t rows = task_.rows_per_sample();
+  fmt::print("batch {} = {} data ranks x {} micro-batches x {} {}{}; {}\n", options_.batch, data_.size(),
+             options_.micro_batches, options_.micro_batch, rows == 1 ? "" : fmt::format("samples of {} ", rows),
+             task_.unit(),
              oracle_ ? "checked against the serial model in the first three steps and the last" : "not checked");
 }
 
@@ -95,23 +99,35 @@ Trainer::StepResult Trainer::train_step(const GlobalBatch& batch, int64_t epoch)
   if (checked) oracle_->begin_step(batch);
 
   Stopwatch stopwatch;
-  const auto parts = micro_batches(batch, task_, options_, data_.rank(), data_.size());
-  const double local_loss = accumulate_gradients(model_, parameters_, task_, world_.device(), parts);
-  require(std::isfinite(local_loss), "the loss of step {} on rank {} is {}; a lower --lr or a longer --warmup may help",
-          batch.step, world_.rank(), local_loss);
-  parallelism_.reduce_gradients();
-  const double loss = control::sum(data_, local_loss) / static_cast<double>(batch.targets(task_));
+  const double loss = compute_gradients(batch);
   double seconds = stopwatch.seconds();
   if (checked) oracle_->compare_gradients(loss);
 
   stopwatch.restart();
-  const double norm = std::sqrt(gradient_squares(parameters_).value());
   const double lr = options_.lr_at(batch.step, epoch);
-  optimizer_->step(lr, clip_factor(norm, options_.clip));
+  const double norm = update(batch.step, lr);
   seconds += stopwatch.seconds();
   if (checked) oracle_->compare_update(lr, norm);
   count_memory();
   return {loss, norm, seconds};
+}
+
+double Trainer::compute_gradients(const GlobalBatch& batch) {
+  const Span span(world_.device()->trace, "step", "step {}: gradients", batch.step);
+  const auto parts = micro_batches(batch, task_, options_, data_.rank(), data_.size());
+  const double local_loss = accumulate_gradients(model_, parameters_, task_, world_.device(), parts);
+  require(std::isfinite(local_loss),
+          "the loss of step {} on rank {} is not finite; a lower --lr or a longer --warmup may help", batch.step,
+          world_.rank());
+  parallelism_.reduce_gradients();
+  return control::sum(data_, local_loss) / static_cast<double>(batch.targets(task_));
+}
+
+double Trainer::update(int64_t step, double lr) {
+  const Span span(world_.device()->trace, "step", "step {}: update", step);
+  const double norm = std::sqrt(gradient_squares(parameters_).value());
+  optimizer_->step(lr, clip_factor(norm, options_.clip));
+  return norm;
 }
 
 void Trainer::log_step(int64_t step, bool print, const StepResult& result) {

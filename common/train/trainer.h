@@ -32,6 +32,9 @@ class Trainer {
   // model is materialised and parallelised; `data` is the group over which the global batch is divided.
   Trainer(std::string program, const TrainOptions& options, const Options& command_line, const Mesh& mesh,
           const Group& data, const Task& task, Model& model, Parallelism parallelism);
+  ~Trainer();
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
 
   // Trains, checks, reports. Returns the exit code: 0, or 1 where the check or the books disagree.
   int run();
@@ -46,6 +49,10 @@ class Trainer {
   };
   void announce() const;
   StepResult train_step(const GlobalBatch& batch, int64_t epoch);
+  // Leaves the gradients whole; returns the loss, the mean over the global batch.
+  double compute_gradients(const GlobalBatch& batch);
+  // Returns the gradients' norm before clipping.
+  double update(int64_t step, double lr);
   void log_step(int64_t step, bool print, const StepResult& result);
   void evaluate(int64_t steps_done);
   // FLOP/s of all ranks together; 0 where it is not asked for.

@@ -34,8 +34,8 @@ struct Expected {
 Expected naive(const Problem& of) {
   const auto [batch, heads, kv_heads, d] = of.shape;
   const Values q = doubles(of.q), k = doubles(of.k), v = doubles(of.v), dout = doubles(of.dout);
-  Expected result{Values(q.size()), Values(batch * heads * of.queries(), -INFINITY), Values(q.size()),
-                  Values(k.size()), Values(k.size())};
+  Expected result{Values(q.size()), Values(batch * heads * of.queries(), -INFINITY), Values(q.size()), Values(k.size()),
+                  Values(k.size())};
   const double scale = 1.0 / std::sqrt(static_cast<double>(d));
   const auto dot = [d = d](const double* x, const double* y) { return std::inner_product(x, x + d, y, 0.0); };
   for (int64_t row = 0; row < batch * heads * of.queries(); ++row) {
@@ -83,8 +83,12 @@ class Attention : public testing::TestWithParam<Dtype> {
     const int64_t q_rows = shape.batch * static_cast<int64_t>(q_positions.size());
     const int64_t k_rows = shape.batch * static_cast<int64_t>(k_positions.size());
     const Shape q = {q_rows, shape.heads * shape.head_dim}, k = {k_rows, shape.kv_heads * shape.head_dim};
-    return {shape, q_positions, k_positions, random_tensor(device_, q, GetParam(), 1),
-            random_tensor(device_, k, GetParam(), 2), random_tensor(device_, k, GetParam(), 3),
+    return {shape,
+            q_positions,
+            k_positions,
+            random_tensor(device_, q, GetParam(), 1),
+            random_tensor(device_, k, GetParam(), 2),
+            random_tensor(device_, k, GetParam(), 3),
             random_tensor(device_, q, GetParam(), 4)};
   }
 
@@ -255,7 +259,8 @@ Tensor by_tokens(const GoldenTensor& golden, const DeviceHandle& device) {
   const int64_t batch = golden.shape[0], heads = golden.shape[1], time = golden.shape[2], width = golden.shape[3];
   std::vector<float> values(golden.floats.size());
   for (int64_t i = 0; i < static_cast<int64_t>(values.size()); ++i) {
-    const int64_t column = i % width, t = i / width % time, head = i / width / time % heads, b = i / width / time / heads;
+    const int64_t column = i % width, t = i / width % time, head = i / width / time % heads,
+                  b = i / width / time / heads;
     values[((b * time + t) * heads + head) * width + column] = golden.floats[i];
   }
   return Tensor::from(device, {batch * time, heads * width}, values);
@@ -273,13 +278,11 @@ TEST(AttentionGolden, AgreesWithPyTorch) {
     for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 2e-6);
   };
   const Tensor k = by_tokens(golden["k"], device), v = by_tokens(golden["v"], device);
-  const ops::Attention result =
-      ops::attention_block(by_tokens(golden["q"], device), positions, k, v, positions, shape);
+  const ops::Attention result = ops::attention_block(by_tokens(golden["q"], device), positions, k, v, positions, shape);
   expect_close(result.out, by_tokens(golden["out"], device));
   expect_close(result.log_sum_exp, golden["log_sum_exp"].on(device));
-  const ops::AttentionGradients gradients =
-      ops::attention_block_backward(by_tokens(golden["dout"], device), by_tokens(golden["q"], device), positions, k, v,
-                                    positions, result, shape);
+  const ops::AttentionGradients gradients = ops::attention_block_backward(
+      by_tokens(golden["dout"], device), by_tokens(golden["q"], device), positions, k, v, positions, result, shape);
   expect_close(gradients.dq, by_tokens(golden["dq"], device));
   expect_close(gradients.dk, by_tokens(golden["dk"], device));
   expect_close(gradients.dv, by_tokens(golden["dv"], device));

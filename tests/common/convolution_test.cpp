@@ -86,14 +86,16 @@ TEST_P(Convolution, AgreesWithDoublePrecision) {
 
 TEST_P(Convolution, LeavesOutTheInputsGradientUnlessAsked) {
   const Example of = example({2, 3, 6, 6}, {4, 3, 3, 3});
-  const Tensor dweight = Tensor::zeros(device_, {4, 3, 3, 3}, Dtype::f32), dbias = Tensor::zeros(device_, {4}, Dtype::f32);
+  const Tensor dweight = Tensor::zeros(device_, {4, 3, 3, 3}, Dtype::f32),
+               dbias = Tensor::zeros(device_, {4}, Dtype::f32);
   EXPECT_FALSE(ops::convolution_backward(of.dy, of.x, of.weight, dweight, dbias, false).defined());
   EXPECT_GT(ops::sum_of_squares(dweight).value(), 0.0);
 }
 
 TEST_P(Convolution, AcceptsAnEmptyBatch) {
   const Example of = example({0, 3, 6, 6}, {4, 3, 3, 3});
-  const Tensor dweight = Tensor::zeros(device_, {4, 3, 3, 3}, Dtype::f32), dbias = Tensor::zeros(device_, {4}, Dtype::f32);
+  const Tensor dweight = Tensor::zeros(device_, {4, 3, 3, 3}, Dtype::f32),
+               dbias = Tensor::zeros(device_, {4}, Dtype::f32);
   EXPECT_EQ(ops::convolution(of.x, of.weight, of.bias).shape(), (Shape{0, 4, 4, 4}));
   EXPECT_EQ(ops::convolution_backward(of.dy, of.x, of.weight, dweight, dbias, true).size(), 0);
   EXPECT_EQ(ops::sum_of_squares(dweight).value(), 0.0);
@@ -105,8 +107,8 @@ TEST_P(Convolution, GivesTheSameBitsAtAnyAlignment) {
   const auto gradients = [&](int64_t by) {
     const Tensor dweight = shifted(Tensor::zeros(device_, {18, 3, 3, 3}, Dtype::f32), by);
     const Tensor dbias = shifted(Tensor::zeros(device_, {18}, Dtype::f32), by);
-    const Tensor dx = ops::convolution_backward(shifted(of.dy, by), shifted(of.x, by), shifted(of.weight, by), dweight,
-                                                dbias, true);
+    const Tensor dx =
+        ops::convolution_backward(shifted(of.dy, by), shifted(of.x, by), shifted(of.weight, by), dweight, dbias, true);
     return std::vector<Tensor>{ops::convolution(shifted(of.x, by), shifted(of.weight, by), shifted(of.bias, by)), dx,
                                dweight, dbias};
   };
@@ -118,9 +120,10 @@ TEST_P(Convolution, GivesTheSameBitsAtAnyAlignment) {
 }
 
 TEST_P(Convolution, MaxPoolKeepsTheFirstOfTheLargest) {
-  const Tensor x = ops::cast(Tensor::from<float>(device_, {1, 1, 3, 5}, {1, 2, 5, 5, 9,   //
-                                                                         4, 3, 5, 5, 9,   //
-                                                                         9, 9, 9, 9, 9}),
+  const Tensor x = ops::cast(Tensor::from<float>(device_, {1, 1, 3, 5},
+                                                 {1, 2, 5, 5, 9,  //
+                                                  4, 3, 5, 5, 9,  //
+                                                  9, 9, 9, 9, 9}),
                              GetParam());
   const ops::MaxPool pooled = ops::max_pool(x);
   EXPECT_EQ(doubles(pooled.y), (std::vector<double>{4, 5}));

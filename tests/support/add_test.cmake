@@ -56,6 +56,16 @@ function(add_mpi_test name)
   endforeach()
 endfunction()
 
+function(add_program_test name)
+  string(REPLACE "/" "_" target ${name})
+  add_test_program(${target} ${name} GTest::gtest_main ninefold_base)
+  add_dependencies(${target} 02_ddp_train 09_combined_3d_train)
+  target_compile_definitions(${target} PRIVATE NINEFOLD_MPIEXEC="${MPIEXEC_EXECUTABLE}"
+    NINEFOLD_02_TRAIN="$<TARGET_FILE:02_ddp_train>" NINEFOLD_09_TRAIN="$<TARGET_FILE:09_combined_3d_train>")
+  add_test(NAME ${name} COMMAND ${target})
+  set_mpi_test_properties(${name} 4)
+endfunction()
+
 function(add_command_test name)
   cmake_parse_arguments(arg "" "RANKS;EXPECT_EXIT;EXPECT_OUTPUT" "COMMAND" ${ARGN})
   if(NOT DEFINED arg_EXPECT_EXIT)

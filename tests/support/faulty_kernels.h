@@ -2,6 +2,9 @@
 // update in one of the ways real programs do.
 #pragma once
 
+#include <map>
+#include <vector>
+
 #include "common/tensor/kernel_decorator.h"
 
 namespace ninefold {
@@ -16,16 +19,25 @@ enum class KernelFault {
   loss_divided_twice,      // the loss gradient divided by two once more
   embedding_gradient_off,  // the embedding's gradient goes to the next token's row
   update_unclipped,        // the optimizer ignores the clipping factor
+  convolution_dx_lost,     // convolution: no gradient reaches what lies below
+  convolution_dw_twice,    // convolution: twice the weight's gradient
+  pool_index_off,          // max-pool: the gradient goes to the window's next element
+  dropout_redrawn,         // dropout: the backward draws another mask
+  relu_mask_ignored,       // relu: the gradient passes where the output is zero
 };
-inline constexpr KernelFault all_kernel_faults[] = {KernelFault::weight_gradient_twice,
-                                                    KernelFault::skip_dk,
-                                                    KernelFault::stale_dv,
-                                                    KernelFault::lost_residual,
-                                                    KernelFault::lost_norm_weight,
-                                                    KernelFault::rope_not_reversed,
-                                                    KernelFault::loss_divided_twice,
-                                                    KernelFault::embedding_gradient_off,
-                                                    KernelFault::update_unclipped};
+inline const std::vector<KernelFault> llama_faults = {KernelFault::weight_gradient_twice,
+                                                      KernelFault::skip_dk,
+                                                      KernelFault::stale_dv,
+                                                      KernelFault::lost_residual,
+                                                      KernelFault::lost_norm_weight,
+                                                      KernelFault::rope_not_reversed,
+                                                      KernelFault::loss_divided_twice,
+                                                      KernelFault::embedding_gradient_off,
+                                                      KernelFault::update_unclipped};
+inline const std::vector<KernelFault> mnist_cnn_faults = {
+    KernelFault::weight_gradient_twice, KernelFault::loss_divided_twice, KernelFault::convolution_dx_lost,
+    KernelFault::convolution_dw_twice,  KernelFault::pool_index_off,     KernelFault::dropout_redrawn,
+    KernelFault::relu_mask_ignored};
 
 class FaultyKernels final : public KernelDecorator {
  public:
@@ -69,6 +81,12 @@ class FaultyKernels final : public KernelDecorator {
                                    is(KernelFault::loss_divided_twice) ? scale / 2 : scale);
   }
 
+  void log_softmax_nll_backward(const Tensor& dx, const Tensor& log_probabilities, const Tensor& targets,
+                                float scale) override {
+    inner_->log_softmax_nll_backward(dx, log_probabilities, targets,
+                                     is(KernelFault::loss_divided_twice) ? scale / 2 : scale);
+  }
+
   void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy) override {
     if (!is(KernelFault::embedding_gradient_off)) return inner_->embedding_backward(dtable, tokens, dy);
     std::vector<int32_t> moved = tokens.to_vector<int32_t>();
@@ -83,10 +101,37 @@ class FaultyKernels final : public KernelDecorator {
     inner_->adamw(used, exp_avg, exp_avg_sq, settings);
   }
 
+  void convolution_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& weight,
+                            const Tensor& dweight, const Tensor& dbias) override {
+    inner_->convolution_backward(dx, dy, x, weight, dweight, dbias);
+    if (is(KernelFault::convolution_dx_lost) && dx.defined()) inner_->fill(dx, 0);
+    if (is(KernelFault::convolution_dw_twice)) inner_->scale(dweight, 2);
+  }
+
+  void max_pool_backward(const Tensor& dx, const Tensor& dy, const Tensor& index) override {
+    if (!is(KernelFault::pool_index_off)) return inner_->max_pool_backward(dx, dy, index);
+    std::vector<int32_t> moved = index.to_vector<int32_t>();
+    for (int32_t& place : moved) place = (place + 1) % 4;
+    inner_->max_pool_backward(dx, dy, Tensor::from(index.device(), index.shape(), moved));
+  }
+
+  void dropout(const Tensor& y, const Tensor& x, float probability, const ops::DropoutKey& key) override {
+    ops::DropoutKey used = key;
+    bool& is_backward = dropout_is_open_[key.layer];  // each forward is followed by its backward
+    if (is(KernelFault::dropout_redrawn) && is_backward) ++used.seed;
+    is_backward = !is_backward;
+    inner_->dropout(y, x, probability, used);
+  }
+
+  void relu_backward(const Tensor& dx, const Tensor& dy, const Tensor& y) override {
+    is(KernelFault::relu_mask_ignored) ? inner_->copy(dx, dy) : inner_->relu_backward(dx, dy, y);
+  }
+
  private:
   bool is(KernelFault fault) const { return fault_ == fault; }
   KernelFault fault_;
-  Tensor before_;
+  Tensor before_;                            // of stale_dv
+  std::map<int64_t, bool> dropout_is_open_;  // by layer
 };
 
 }  // namespace ninefold

@@ -74,8 +74,8 @@ inline simd::Floats power_of_two(simd::Floats x) {
 }
 
 // ---- operands -----------------------------------------------------------------------------------------------------
-// The operands are copies: in a tensor, the rows of one head lie a power of two apart and would evict each other from the
-// caches.
+// The operands are copies: in a tensor, the rows of one head lie a power of two apart and would evict each other from
+// the caches.
 
 // A head's rows as a left operand that is summed over head_dim; `space` holds `count` rows of whole units.
 template <typename T>
@@ -98,7 +98,8 @@ inline void transpose(simd::Words (&x)[simd::lanes]) {
     [&]<int... i>(std::integer_sequence<int, i...>) {
       x[row] = __builtin_shufflevector(upper, lower, (i & step ? simd::lanes + i - step : i)...);
       x[row + step] = __builtin_shufflevector(upper, lower, (i & step ? simd::lanes + i : i + step)...);
-    }(std::make_integer_sequence<int, simd::lanes>{});
+    }
+    (std::make_integer_sequence<int, simd::lanes>{});
   }
   if constexpr (2 * step < simd::lanes) transpose<2 * step>(x);
 }
@@ -142,8 +143,7 @@ inline RightOperand<Pair> rows_on_the_right(HeadRows<const bf16> rows, int64_t c
     simd::for_each_vector(head_dim, [&](int64_t i, auto in_use) {
       simd::Halves second{};
       if (row + 1 < count) second = simd::load_raw<simd::Halves>(first + rows.stride + i, in_use);
-      simd::store_raw(space + row / 2 * width + i,
-                      interleave(simd::load_raw<simd::Halves>(first + i, in_use), second));
+      simd::store_raw(space + row / 2 * width + i, interleave(simd::load_raw<simd::Halves>(first + i, in_use), second));
     });
   }
   return {space, width};

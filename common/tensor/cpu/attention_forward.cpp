@@ -23,9 +23,12 @@ template <typename T>
 struct Space {
   using Unit = UnitOf<T>;
   Space(const DeviceHandle& device, int64_t head_dim)
-      : width(round_up(head_dim, lanes)), queries(workspace(device, panels_per_block * units<T>(head_dim) * panel)),
-        rows(workspace(device, block_keys * width)), values(workspace(device, block_keys * width)),
-        scores(workspace(device, block_keys * panel)), sums(workspace(device, panels_per_block * panel * width)) {}
+      : width(round_up(head_dim, lanes)),
+        queries(workspace(device, panels_per_block * units<T>(head_dim) * panel)),
+        rows(workspace(device, block_keys * width)),
+        values(workspace(device, block_keys * width)),
+        scores(workspace(device, block_keys * panel)),
+        sums(workspace(device, panels_per_block * panel * width)) {}
 
   int64_t width;
   Tensor queries, rows, values, scores, sums;
@@ -62,8 +65,8 @@ Visible visible_keys(const QueryPanel<T>& queries, int half, const Positions<blo
 
 // scores [keys, panel] = keys · queriesᵀ, each half only as far as it sees.
 template <typename T>
-void multiply_scores(float* scores, const QueryPanel<T>& queries, LeftOperand keys, int64_t key_count,
-                     int64_t depth, const Visible (&visible)[2]) {
+void multiply_scores(float* scores, const QueryPanel<T>& queries, LeftOperand keys, int64_t key_count, int64_t depth,
+                     const Visible (&visible)[2]) {
   const int64_t common = std::min({visible[0].keys, visible[1].keys, key_count});
   multiply_block<UnitOf<T>>({scores, panel, false}, keys, {queries.transposed, panel}, common, panel, depth);
   const int longer = visible[1].keys > visible[0].keys ? 1 : 0;
@@ -158,9 +161,8 @@ void finish(const QueryPanel<T>& queries, HeadRows<T> out, float* log_sum_exp, i
     const float sum = queries.denominator[query], inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
     const float* const from = queries.sums + query * width;
     T* const to = out.address + query * out.stride;
-    simd::for_each_vector(head_dim, [&](int64_t i, auto in_use) {
-      simd::store(to + i, simd::load(from + i, in_use) * inverse, in_use);
-    });
+    simd::for_each_vector(
+        head_dim, [&](int64_t i, auto in_use) { simd::store(to + i, simd::load(from + i, in_use) * inverse, in_use); });
   }
   for (int64_t query = 0; query < panel; query += lanes) {
     const Floats result =
@@ -171,14 +173,15 @@ void finish(const QueryPanel<T>& queries, HeadRows<T> out, float* log_sum_exp, i
 }
 
 template <typename T>
-QueryPanel<T> start_panel(HeadRows<const T> q, const int32_t* positions, int64_t count, int64_t index,
-                          int64_t head_dim, const Space<T>& space) {
+QueryPanel<T> start_panel(HeadRows<const T> q, const int32_t* positions, int64_t count, int64_t index, int64_t head_dim,
+                          const Space<T>& space) {
   using Unit = UnitOf<T>;
   Unit* const transposed = static_cast<Unit*>(space.queries.raw()) + index * units<T>(head_dim) * panel;
   const LeftOperand rows = rows_on_the_left(q, count, head_dim, static_cast<T*>(space.rows.raw()));
   transpose_into_panel(transposed, rows, count, units<T>(head_dim));
-  QueryPanel<T> queries{transposed, count, {positions, count, INT_MIN},
-                        space.sums.template data<float>() + index * panel * space.width, {}, {}};
+  QueryPanel<T> queries{
+      transposed, count, {positions, count, INT_MIN}, space.sums.template data<float>() + index * panel * space.width,
+      {},         {}};
   std::fill_n(queries.largest, panel, -infinity);
   std::fill_n(queries.denominator, panel, 0.0f);
   std::fill_n(queries.sums, panel * space.width, 0.0f);
@@ -202,8 +205,9 @@ void attend_block(const Head<T>& head, int64_t first_query, const Space<T>& spac
     const int64_t query = first_query + i * panel, count = std::min(panel, head.queries - query);
     panels.push_back(start_panel(head.q.from(query), head.q_positions + query, count, i, head.head_dim, space));
   }
-  const int32_t last_query = *std::max_element(head.q_positions + first_query,
-                                               head.q_positions + first_query + std::min(panels_per_block * panel, head.queries - first_query));
+  const int32_t last_query = *std::max_element(
+      head.q_positions + first_query,
+      head.q_positions + first_query + std::min(panels_per_block * panel, head.queries - first_query));
   for (int64_t key = 0; key < head.keys; key += block_keys) {
     const int64_t count = std::min(block_keys, head.keys - key);
     const Positions<block_keys> positions(head.k_positions + key, count, INT_MAX);
@@ -249,9 +253,8 @@ void forward(const ops::Attention& out, const Tensor& q, const Tensor& q_positio
 
 }  // namespace
 
-void CpuKernels::attention_block(const ops::Attention& out, const Tensor& q, const Tensor& q_positions,
-                                 const Tensor& k, const Tensor& v, const Tensor& k_positions,
-                                 const ops::AttentionShape& shape) {
+void CpuKernels::attention_block(const ops::Attention& out, const Tensor& q, const Tensor& q_positions, const Tensor& k,
+                                 const Tensor& v, const Tensor& k_positions, const ops::AttentionShape& shape) {
   (q.dtype() == Dtype::bf16 ? forward<bf16> : forward<float>)(out, q, q_positions, k, v, k_positions, shape);
 }
 

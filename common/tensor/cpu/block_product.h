@@ -30,9 +30,8 @@ using UnitVector = std::conditional_t<std::is_same_v<Unit, Pair>, simd::Words, s
 inline simd::Floats add_product(simd::Floats sum, float a, simd::Floats b) { return a * b + sum; }
 #if defined(__AVX512BF16__)
 inline simd::Floats add_product(simd::Floats sum, Pair a, simd::Words b) {
-  return std::bit_cast<simd::Floats>(_mm512_dpbf16_ps(std::bit_cast<__m512>(sum),
-                                                      std::bit_cast<__m512bh>(simd::Words{} + a.bits),
-                                                      std::bit_cast<__m512bh>(b)));
+  return std::bit_cast<simd::Floats>(_mm512_dpbf16_ps(
+      std::bit_cast<__m512>(sum), std::bit_cast<__m512bh>(simd::Words{} + a.bits), std::bit_cast<__m512bh>(b)));
 }
 inline simd::Halves to_bf16(simd::Floats x) {
   return std::bit_cast<simd::Halves>(_mm512_cvtneps_pbh(std::bit_cast<__m512>(x)));
@@ -69,7 +68,8 @@ inline constexpr int tile_rows = 6;
 inline constexpr int tile_vectors = simd::lanes == 16 ? 4 : 2;  // so that tile and operands fit into the registers
 
 template <int rows, int vectors, typename Unit>
-[[gnu::always_inline]] inline void multiply_tile(Result out, LeftOperand left, RightOperand<Unit> right, int64_t depth) {
+[[gnu::always_inline]] inline void multiply_tile(Result out, LeftOperand left, RightOperand<Unit> right,
+                                                 int64_t depth) {
   const std::byte* const a = static_cast<const std::byte*>(left.address);
   simd::Floats sum[rows][vectors] = {};
   for (int64_t k = 0; k < depth; ++k) {
@@ -97,7 +97,8 @@ template <int tile_rows, int vectors, typename Unit>
   const std::byte* const a = static_cast<const std::byte*>(left.address);
   for (int64_t row = 0; row < rows; row += tile_rows) {
     multiply_tile<tile_rows, vectors>({out.address + row * out.stride, out.stride, out.accumulate},
-                                      {a + 4 * row * left.row_stride, left.row_stride, left.depth_stride}, right, depth);
+                                      {a + 4 * row * left.row_stride, left.row_stride, left.depth_stride}, right,
+                                      depth);
   }
 }
 
@@ -107,14 +108,15 @@ void multiply_strip(Result out, LeftOperand left, RightOperand<Unit> right, int6
   using Multiply = void (*)(Result, LeftOperand, RightOperand<Unit>, int64_t, int64_t);
   static constexpr auto rest = []<int... i>(std::integer_sequence<int, i...>) {
     return std::array<Multiply, sizeof...(i)>{multiply_rows<i + 1, vectors, Unit>...};
-  }(std::make_integer_sequence<int, tile_rows - 1>{});
+  }
+  (std::make_integer_sequence<int, tile_rows - 1>{});
   const int64_t whole = rows / tile_rows * tile_rows;
   multiply_rows<tile_rows, vectors, Unit>(out, left, right, whole, depth);
   if (whole == rows) return;
-  rest[rows - whole - 1]({out.address + whole * out.stride, out.stride, out.accumulate},
-                         {static_cast<const std::byte*>(left.address) + 4 * whole * left.row_stride, left.row_stride,
-                          left.depth_stride},
-                         right, rows - whole, depth);
+  rest[rows - whole - 1](
+      {out.address + whole * out.stride, out.stride, out.accumulate},
+      {static_cast<const std::byte*>(left.address) + 4 * whole * left.row_stride, left.row_stride, left.depth_stride},
+      right, rows - whole, depth);
 }
 
 }  // namespace detail

@@ -19,14 +19,21 @@ onednn::ConvolutionArguments describe(const Tensor& x, const Tensor& weight, con
 }
 
 OneDnn::Key key_of(OneDnn::Operation operation, const Tensor& x, const Tensor& weight) {
-  return {static_cast<int64_t>(operation), static_cast<int64_t>(x.dtype()), x.dim(0), x.dim(1), x.dim(2), x.dim(3),
-          weight.dim(0), weight.dim(2), weight.dim(3)};
+  return {static_cast<int64_t>(operation),
+          static_cast<int64_t>(x.dtype()),
+          x.dim(0),
+          x.dim(1),
+          x.dim(2),
+          x.dim(3),
+          weight.dim(0),
+          weight.dim(2),
+          weight.dim(3)};
 }
 
 ReadyPrimitive make_forward(OneDnn& onednn, const Tensor& x, const Tensor& weight, const Tensor& y) {
   const auto plain = describe(x, weight, y, weight.dtype(), Layout::plain);
-  const auto described = onednn::describe_forward(
-      onednn.engine, describe(x, weight, y, weight.dtype(), Layout::any), user_scratchpad());
+  const auto described =
+      onednn::describe_forward(onednn.engine, describe(x, weight, y, weight.dtype(), Layout::any), user_scratchpad());
   return ReadyPrimitive(onednn.engine, dnnl::convolution_forward(described), described.scratchpad_desc(),
                         {{DNNL_ARG_SRC, plain.x, described.src_desc()},
                          {DNNL_ARG_WEIGHTS, plain.weight, described.weights_desc()},
@@ -47,9 +54,9 @@ ReadyPrimitive make_backward_data(OneDnn& onednn, const Tensor& dx, const Tensor
 // The weights' and the bias's gradients are f32 whatever x is.
 ReadyPrimitive make_backward_weights(OneDnn& onednn, const Tensor& x, const Tensor& weight, const Tensor& dy) {
   const auto plain = describe(x, weight, dy, Dtype::f32, Layout::plain);
-  const auto described = onednn::describe_backward_weights(
-      onednn.engine, describe(x, weight, dy, Dtype::f32, Layout::any),
-      describe(x, weight, dy, weight.dtype(), Layout::any), user_scratchpad());
+  const auto described =
+      onednn::describe_backward_weights(onednn.engine, describe(x, weight, dy, Dtype::f32, Layout::any),
+                                        describe(x, weight, dy, weight.dtype(), Layout::any), user_scratchpad());
   return ReadyPrimitive(onednn.engine, dnnl::convolution_backward_weights(described), described.scratchpad_desc(),
                         {{DNNL_ARG_DIFF_WEIGHTS, plain.weight, described.diff_weights_desc(), true},
                          {DNNL_ARG_DIFF_BIAS, plain.bias, described.diff_bias_desc()},
@@ -86,14 +93,16 @@ void CpuKernels::convolution_backward(const Tensor& dx, const Tensor& dy, const 
     return;
   }
   const Tensor weight_part = workspace_like(dweight), bias_part = workspace_like(dbias);
-  onednn_->kept(key_of(OneDnn::Operation::convolution_backward_weights, x, weight),
-                [&] { return make_backward_weights(*onednn_, x, weight, dy); })
+  onednn_
+      ->kept(key_of(OneDnn::Operation::convolution_backward_weights, x, weight),
+             [&] { return make_backward_weights(*onednn_, x, weight, dy); })
       .run(onednn_->stream, dy.device(), {weight_part.raw(), bias_part.raw(), x.raw(), dy.raw()});
   add(dweight, dweight, weight_part);
   add(dbias, dbias, bias_part);
   if (!dx.defined()) return;
-  onednn_->kept(key_of(OneDnn::Operation::convolution_backward_data, x, weight),
-                [&] { return make_backward_data(*onednn_, dx, weight, dy); })
+  onednn_
+      ->kept(key_of(OneDnn::Operation::convolution_backward_data, x, weight),
+             [&] { return make_backward_data(*onednn_, dx, weight, dy); })
       .run(onednn_->stream, dy.device(), {dx.raw(), weight.raw(), dy.raw()});
 }
 

@@ -21,14 +21,15 @@ Tensor workspace(const DeviceHandle& device, int64_t elements, Dtype dtype) {
 
 ReadyPrimitive::ReadyPrimitive(const dnnl::engine& engine, const dnnl::primitive& primitive,
                                const dnnl::memory::desc& scratchpad, const std::vector<PrimitiveArgument>& arguments)
-    : primitive_(primitive), scratchpad_(scratchpad, engine, DNNL_MEMORY_NONE),
+    : primitive_(primitive),
+      scratchpad_(scratchpad, engine, DNNL_MEMORY_NONE),
       workspace_bytes_(rounded(static_cast<int64_t>(scratchpad.get_size()))) {
   for (const PrimitiveArgument& argument : arguments) {
     Slot slot{dnnl::memory(argument.outside, engine, DNNL_MEMORY_NONE),
               dnnl::memory(argument.inside, engine, DNNL_MEMORY_NONE), std::nullopt, argument.is_output};
     if (argument.outside != argument.inside) {
-      slot.reorder = argument.is_output ? dnnl::reorder(slot.inside, slot.outside)
-                                        : dnnl::reorder(slot.outside, slot.inside);
+      slot.reorder =
+          argument.is_output ? dnnl::reorder(slot.inside, slot.outside) : dnnl::reorder(slot.outside, slot.inside);
       slot.offset = workspace_bytes_;
       workspace_bytes_ += rounded(static_cast<int64_t>(argument.inside.get_size()));
     }
@@ -56,9 +57,9 @@ void ReadyPrimitive::run(dnnl::stream& stream, const DeviceHandle& device,
     if (slot->reorder && !slot->is_output) slot->reorder->execute(stream, slot->outside, slot->inside);
     ++slot;
   }
-  dnnl::error::wrap_c_api(dnnl_primitive_execute(primitive_.get(), stream.get(), static_cast<int>(arguments_.size()),
-                                                 arguments_.data()),
-                          "oneDNN could not run a primitive");
+  dnnl::error::wrap_c_api(
+      dnnl_primitive_execute(primitive_.get(), stream.get(), static_cast<int>(arguments_.size()), arguments_.data()),
+      "oneDNN could not run a primitive");
   for (Slot& output : slots_) {
     if (output.reorder && output.is_output) output.reorder->execute(stream, output.inside, output.outside);
   }

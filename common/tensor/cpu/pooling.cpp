@@ -6,19 +6,22 @@
 namespace ninefold {
 namespace {
 
+// Without branches, so that the loop over a row becomes vectors. A NaN wins, so that it does not vanish.
+inline void choose(float& best, int32_t& which, float value, int32_t index) {
+  const bool larger = (value > best) | (value != value);
+  best = larger ? value : best;
+  which = larger ? index : which;
+}
+
 // One output row from two input rows. `index` is 2 * (second row) + (second column), the first of equals.
 template <typename T>
-void pool_row(T* y, int32_t* index, const T* upper, const T* lower, int64_t width) {
+void pool_row(T* __restrict y, int32_t* __restrict index, const T* upper, const T* lower, int64_t width) {
   for (int64_t column = 0; column < width; ++column) {
-    const T window[4] = {upper[2 * column], upper[2 * column + 1], lower[2 * column], lower[2 * column + 1]};
-    float best = static_cast<float>(window[0]);
+    float best = static_cast<float>(upper[2 * column]);
     int32_t which = 0;
-    for (int32_t i = 1; i < 4; ++i) {
-      const float value = static_cast<float>(window[i]);
-      const bool larger = value > best || value != value;  // a NaN wins, so that it does not vanish
-      which = larger ? i : which;
-      best = larger ? value : best;
-    }
+    choose(best, which, static_cast<float>(upper[2 * column + 1]), 1);
+    choose(best, which, static_cast<float>(lower[2 * column]), 2);
+    choose(best, which, static_cast<float>(lower[2 * column + 1]), 3);
     y[column] = T(best);
     index[column] = which;
   }

@@ -1,0 +1,22 @@
+// The collectives that this chapter builds, as every program uses them:
+//
+//   World world(options, collectives::ours());
+#pragma once
+
+#include <functional>
+
+#include "01_collectives/selector.h"
+
+namespace ninefold::collectives {
+
+// The fastest algorithm for each call.
+CollectivesFactory ours();
+
+// Every sum is added in rank order, 0, 1, 2, …, so that results have the bits of a serial sum.
+CollectivesFactory ordered();
+
+// Whatever `choose` decides.
+using Chooser = std::function<Choice(Operation operation, int64_t bytes, int ranks)>;
+CollectivesFactory chosen_by(Chooser choose);
+
+}  // namespace ninefold::collectives

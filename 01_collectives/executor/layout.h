@@ -1,0 +1,37 @@
+// Which elements a chunk is, in the tensors of a call.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "01_collectives/plan/placement.h"
+
+namespace ninefold::collectives {
+
+// Everything in elements. Only chunks that the rank sends or receives have a size that is known.
+class Layout {
+ public:
+  // `chunks` is the number of the plan's chunks. The call may be on meta tensors.
+  Layout(const Call& call, int rank, int ranks, int chunks);
+
+  int64_t size(int chunk) const;
+  // Where the chunk begins in the input or in the output.
+  int64_t begin(Space space, int chunk) const;
+  // The size of the largest chunk. The same on all ranks, but for uneven all_to_all.
+  int64_t largest() const;
+
+ private:
+  // The whole is cut into `chunks_` equal parts, the first ones an element longer where it does not divide.
+  bool is_cut() const { return part_ < 0; }
+  int64_t cut(int chunk) const { return chunk * (whole_ / chunks_) + std::min<int64_t>(chunk, whole_ % chunks_); }
+  bool is_uneven() const { return !in_begins_.empty(); }
+
+  Operation operation_;
+  int rank_, ranks_, chunks_;
+  int64_t whole_ = 0;  // elements that are cut
+  int64_t part_ = -1;  // elements of each rank's part, where the tensors are made of parts
+  std::vector<int64_t> in_begins_{}, out_begins_{};  // of the parts for and from each rank, and the end
+};
+
+}  // namespace ninefold::collectives

@@ -1,0 +1,75 @@
+// Runs a plan: the one executor of all algorithms.
+//
+// Large chunks are cut into segments. Every segment goes through the plan on its own, a few of them at a time, each in
+// its lane: while the next segment arrives, the last one is added, and it is still in the cache when it is.
+#pragma once
+
+#include <vector>
+
+#include "01_collectives/executor/layout.h"
+#include "01_collectives/plan/placement.h"
+
+namespace ninefold::collectives {
+
+// Segments of one collective that are under way at once. Each has a tag of its own.
+inline constexpr int max_lanes = 4;
+
+// The usual segment of algorithms that gain nothing from smaller ones: MPI counts the bytes of a message in an int.
+inline constexpr int64_t largest_message = int64_t{1} << 30;
+// Chunks are not cut.
+inline constexpr int64_t whole_chunks = int64_t{1} << 60;
+
+class PlanWork : public Work {
+ public:
+  // Starts the call: the first messages are on their way. `plan` and `transport` outlive it. Chunks are cut into
+  // segments of `segment_bytes`. A collective uses the tags [tag, tag + max_lanes), send and recv use `tag` alone.
+  PlanWork(const Call& call, const PlacedPlan& plan, Transport& transport, int64_t segment_bytes, int tag);
+
+  bool step() override;
+
+ private:
+  struct Lane {
+    int64_t segment = 0;
+    int step = 0;
+    int tag = 0;
+    bool is_copied = false;  // the chunk that the plan keeps
+    std::byte* scratch = nullptr;
+    Transfer* transfers = nullptr;  // one for each action of the step
+  };
+
+  void take_scratch();
+  bool advance(Lane& lane);
+  bool transfers_are_done(const Lane& lane);
+  void begin_step(Lane& lane);
+  void finish_step(const Lane& lane);
+  void copy_kept(Lane& lane) const;
+  void start(const PlacedAction& action, const Lane& lane, Transfer& transfer);
+  void add(const PlacedAction& action, const Lane& lane) const;
+  void add_in_rank_order(const std::vector<PlacedAction>& step, const Lane& lane) const;
+  void pack(const PlacedAction& action, const Lane& lane, bool unpack) const;
+
+  int64_t segment_size(int chunk, int64_t segment) const;
+  int64_t segment_size(Chunks chunks, int64_t segment) const;
+  std::byte* address(Place place, int chunk, const Lane& lane) const;
+  ReduceOp op_of(const Action& action) const;
+
+  Operation operation_;
+  ReduceOp op_;
+  Dtype dtype_ = Dtype::f32;
+  Tensor in_, out_;
+  const PlacedPlan& plan_;
+  Transport& transport_;
+  Layout layout_;
+  int64_t segment_;       // elements of a chunk in a segment
+  int64_t segments_;      // of the largest chunk
+  int64_t lane_count_;    // segment i goes through lane i % lane_count_; the same number on all ranks
+  int64_t slot_bytes_ = 0;
+  Tensor scratch_;
+  std::vector<Transfer> transfers_;
+  std::vector<Lane> lanes_;  // that have work to do
+};
+
+// The messages and bytes that running the plan sends.
+Volume volume_of(const Call& call, const PlacedPlan& plan, int rank, int ranks, int64_t segment_bytes);
+
+}  // namespace ninefold::collectives

@@ -1,0 +1,64 @@
+#include "01_collectives/selector.h"
+
+#include <limits>
+
+#include "01_collectives/executor/plan_work.h"
+
+namespace ninefold::collectives {
+namespace {
+
+constexpr int64_t kib = 1024, mib = 1024 * kib;
+constexpr int any_ranks = std::numeric_limits<int>::max();
+constexpr int64_t any_bytes = std::numeric_limits<int64_t>::max();
+
+// The first row that fits decides.
+struct Row {
+  Operation operation;
+  int most_ranks;
+  int64_t most_bytes;
+  std::string_view algorithm;
+  int64_t segment_bytes;
+};
+
+constexpr Row fastest_rows[] = {
+    {Operation::all_reduce, 2, 16 * kib, "recursive_doubling", largest_message},
+    {Operation::all_reduce, any_ranks, 8 * kib, "recursive_doubling", largest_message},
+    {Operation::all_reduce, any_ranks, any_bytes, "ring", 256 * kib},
+    {Operation::all_gather, any_ranks, 16 * kib, "bruck", largest_message},
+    {Operation::all_gather, any_ranks, any_bytes, "ring", largest_message},
+    {Operation::reduce_scatter, any_ranks, any_bytes, "ring", 256 * kib},
+    {Operation::broadcast, 2, any_bytes, "binomial_tree", largest_message},
+    {Operation::broadcast, any_ranks, any_bytes, "binomial_tree", 256 * kib},
+    {Operation::reduce, any_ranks, any_bytes, "binomial_tree", 256 * kib},
+    {Operation::all_to_all, any_ranks, any_bytes, "pairwise", largest_message},
+    {Operation::barrier, any_ranks, any_bytes, "dissemination", largest_message},
+    {Operation::send, any_ranks, any_bytes, "message", largest_message},
+    {Operation::recv, any_ranks, any_bytes, "message", largest_message},
+};
+
+constexpr Row ordered_rows[] = {
+    {Operation::all_reduce, any_ranks, any_bytes, "ordered", 256 * kib},
+    {Operation::reduce_scatter, any_ranks, any_bytes, "ordered", 256 * kib},
+    {Operation::reduce, any_ranks, any_bytes, "ordered", 256 * kib},
+};
+
+}  // namespace
+
+Choice fastest(Operation operation, int64_t bytes, int ranks) {
+  for (const Row& row : fastest_rows) {
+    if (row.operation == operation && ranks <= row.most_ranks && bytes <= row.most_bytes) {
+      return {&find_algorithm(operation, row.algorithm), row.segment_bytes};
+    }
+  }
+  expect(false, "no algorithm for {}", name_of(operation));
+  return {};
+}
+
+Choice in_rank_order(Operation operation, int64_t bytes, int ranks) {
+  for (const Row& row : ordered_rows) {
+    if (row.operation == operation) return {&find_algorithm(operation, row.algorithm), row.segment_bytes};
+  }
+  return fastest(operation, bytes, ranks);
+}
+
+}  // namespace ninefold::collectives

@@ -1,0 +1,182 @@
+// Wrong input to the programs: one sentence on rank 0 that names the value, the rule and the fix, a non-zero exit code,
+// no process left, and every file as it was.
+#include <cstring>
+
+#include "tests/support/command.h"
+#include "tests/support/temporary_folder.h"
+
+namespace ninefold {
+namespace {
+
+const std::string data_folder = NINEFOLD_DATA;
+
+struct BadInput {
+  std::string name;
+  std::string options;   // {} is the folder of bad files
+  std::string sentence;  // a part of it
+};
+
+std::string file_content(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+// A file of llm.c's layout: 256 words of header, then 16-bit tokens.
+std::string token_file(int32_t magic, int32_t version, int32_t announced, size_t tokens) {
+  std::string content(256 * sizeof(int32_t) + 2 * tokens, '\0');
+  const int32_t header[] = {magic, version, announced};
+  std::memcpy(content.data(), header, sizeof header);
+  return content;
+}
+
+// The embedded MNIST with another file in place of one of the four.
+void write_mnist(const TemporaryFolder& folder, const std::string& name, const std::string& replaced,
+                 const std::string& content) {
+  std::filesystem::create_directory(folder.path(name));
+  for (const std::string file :
+       {"train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"}) {
+    if (file == replaced) continue;
+    std::filesystem::create_symlink(data_folder + "/mnist/" + file + ".gz", folder.path(name + "/" + file + ".gz"));
+  }
+  if (!content.empty() || name == "empty_images") folder.write(name + "/" + replaced, content);
+}
+
+void write_bad_files(const TemporaryFolder& folder) {
+  const std::string text = file_content(data_folder + "/kjv.txt.gz");
+  const std::string images = file_content(data_folder + "/mnist/train-images-idx3-ubyte.gz");
+  folder.write("empty.txt", "");
+  folder.write("short.txt", "In the beginning");
+  folder.write("cut.txt.gz", text.substr(0, text.size() / 2));
+  folder.write("magic.bin", token_file(7, 1, 5000, 5000));
+  folder.write("version.bin", token_file(20240520, 2, 5000, 5000));
+  folder.write("cut.bin", token_file(20240520, 1, 5000, 4000));
+  folder.write("beyond.bin", std::string(20000, '\0') + "\x2c\x01");  // the last token is 300
+  folder.write("unknown_key.ini", "layers = 2\nlearning-rate = 1\n");
+  folder.write("bad_value.ini", "threads = two\n");
+  write_mnist(folder, "no_images", "train-images-idx3-ubyte", "");
+  write_mnist(folder, "empty_images", "train-images-idx3-ubyte", "");
+  write_mnist(folder, "cut_gzip", "train-images-idx3-ubyte", images.substr(0, images.size() / 2));
+  write_mnist(folder, "text_images", "train-images-idx3-ubyte", "these are not images, whatever the name says");
+  write_mnist(folder, "cut_labels", "t10k-labels-idx1-ubyte", std::string("\0\0\x08\x01\0\0\x07\xd0", 8) + "12345");
+}
+
+// Runs the program on 4 ranks with `bad`, beside a report that must survive.
+void expect_refused(const std::string& program, const std::string& usual, const BadInput& bad) {
+  SCOPED_TRACE(bad.name);
+  const TemporaryFolder folder;
+  write_bad_files(folder);
+  const std::string report = folder.write("report.json", "precious");
+  const auto files = folder.files();
+
+  const std::string options = fmt::format(fmt::runtime(bad.options), fmt::arg("folder", folder.path("")));
+  Command command(4, fmt::format("{} {} --report {} {}", program, usual, report, options));
+  const int exit_code = command.finish();
+  EXPECT_EQ(exit_code, 1) << command.output();
+  const auto sentences = lines_of(command.output(), "ninefold:");
+  ASSERT_EQ(sentences.size(), 1u) << command.output();
+  EXPECT_NE(sentences[0].find(bad.sentence), std::string::npos) << sentences[0];
+  EXPECT_EQ(sentences[0].find(".cpp:"), std::string::npos) << "users are told nothing of the code: " << sentences[0];
+  EXPECT_EQ(command.output().find("terminate called"), std::string::npos) << command.output();
+  EXPECT_TRUE(command.left_nothing());
+  EXPECT_EQ(folder.read("report.json"), "precious");
+  EXPECT_EQ(folder.files(), files);
+}
+
+// What both programs may be told wrongly.
+std::vector<BadInput> bad_for_both() {
+  return {
+      {"mesh", "--dp-replicate 3", "dp_replicate(3) = 3 ranks, but the job has 4"},
+      {"batch", "--batch 6", "batch (6) must be divisible by the data ranks (4); try --batch 8"},
+      {"micro_batch", "--batch 24 --micro-batch 4", "batch (24) must be divisible by data ranks (4) x micro-batch (4)"},
+      {"micro_batches", "--batch 24 --micro-batch 2 --micro-batches 2", "micro-batches (2) disagrees with batch (24)"},
+      {"unknown_option", "--learning-rate 1", "unknown option --learning-rate; did you mean --lr?"},
+      {"misspelt_option", "--stepz 3", "unknown option --stepz; did you mean --steps?"},
+      {"no_number", "--lr abc", "--lr needs a number, not 'abc'"},
+      {"negative", "--steps -1", "--steps (-1) must be at least 0"},
+      {"no_folder", "--report {folder}nowhere/report.json", "does not exist; create it first"},
+      {"below_a_file", "--trace {folder}short.txt/trace.json", "short.txt"},
+      {"bf16_gradients", "--grad-dtype bf16", "--grad-dtype bf16 needs --dtype bf16"},
+      {"meta_with_steps", "--device meta --steps 2", "device meta has shapes only and cannot take 2 steps"},
+      {"no_config", "--config {folder}missing.ini", "missing.ini"},
+      {"unknown_key", "--config {folder}unknown_key.ini",
+       "unknown_key.ini, line 2: unknown key 'learning-rate'; did you mean lr?"},
+  };
+}
+
+std::vector<BadInput> bad_for_llama() {
+  return {
+      {"heads", "--heads 8 --kv-heads 3", "heads (8) must be divisible by kv-heads (3)"},
+      {"length", "--length 5000000", "length (5000000) does not fit"},
+      {"short_text", "--data {folder}short.txt", "length (16) does not fit"},
+      {"missing", "--data {folder}missing.txt", "missing.txt does not exist; check the path"},
+      {"empty", "--data {folder}empty.txt", "empty.txt is empty"},
+      {"cut_gzip", "--data {folder}cut.txt.gz", "cut.txt.gz is a gzip file that ends in the middle"},
+      {"header", "--data {folder}magic.bin", "has a header with magic 7"},
+      {"version", "--data {folder}version.bin", "has version 2, but version 1"},
+      {"cut_tokens", "--data {folder}cut.bin", "has 8000 bytes behind its header, but the 5000 tokens"},
+      {"token", "--data {folder}beyond.bin", "has the token 300 at position 10000, but the vocabulary is 256"},
+      {"bad_value", "--config {folder}bad_value.ini", "bad_value.ini, line 1: --threads needs a whole number"},
+      {"not_finite", "--lr 1e30 --clip 0 --warmup 0 --no-check", "the loss of step 2 on rank 0 is not finite"},
+  };
+}
+
+std::vector<BadInput> bad_for_mnist() {
+  return {
+      {"missing", "--data {folder}missing", "holds neither train-images-idx3-ubyte nor"},
+      {"no_images", "--data {folder}no_images", "holds neither train-images-idx3-ubyte nor"},
+      {"empty_images", "--data {folder}empty_images", "train-images-idx3-ubyte is empty"},
+      {"cut_gzip", "--data {folder}cut_gzip", "is a gzip file that ends in the middle"},
+      {"text_images", "--data {folder}text_images", "but an IDX file of bytes with 3 dimension(s) begins with"},
+      {"cut_labels", "--data {folder}cut_labels", "t10k-labels-idx1-ubyte is cut"},
+      {"large_batch", "--batch 20000", "batch (20000) is larger than the data set (10000 samples)"},
+      {"steps_and_epochs", "--epochs 1", "--epochs (1) and --steps both say how long to train"},
+      {"not_finite", "--lr 1e38 --no-check", "is not finite"},
+  };
+}
+
+constexpr std::string_view mnist = "--model mnist_cnn --batch 12 --steps 4 --no-measure-peak";
+
+TEST(BadInput, OfTheCombinedTrainer) {
+  for (const BadInput& bad : bad_for_both()) expect_refused(NINEFOLD_09_TRAIN, std::string(tiny_llama), bad);
+  for (const BadInput& bad : bad_for_llama()) expect_refused(NINEFOLD_09_TRAIN, std::string(tiny_llama), bad);
+  expect_refused(NINEFOLD_09_TRAIN, std::string(tiny_llama), {"tp", "--tp 2", "--tp 2 is not available"});
+}
+
+TEST(BadInput, OfDataParallelLlama) {
+  for (const BadInput& bad : bad_for_llama()) expect_refused(NINEFOLD_02_TRAIN, std::string(tiny_llama), bad);
+}
+
+TEST(BadInput, OfDataParallelMnist) {
+  for (const BadInput& bad : bad_for_both()) expect_refused(NINEFOLD_02_TRAIN, std::string(mnist), bad);
+  for (const BadInput& bad : bad_for_mnist()) expect_refused(NINEFOLD_02_TRAIN, std::string(mnist), bad);
+  expect_refused(NINEFOLD_02_TRAIN, std::string(mnist),
+                 {"model", "--model mnist_cmm", "--model must be one of llama, mnist_cnn, not 'mnist_cmm'"});
+}
+
+// One rank is killed in the middle: the others end within seconds, and the report of before is still there.
+void expect_a_killed_rank_to_end_the_job(const std::string& program, const std::string& options) {
+  const TemporaryFolder folder;
+  const std::string report = folder.write("report.json", "precious");
+  Command command(4,
+                  fmt::format("{} {} --steps 1000000 --log-every 1 --no-check --report {}", program, options, report));
+  command.read_until("\n      2 ");
+  const std::vector<pid_t> ranks = command.processes("train");
+  ASSERT_EQ(ranks.size(), 4u) << command.output();
+  const auto killed = std::chrono::steady_clock::now();
+  ::kill(ranks[2], SIGKILL);
+  EXPECT_NE(command.finish(), 0);
+  EXPECT_TRUE(command.left_nothing());
+  EXPECT_LT(std::chrono::steady_clock::now() - killed, std::chrono::seconds(10));
+  EXPECT_EQ(folder.read("report.json"), "precious");
+}
+
+TEST(BadInput, AKilledRankEndsTheCombinedTrainer) {
+  expect_a_killed_rank_to_end_the_job(NINEFOLD_09_TRAIN, std::string(tiny_llama));
+}
+
+TEST(BadInput, AKilledRankEndsDataParallelTraining) {
+  expect_a_killed_rank_to_end_the_job(NINEFOLD_02_TRAIN, std::string(mnist));
+}
+
+}  // namespace
+}  // namespace ninefold

@@ -1,0 +1,123 @@
+// A training run inside a test, as a program's main would make it, with wrong collectives or operations where asked.
+#pragma once
+
+#include <functional>
+
+#include "common/train/trainer.h"
+#include "tests/support/faulty_collectives.h"
+#include "tests/support/faulty_kernels.h"
+
+namespace ninefold {
+
+struct Job {
+  std::string model = "llama";
+  TrainOptions options;
+  CollectivesFactory collectives = mpi_collectives();
+  std::optional<KernelFault> kernel_fault;
+};
+
+struct Outcome {
+  int exit_code;
+  RunRecord record;
+};
+
+// A Llama of 30 thousand parameters, 12 sequences a step: they divide by 1, 2, 3 and 4 ranks.
+inline Job small_llama() {
+  Job job;
+  job.options.llama = {.dim = 32, .layers = 2, .heads = 4, .kv_heads = 2, .ffn = 48, .vocab = 256};
+  job.options.length = 16;
+  job.options.batch = 12;
+  job.options.steps = 4;
+  job.options.schedule.warmup = 1;
+  job.options.clip = 0.5;
+  job.options.measure_peak = false;
+  return job;
+}
+
+// The MNIST CNN with its own optimizer, 12 images a step.
+inline Job small_mnist_cnn() {
+  Job job;
+  job.model = "mnist_cnn";
+  Options nothing_given("test", "");
+  job.options.declare_run(nothing_given);
+  job.options.declare_optimizer(nothing_given);
+  job.options.declare_report(nothing_given);
+  job.options.use_mnist_defaults(nothing_given);
+  job.options.batch = 12;
+  job.options.steps = 4;
+  job.options.measure_peak = false;
+  return job;
+}
+
+// How a program splits the work on a model that has no storage yet.
+using Parallelize = std::function<Parallelism(Model& model, const Mesh& mesh, const TrainOptions& options)>;
+
+// The whole run, over the mesh dp_replicate(all ranks).
+inline Outcome train(Job job, const Parallelize& parallelize) {
+  TrainOptions& options = job.options;
+  const Options command_line("test", "");
+  World world(options.world(), job.collectives);
+  if (job.kernel_fault) {
+    world.device()->decorate_kernels([fault = *job.kernel_fault](std::unique_ptr<Kernels> inner) {
+      return std::make_unique<FaultyKernels>(std::move(inner), fault);
+    });
+  }
+  const Mesh mesh(world, {{"dp_replicate", 0}});
+  const auto task = make_task(job.model, options);
+  options.resolve(mesh.size("dp_replicate"));
+  const auto model = task->make_model();
+  const Parallelism parallelism = parallelize(*model, mesh, options);
+  materialize(*model, world.device(), options.precision(), options.seed);
+  Trainer trainer("test", options, command_line, mesh, mesh["dp_replicate"], *task, *model, parallelism);
+  const int exit_code = trainer.run();
+  return {exit_code, trainer.record()};
+}
+
+// The faults of an all_reduce that a check must find.
+inline constexpr CollectiveFault all_reduce_faults[] = {CollectiveFault::scale_by_two, CollectiveFault::divide_twice,
+                                                        CollectiveFault::drop_one_rank, CollectiveFault::stale_buffer,
+                                                        CollectiveFault::wrong_group};
+
+// The check of `job` passes, and fails under each of these faults.
+inline void expect_the_check_to_find(const std::vector<KernelFault>& faults, Job job, const Parallelize& parallelize) {
+  for (const KernelFault fault : faults) {
+    job.kernel_fault = fault;
+    const Outcome outcome = train(job, parallelize);
+    EXPECT_EQ(outcome.exit_code, 1) << "fault " << static_cast<int>(fault);
+    EXPECT_FALSE(outcome.record.check.passed) << "fault " << static_cast<int>(fault);
+  }
+}
+
+// One rank communicates with nobody: there the test has nothing to show, and the other rank counts run it.
+inline void expect_the_check_to_find_wrong_all_reduces(Job job, const Parallelize& parallelize) {
+  if (job_size() == 1) return;
+  for (const CollectiveFault fault : all_reduce_faults) {
+    job.collectives = faulty_collectives(mpi_collectives(), fault);
+    const Outcome outcome = train(job, parallelize);
+    EXPECT_EQ(outcome.exit_code, 1) << "fault " << static_cast<int>(fault);
+    EXPECT_FALSE(outcome.record.check.passed) << "fault " << static_cast<int>(fault);
+  }
+}
+
+// Parameters, gradients, optimizer and traffic to the byte, activations within 2 %.
+inline void expect_balanced_books(const RunRecord& record) {
+  for (const MemoryRecord& entry : record.memory) {
+    if (entry.kind == MemoryKind::parameters || entry.kind == MemoryKind::gradients ||
+        entry.kind == MemoryKind::optimizer) {
+      EXPECT_GT(entry.predicted, 0);
+      EXPECT_EQ(entry.predicted, entry.measured_peak) << name_of(entry.kind);
+    }
+    if (entry.kind == MemoryKind::activations) {
+      EXPECT_NEAR(static_cast<double>(entry.predicted), static_cast<double>(entry.measured_peak),
+                  0.02 * static_cast<double>(entry.predicted));
+    }
+  }
+  for (const auto& [dimension, operations] : record.traffic) {
+    for (const auto& [operation, entry] : operations) {
+      EXPECT_EQ(entry.calls, entry.predicted_calls) << dimension << " " << name_of(operation);
+      EXPECT_EQ(entry.bytes, entry.predicted_bytes) << dimension << " " << name_of(operation);
+    }
+  }
+}
+
+}  // namespace ninefold
