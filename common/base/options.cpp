@@ -104,9 +104,11 @@ Options::~Options() = default;
 void Options::group(std::string_view heading) { state_->group = heading; }
 
 Options::Entry& Options::declare(std::string_view name, std::string_view placeholder, std::string_view help) {
+  const std::string with_short_form(name);
+  name.remove_prefix(name.rfind(',') + 1);
   expect(name.starts_with("--") && !find(name), "option {} is declared twice or without dashes", name);
   CLI::Option* option = placeholder.empty() ? state_->app.add_flag(fmt::format("{0},!--no-{1}", name, name.substr(2)))
-                                            : state_->app.add_option(std::string(name));
+                                            : state_->app.add_option(with_short_form);
   option->group(state_->group)->description(std::string(help))->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   if (!placeholder.empty()) option->option_text(std::string(placeholder));
   state_->entries.push_back(std::make_unique<Entry>());

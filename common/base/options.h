@@ -24,7 +24,7 @@ struct NumberRule {
 };
 
 // Declares options, each bound to a variable that holds its default and receives its value. The variables must outlive
-// the Options. Names are long and dashed ("--micro-batch").
+// the Options. Names are long and dashed ("--micro-batch"), and may have a short form ("-n,--iterations").
 //
 //   Options options("train", "Trains a Llama on several ranks.");
 //   options.group("Training");

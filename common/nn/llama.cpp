@@ -65,7 +65,7 @@ std::unique_ptr<Model> make_llama(const LlamaConfig& config) {
   const ops::Distribution in_initial = normal(0.02);
   const ops::Distribution out_initial = normal(0.02 / std::sqrt(2.0 * static_cast<double>(config.layers)));
   auto model = std::make_unique<Model>(std::make_unique<CrossEntropyLoss>());
-  model->add("tok_embeddings", std::make_unique<Embedding>(config.vocab, config.dim, in_initial));
+  model->add("tok_embeddings", std::make_unique<Embedding>(config.vocab, config.dim, normal(1)));
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     model->add(fmt::format("layers.{}", layer), std::make_unique<TransformerBlock>(config, in_initial, out_initial));
   }

@@ -33,7 +33,8 @@ class TransformerBlock : public Layer {
 };
 
 // Children tok_embeddings, layers.0 … layers.N-1, norm, output; cross-entropy loss. Tokens i32 [rows] -> logits.
-// Built without storage. Weights start from N(0, 0.02²), wo and w2 from N(0, (0.02 / sqrt(2 layers))²).
+// Built without storage. Weights start from N(0, 0.02²), wo and w2 from N(0, (0.02 / sqrt(2 layers))²), the embedding
+// from N(0, 1): a first residual of unit size keeps the first gradients small.
 std::unique_ptr<Model> make_llama(const LlamaConfig& config);
 
 // Closed forms, for predictions. Elements of all parameters.

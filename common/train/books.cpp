@@ -48,16 +48,20 @@ std::string traffic_table(const RunRecord& record) {
   return table.text();
 }
 
+std::string difference_text(double difference, std::string_view scale) {
+  return difference == 0 ? "bit-identical" : fmt::format("within {:.1e}{}", difference, scale);
+}
+
 std::string verdict_text(const RunRecord& record, const TrainOptions& options) {
   const CheckResult& check = record.check;
   std::string books = record.books_agree() ? "books balanced" : "BOOKS DIFFER from their formulas";
   if (check.steps == 0) return books + "; not checked against the serial model\n";
   return fmt::format(
-      "{}: {} steps against the serial model ({}): loss within {:.1e}, every gradient within {:.1e} of its scale{}, "
-      "update {}; {}\n",
-      check.passed ? "check passed" : "CHECK FAILED", check.steps, name_of(options.dtype), check.loss_max_abs,
-      check.gradient_max_rel, check.worst_parameter.empty() ? "" : fmt::format(" ({})", check.worst_parameter),
-      check.parameter_max_rel == 0 ? "bit-identical" : fmt::format("differs by {:.1e}", check.parameter_max_rel), books);
+      "{}: {} steps against the serial model ({}): loss {}, every gradient {}{}, update {}; {}\n",
+      check.passed ? "check passed" : "CHECK FAILED", check.steps, name_of(options.dtype),
+      difference_text(check.loss_max_abs, ""), difference_text(check.gradient_max_rel, " of its scale"),
+      check.worst_parameter.empty() ? "" : fmt::format(" ({})", check.worst_parameter),
+      difference_text(check.parameter_max_rel, " of its norm"), books);
 }
 
 nlohmann::ordered_json traffic_json(const TrafficLedger::ByDimension& traffic) {

@@ -32,7 +32,7 @@ struct TrainOptions {
   std::string data = NINEFOLD_DATA "/kjv.txt.gz";
   // Optimizer
   OptimizerSettings optimizer{.weight_decay = 0.1};
-  CosineSchedule schedule{.lr = 1e-3, .min_lr = 1e-4, .steps = 0, .warmup = 5, .constant_steps = 0};
+  CosineSchedule schedule{.lr = 2e-3, .min_lr = 2e-4, .steps = 0, .warmup = 5, .constant_steps = 0};
   double gamma = 1;  // the learning rate is multiplied by it after each epoch
   double clip = 1;
   // Check and report

@@ -8,7 +8,6 @@ namespace ninefold {
 namespace {
 
 double measure(const DeviceHandle& device, Dtype dtype, const MatmulShape& shape, Clock clock) {
-  constexpr int calls = 5;
   const MemoryScope scope(*device, MemoryKind::oracle);
   const Tensor a = Tensor::empty(device, {shape.m, shape.k}, dtype);
   const Tensor b = Tensor::empty(device, {shape.n, shape.k}, dtype);
@@ -16,14 +15,16 @@ double measure(const DeviceHandle& device, Dtype dtype, const MatmulShape& shape
   ops::fill_(a, 1);
   ops::fill_(b, 1);
   ops::matmul_into(out, a, b, {.transpose_b = true});
-  std::vector<double> seconds;
-  for (int call = 0; call < calls; ++call) {
-    const Stopwatch stopwatch(clock);
+  // All calls together, and long enough that ranks which share a core all have their turn.
+  constexpr double enough_seconds = 0.05;
+  constexpr int fewest_calls = 5;
+  const Stopwatch stopwatch(clock);
+  int calls = 0;
+  while (calls < fewest_calls || stopwatch.seconds() < enough_seconds) {
     ops::matmul_into(out, a, b, {.transpose_b = true});
-    seconds.push_back(stopwatch.seconds());
+    ++calls;
   }
-  std::nth_element(seconds.begin(), seconds.begin() + calls / 2, seconds.end());
-  return 2.0 * static_cast<double>(shape.m * shape.n * shape.k) / seconds[calls / 2];
+  return calls * 2.0 * static_cast<double>(shape.m * shape.n * shape.k) / stopwatch.seconds();
 }
 
 }  // namespace

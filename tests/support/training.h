@@ -78,8 +78,9 @@ inline constexpr CollectiveFault all_reduce_faults[] = {CollectiveFault::scale_b
                                                         CollectiveFault::drop_one_rank, CollectiveFault::stale_buffer,
                                                         CollectiveFault::wrong_group};
 
-// The check of `job` passes, and fails under each of these faults.
+// The check of `job` fails under each of these faults. Two steps show them all.
 inline void expect_the_check_to_find(const std::vector<KernelFault>& faults, Job job, const Parallelize& parallelize) {
+  job.options.steps = 2;
   for (const KernelFault fault : faults) {
     job.kernel_fault = fault;
     const Outcome outcome = train(job, parallelize);
@@ -91,6 +92,7 @@ inline void expect_the_check_to_find(const std::vector<KernelFault>& faults, Job
 // One rank communicates with nobody: there the test has nothing to show, and the other rank counts run it.
 inline void expect_the_check_to_find_wrong_all_reduces(Job job, const Parallelize& parallelize) {
   if (job_size() == 1) return;
+  job.options.steps = 2;
   for (const CollectiveFault fault : all_reduce_faults) {
     job.collectives = faulty_collectives(mpi_collectives(), fault);
     const Outcome outcome = train(job, parallelize);

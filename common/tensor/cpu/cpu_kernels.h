@@ -12,8 +12,7 @@ struct OneDnn;  // common/tensor/cpu/onednn.h: engine, stream and primitives cac
 
 class CpuKernels final : public Kernels {
  public:
-  // `threads`: compute threads of this rank for matmul, convolution and attention; the other loops run at memory
-  // bandwidth on one.
+  // `threads`: compute threads of this rank for matmul and convolution; attention and the other loops run on one.
   explicit CpuKernels(int threads);
   ~CpuKernels() override;
 

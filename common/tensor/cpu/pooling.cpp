@@ -2,29 +2,51 @@
 #include <algorithm>
 
 #include "common/tensor/cpu/cpu_kernels.h"
+#include "common/tensor/cpu/simd.h"
 
 namespace ninefold {
 namespace {
 
-// Without branches, so that the loop over a row becomes vectors. A NaN wins, so that it does not vanish.
-inline void choose(float& best, int32_t& which, float value, int32_t index) {
-  const bool larger = (value > best) | (value != value);
+using simd::Floats, simd::Ints, simd::lanes;
+
+struct EvenAndOdd {
+  Floats even, odd;
+};
+
+// `count` pairs of neighbours.
+template <typename T>
+EvenAndOdd load_pairs(const T* from, int64_t count) {
+  T pairs[2 * lanes] = {};
+  std::memcpy(static_cast<void*>(pairs), from, static_cast<size_t>(2 * count) * sizeof(T));
+  const Floats first = simd::load(pairs), second = simd::load(pairs + lanes);
+  return [&]<int... i>(std::integer_sequence<int, i...>) {
+    return EvenAndOdd{__builtin_shufflevector(first, second, (2 * i)...),
+                      __builtin_shufflevector(first, second, (2 * i + 1)...)};
+  }
+  (std::make_integer_sequence<int, lanes>{});
+}
+
+// A NaN wins, so that it does not vanish.
+inline void choose(Floats& best, Ints& which, Floats value, int32_t index) {
+  const Ints larger = (value > best) | (value != value);
   best = larger ? value : best;
-  which = larger ? index : which;
+  which = larger ? Ints{} + index : which;
 }
 
 // One output row from two input rows. `index` is 2 * (second row) + (second column), the first of equals.
 template <typename T>
-void pool_row(T* __restrict y, int32_t* __restrict index, const T* upper, const T* lower, int64_t width) {
-  for (int64_t column = 0; column < width; ++column) {
-    float best = static_cast<float>(upper[2 * column]);
-    int32_t which = 0;
-    choose(best, which, static_cast<float>(upper[2 * column + 1]), 1);
-    choose(best, which, static_cast<float>(lower[2 * column]), 2);
-    choose(best, which, static_cast<float>(lower[2 * column + 1]), 3);
-    y[column] = T(best);
-    index[column] = which;
-  }
+void pool_row(T* y, int32_t* index, const T* upper, const T* lower, int64_t width) {
+  simd::for_each_vector(width, [&](int64_t i, auto in_use) {
+    const int64_t count = std::min<int64_t>(lanes, width - i);
+    const EvenAndOdd above = load_pairs(upper + 2 * i, count), below = load_pairs(lower + 2 * i, count);
+    Floats best = above.even;
+    Ints which{};
+    choose(best, which, above.odd, 1);
+    choose(best, which, below.even, 2);
+    choose(best, which, below.odd, 3);
+    simd::store(y + i, best, in_use);
+    simd::store_raw(index + i, which, in_use);
+  });
 }
 
 template <typename T>
