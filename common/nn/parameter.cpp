@@ -59,9 +59,15 @@ std::vector<Piece> Placement::pieces(const Shape& global) const {
   return inside;
 }
 
+void Parameter::zero_gradient(int64_t contributions) {
+  has_gradient_ = false;
+  missing_ = contributions;
+}
+
 void Parameter::write_gradient(const std::function<void(const Tensor&, bool)>& write) {
   write(gradient, has_gradient_);
   has_gradient_ = true;
+  if (--missing_ == 0 && on_gradient_complete) on_gradient_complete();
 }
 
 void Parameter::add_gradient(const std::function<void(const Tensor&)>& add) {
@@ -69,6 +75,12 @@ void Parameter::add_gradient(const std::function<void(const Tensor&)>& add) {
     if (!accumulate) ops::fill_(target, 0);
     add(target);
   });
+}
+
+void Parameter::complete_gradient() {
+  if (missing_ <= 0) return;
+  missing_ = 1;
+  add_gradient([](const Tensor&) {});
 }
 
 void Parameter::initialise(const Tensor& target, uint64_t seed) const {

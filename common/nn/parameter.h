@@ -59,22 +59,25 @@ class Parameter {
   int64_t size() const { return elements(shape); }
   Shape local_shape() const { return placement.local_shape(shape); }
 
-  // A step begins: the gradient counts as zero from here on, without a pass over its memory.
-  void zero_gradient() { has_gradient_ = false; }
+  // A step begins: the gradient counts as zero from here on, without a pass over its memory. `contributions` is how
+  // often it will be written before it is complete: once for every micro-batch.
+  void zero_gradient(int64_t contributions = 1);
   // For work that can either assign or add: calls write(gradient, accumulate).
   void write_gradient(const std::function<void(const Tensor& gradient, bool accumulate)>& write);
   // For work that only adds: the gradient is zeroed first where nothing was added since zero_gradient().
   void add_gradient(const std::function<void(const Tensor& gradient)>& add);
-  // All contributions are in: a gradient that received none becomes zeros.
-  void complete_gradient() {
-    add_gradient([](const Tensor&) {});
-  }
+  // The step's last backward is done: a gradient that is not complete by now (its layer was not used) is declared so,
+  // and becomes zeros where it received nothing.
+  void complete_gradient();
+  // Called when a step's last contribution is in. Reductions that overlap with the backward listen to it.
+  std::function<void()> on_gradient_complete;
 
   // Fills `target` (this rank's elements, any float type) with the initial values that `seed` gives the global tensor.
   void initialise(const Tensor& target, uint64_t seed) const;
 
  private:
   bool has_gradient_ = false;
+  int64_t missing_ = 0;  // contributions
 };
 
 }  // namespace ninefold

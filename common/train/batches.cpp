@@ -33,7 +33,7 @@ Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch)
 
 double accumulate_gradients(Model& model, const std::vector<Parameter*>& parameters, const Task& task,
                             const DeviceHandle& device, const std::vector<MicroBatch>& micro_batches) {
-  for (Parameter* parameter : parameters) parameter->zero_gradient();
+  for (Parameter* parameter : parameters) parameter->zero_gradient(static_cast<int64_t>(micro_batches.size()));
   double loss_sum = 0;
   for (const MicroBatch& part : micro_batches) {
     const Batch batch = task.load(device, Split::train, part.indices);
