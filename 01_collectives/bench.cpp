@@ -1,1 +1,328 @@
-int main() {}
+// Times collectives as nccl-tests does, with its options and columns: ours, each algorithm by itself, and MPI's own
+// blocking call, side by side in one run. They take turns, and the median over the rounds is reported, so that whatever
+// else the machine does hits all of them.
+//
+// ./run 01/bench -- -b 4 -e 64M -f 4 --collective all_reduce
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "01_collectives/benchmark/blocking_mpi.h"
+#include "01_collectives/benchmark/bytes.h"
+#include "01_collectives/benchmark/exercise.h"
+#include "01_collectives/collectives.h"
+#include "01_collectives/executor/plan_work.h"
+#include "common/base/options.h"
+#include "common/base/report.h"
+#include "common/base/stopwatch.h"
+#include "common/comm/control.h"
+#include "common/comm/world.h"
+
+namespace {
+
+using namespace ninefold;
+using namespace ninefold::collectives;
+
+struct BenchOptions {
+  std::string smallest = "4", largest = "64M", segment = "256K";
+  int factor = 4;
+  int iterations = Options::automatic;
+  int warmup = 2;
+  int rounds = 15;
+  int check = 1;
+  ReduceOp op = ReduceOp::sum;
+  Dtype dtype = Dtype::f32;
+  std::string collective = "all_reduce", algorithm = "all", report;
+  double timeout = 120;
+  int64_t smallest_bytes = 0, largest_bytes = 0;
+
+  void declare(Options& options) {
+    options.group("Sizes");
+    options.add("-b,--minbytes", smallest, "smallest size of the whole data (K, M, G: powers of 1024)");
+    options.add("-e,--maxbytes", largest, "largest size");
+    options.add("-f,--stepfactor", factor, "from one size to the next", {.minimum = 2});
+    options.group("Timing");
+    options.add("-n,--iters", iterations, "calls that are timed together; auto: about a millisecond",
+                {.minimum = 1, .may_be_auto = true});
+    options.add("-w,--warmup-iters", warmup, "calls before the first round", {.minimum = 0});
+    options.add("--rounds", rounds, "in which all take turns; times are medians over them", {.minimum = 1});
+    options.add("-c,--check", check, "count wrong elements: 1, or 0 for no", {.minimum = 0, .maximum = 1});
+    options.group("What to time");
+    options.add("--collective", collective, "a name, or all");
+    options.add("--algorithm", algorithm, "all, or names with commas: ours, mpi, or those of the collective");
+    options.add("--segment", segment, "segments of the single algorithms; ours chooses its own");
+    options.add_choice<ReduceOp>("-o,--op", op,
+                                 {{"sum", ReduceOp::sum},
+                                  {"prod", ReduceOp::product},
+                                  {"min", ReduceOp::min},
+                                  {"max", ReduceOp::max},
+                                  {"avg", ReduceOp::avg}},
+                                 "reduction");
+    options.add_choice<Dtype>("-d,--dtype", dtype, {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"i32", Dtype::i32}},
+                              "type of the elements");
+    options.group("Report");
+    options.add("--report", report, "write the results as JSON to this file");
+    options.add("--timeout", timeout, "longest wait for another rank", {.minimum = 0.1, .unit = "s"});
+  }
+
+  void resolve() {
+    smallest_bytes = parse_bytes("-b", smallest);
+    largest_bytes = parse_bytes("-e", largest);
+    require(smallest_bytes <= largest_bytes, "-b ({}) must not be above -e ({})", smallest, largest);
+    require(dtype != Dtype::i32 || op != ReduceOp::avg, "-o avg of i32 is not an i32: use another type or sum");
+    if (!report.empty()) require_writable(report, "--report");
+  }
+
+  std::vector<Operation> collectives() const {
+    std::vector<Operation> chosen;
+    std::vector<std::string> names = {"all"};
+    for (const auto& [name, operation] : named_collectives()) {
+      names.push_back(name);
+      if (collective == "all" || collective == name) chosen.push_back(operation);
+    }
+    require(!chosen.empty(), "--collective must be one of {}, not '{}'", fmt::join(names, ", "), collective);
+    return chosen;
+  }
+
+  // "ours", "mpi" or an algorithm's name.
+  std::vector<std::string> contestants(Operation operation) const {
+    std::vector<std::string> known = {"ours", "mpi"};
+    for (const std::string& name : algorithm_names(operation)) known.push_back(name);
+    if (algorithm == "all") return known;
+    std::vector<std::string> chosen;
+    for (size_t begin = 0; begin <= algorithm.size();) {
+      const size_t end = std::min(algorithm.find(',', begin), algorithm.size());
+      chosen.push_back(algorithm.substr(begin, end - begin));
+      require(std::find(known.begin(), known.end(), chosen.back()) != known.end(),
+              "{} has no algorithm '{}': there are {}", name_of(operation), chosen.back(), fmt::join(known, ", "));
+      begin = end + 1;
+    }
+    return chosen;
+  }
+};
+
+// What one contestant achieved at one size; negative times where it does not exist.
+struct Measured {
+  double seconds = -1;
+  double against_mpi = -1;  // MPI's time in the same round / own time, the median over the rounds
+  int64_t wrong = 0;        // over all ranks
+};
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+class Bench {
+ public:
+  Bench(const BenchOptions& options, const DeviceHandle& device)
+      : options_(options),
+        segment_bytes_(parse_bytes("--segment", options.segment)),
+        world_({.device = device, .timeout = options.timeout},
+               chosen_by([this](Operation operation, int64_t bytes, int ranks) {
+                 // Everything else, such as barriers, runs as always.
+                 if (chosen_ && chosen_->operation == operation) return Choice{chosen_, segment_bytes_};
+                 return fastest(operation, bytes, ranks);
+               })) {}
+
+  int run(const nlohmann::ordered_json& option_values) {
+    require(world_.size() > 1, "a collective needs at least 2 ranks; start it with mpirun -n 2, or ./run 01/bench -n 2");
+    const std::string mechanism = copy_mechanism(world_.group());
+    print("# {} ranks, -b {} -e {} -f {}, {} rounds, {} warm-up calls, check {}\n", world_.size(), options_.smallest,
+          options_.largest, options_.factor, options_.rounds, options_.warmup, options_.check);
+    print("# copies between processes: {}\n", mechanism);
+    for (const Operation operation : options_.collectives()) run_collective(operation);
+    print("# wrong elements: {} {}\n", wrong_, wrong_ == 0 ? "OK" : "FAILED");
+    print("# average busbw of ours: {:.3f} GB/s\n", bus_bandwidths_ > 0 ? bus_bandwidth_sum_ / bus_bandwidths_ : 0);
+    if (!options_.report.empty() && on_first_rank()) {
+      const nlohmann::ordered_json report = {{"program", "01/bench"},
+                                             {"options", option_values},
+                                             {"ranks", world_.size()},
+                                             {"copy_mechanism", mechanism},
+                                             {"results", results_}};
+      write_file_atomically(options_.report, report.dump(1) + "\n");
+    }
+    return wrong_ == 0 ? 0 : 1;
+  }
+
+ private:
+  template <typename... Args>
+  static void print(fmt::format_string<Args...> text, Args&&... args) {
+    if (!on_first_rank()) return;
+    fmt::print(text, std::forward<Args>(args)...);
+    std::fflush(stdout);
+  }
+
+  void run_collective(Operation operation) {
+    const std::vector<std::string> contestants = options_.contestants(operation);
+    print("#\n# {}\n", name_of(operation));
+    print("#{:>19} {:>44} {:^36}   {:^36}\n", "", "", "out of place", "in place");
+    print("#{:>11} {:>11} {:>5} {:>6}  {:<18}", "size", "count", "type", "redop", "algorithm");
+    for (int i = 0; i < 2; ++i) print(" {:>10} {:>7} {:>7} {:>6} {:>6}", "time", "algbw", "busbw", "#wrong", "x mpi");
+    print("\n#{:>11} {:>11} {:>5} {:>6}  {:<18}", "(B)", "(elements)", "", "", "");
+    for (int i = 0; i < 2; ++i) print(" {:>10} {:>7} {:>7} {:>6} {:>6}", "(us)", "(GB/s)", "(GB/s)", "", "");
+    print("\n");
+    for (int64_t bytes = options_.smallest_bytes; bytes <= options_.largest_bytes; bytes *= options_.factor) {
+      run_size(operation, bytes, contestants);
+      if (bytes > options_.largest_bytes / options_.factor) break;
+    }
+  }
+
+  void run_size(Operation operation, int64_t bytes, const std::vector<std::string>& contestants) {
+    std::vector<Measured> results[2];
+    int64_t count = 0, exact_bytes = 0;
+    for (const bool in_place : {false, true}) {
+      results[in_place].resize(contestants.size());
+      if (!Exercise::exists(operation, in_place)) continue;
+      const Exercise exercise(world_.group(), operation, options_.op, options_.dtype, bytes, in_place);
+      count = exercise.count();
+      exact_bytes = exercise.bytes();
+      results[in_place] = measure(exercise, operation, contestants);
+    }
+    for (size_t i = 0; i < contestants.size(); ++i) {
+      const bool reduces = Call{.operation = operation}.reduces();
+      print(" {:>11} {:>11} {:>5} {:>6}  {:<18}", exact_bytes, count, name_of(options_.dtype),
+            reduces ? name_of(options_.op) : "none", contestants[i]);
+      for (const bool in_place : {false, true}) print_measured(results[in_place][i], operation, exact_bytes);
+      print("\n");
+      book(operation, exact_bytes, contestants[i], results[0][i], results[1][i]);
+    }
+  }
+
+  std::vector<Measured> measure(const Exercise& exercise, Operation operation,
+                                const std::vector<std::string>& contestants) {
+    std::vector<Measured> measured(contestants.size());
+    std::vector<bool> takes_part(contestants.size());
+    for (size_t i = 0; i < contestants.size(); ++i) {
+      exercise.fill();
+      takes_part[i] = run_once(exercise, operation, contestants[i]);
+      if (!takes_part[i]) continue;
+      if (options_.check) measured[i].wrong = total(exercise.wrong());
+      for (int n = 0; n < options_.warmup; ++n) run_once(exercise, operation, contestants[i]);
+    }
+    const int iterations = iterations_for(exercise, operation, contestants[0]);
+    std::vector<std::vector<double>> seconds(contestants.size());
+    for (int round = 0; round < options_.rounds; ++round) {
+      for (size_t turn = 0; turn < contestants.size(); ++turn) {
+        const size_t i = round % 2 == 0 ? turn : contestants.size() - 1 - turn;
+        if (takes_part[i]) seconds[i].push_back(time(exercise, operation, contestants[i], iterations));
+      }
+    }
+    summarise(seconds, contestants, measured);
+    return measured;
+  }
+
+  // Times of the slowest rank, round by round.
+  void summarise(std::vector<std::vector<double>>& seconds, const std::vector<std::string>& contestants,
+                 std::vector<Measured>& measured) const {
+    for (auto& of_one : seconds) of_one = slowest(of_one);
+    const size_t mpi = std::find(contestants.begin(), contestants.end(), "mpi") - contestants.begin();
+    for (size_t i = 0; i < contestants.size(); ++i) {
+      if (seconds[i].empty()) continue;
+      measured[i].seconds = median(seconds[i]);
+      if (mpi == contestants.size() || seconds[mpi].empty()) continue;
+      std::vector<double> ratios;
+      for (size_t round = 0; round < seconds[i].size(); ++round) ratios.push_back(seconds[mpi][round] / seconds[i][round]);
+      measured[i].against_mpi = median(ratios);
+    }
+  }
+
+  bool run_once(const Exercise& exercise, Operation operation, const std::string& contestant) {
+    if (contestant == "mpi") return exercise.run_on_mpi();
+    chosen_ = contestant == "ours" ? nullptr : &find_algorithm(operation, contestant);
+    exercise.run_on_group();
+    return true;
+  }
+
+  double time(const Exercise& exercise, Operation operation, const std::string& contestant, int iterations) {
+    world_.group().barrier();
+    chosen_ = contestant == "ours" || contestant == "mpi" ? nullptr : &find_algorithm(operation, contestant);
+    const Stopwatch stopwatch;
+    if (contestant == "mpi") {
+      for (int n = 0; n < iterations; ++n) exercise.run_on_mpi();
+    } else {
+      for (int n = 0; n < iterations; ++n) exercise.run_on_group();
+    }
+    return stopwatch.seconds() / iterations;
+  }
+
+  int iterations_for(const Exercise& exercise, Operation operation, const std::string& contestant) {
+    if (options_.iterations != Options::automatic) return options_.iterations;
+    const double seconds = slowest({time(exercise, operation, contestant, 5)}).front();
+    return static_cast<int>(std::clamp(1e-3 / seconds, 1.0, 1000.0));
+  }
+
+  std::vector<double> slowest(const std::vector<double>& own) const {
+    std::vector<double> result = own;
+    for (const std::string& bytes : control::all_gather_bytes(world_.group(), control::to_bytes(own))) {
+      const std::vector<double> theirs = control::from_bytes<double>(bytes);
+      for (size_t i = 0; i < result.size(); ++i) result[i] = std::max(result[i], theirs[i]);
+    }
+    return result;
+  }
+
+  int64_t total(int64_t own) const { return static_cast<int64_t>(control::sum(world_.group(), static_cast<double>(own))); }
+
+  void print_measured(const Measured& measured, Operation operation, int64_t bytes) const {
+    if (measured.seconds < 0) {
+      print(" {:>10} {:>7} {:>7} {:>6} {:>6}", "-", "-", "-", "-", "-");
+      return;
+    }
+    const double bandwidth = static_cast<double>(bytes) / measured.seconds * 1e-9;
+    print(" {:>10.2f} {:>7.3f} {:>7.3f} {:>6} {:>6}", measured.seconds * 1e6, bandwidth,
+          bandwidth * bus_factor(operation, world_.size()),
+          options_.check ? fmt::format("{}", measured.wrong) : "-",
+          measured.against_mpi < 0 ? "-" : fmt::format("{:.2f}", measured.against_mpi));
+  }
+
+  nlohmann::ordered_json as_json(const Measured& measured, Operation operation, int64_t bytes) const {
+    const double bandwidth = static_cast<double>(bytes) / measured.seconds * 1e-9;
+    nlohmann::ordered_json json = {{"time_us", measured.seconds * 1e6},
+                                   {"algbw_gb_s", bandwidth},
+                                   {"busbw_gb_s", bandwidth * bus_factor(operation, world_.size())}};
+    if (options_.check) json["wrong"] = measured.wrong;
+    if (measured.against_mpi > 0) json["against_mpi"] = measured.against_mpi;
+    return json;
+  }
+
+  void book(Operation operation, int64_t bytes, const std::string& contestant, const Measured& out_of_place,
+            const Measured& in_place) {
+    const Measured& main = out_of_place.seconds >= 0 ? out_of_place : in_place;
+    if (main.seconds < 0) return;
+    nlohmann::ordered_json result = {
+        {"collective", name_of(operation)}, {"algorithm", contestant}, {"bytes", bytes}, {"ranks", world_.size()}};
+    result.update(as_json(main, operation, bytes));
+    if (out_of_place.seconds >= 0 && in_place.seconds >= 0) result["in_place"] = as_json(in_place, operation, bytes);
+    results_.push_back(result);
+    wrong_ += out_of_place.wrong + in_place.wrong;
+    if (contestant != "ours") return;
+    bus_bandwidth_sum_ += result["busbw_gb_s"].get<double>();
+    ++bus_bandwidths_;
+  }
+
+  const BenchOptions& options_;
+  int64_t segment_bytes_;
+  const Algorithm* chosen_ = nullptr;  // none: ours
+  World world_;
+  nlohmann::ordered_json results_ = nlohmann::ordered_json::array();
+  int64_t wrong_ = 0;
+  double bus_bandwidth_sum_ = 0;
+  int bus_bandwidths_ = 0;
+};
+
+int run(int argc, char** argv) {
+  BenchOptions options;
+  Options command_line("01/bench", "Times collectives: ours, each algorithm, and MPI's own, side by side.");
+  options.declare(command_line);
+  if (const auto help = command_line.parse(argc, argv)) {
+    if (on_first_rank()) fmt::print("{}", *help);
+    return 0;
+  }
+  options.resolve();
+  return Bench(options, make_cpu_device()).run(command_line.values());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return ninefold::launch(argc, argv, run); }

@@ -21,7 +21,7 @@ using namespace ninefold::collectives;
 
 struct ShowOptions {
   Operation collective = Operation::all_reduce;
-  std::string algorithm = "ring";
+  std::string algorithm;
   int ranks = 4;
   int root = 0;
   std::string bytes = "1M";
@@ -29,7 +29,7 @@ struct ShowOptions {
   void declare(Options& options) {
     options.group("What to show");
     options.add_choice<Operation>("--collective", collective, named_collectives(), "the operation");
-    options.add("--algorithm", algorithm, "how it is done; an unknown name lists the known ones");
+    options.add("--algorithm", algorithm, "how it is done, by default the first there is; an unknown name lists the known ones");
     options.add("--ranks", ranks, "size of the group", {.minimum = 2, .maximum = 16});
     options.add("--root", root, "of broadcast and reduce", {.minimum = 0});
     options.add("--bytes", bytes, "the whole data, of f32, for the table of bytes (K, M, G: powers of 1024)");
@@ -40,7 +40,7 @@ constexpr char digits[] = "0123456789abcdef";
 
 std::string chunk_name(Chunks chunks, int of) {
   if (chunks.count == 1) return fmt::format("c{}", chunks.first);
-  return fmt::format("c{}-{}", chunks.first, (chunks.first + chunks.count - 1) % of);
+  return fmt::format("c{}-c{}", chunks.first, (chunks.first + chunks.count - 1) % of);
 }
 
 class Show {
@@ -50,6 +50,11 @@ class Show {
       plans_.push_back(algorithm.plan(rank, options.ranks, options.root));
     }
     simulation_ = simulate(algorithm.operation, plans_, options.root);
+    for (auto& messages : simulation_.messages) {
+      std::sort(messages.begin(), messages.end(), [](const Message& a, const Message& b) {
+        return std::pair(a.from, a.to) < std::pair(b.from, b.to);
+      });
+    }
   }
 
   void print() const {
@@ -179,6 +184,7 @@ int run(int argc, char** argv) {
     return 0;
   }
   require(options.root < options.ranks, "--root ({}) must be below --ranks ({})", options.root, options.ranks);
+  if (options.algorithm.empty()) options.algorithm = algorithm_names(options.collective).front();
   Show(options, find_algorithm(options.collective, options.algorithm)).print();
   return 0;
 }

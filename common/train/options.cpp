@@ -113,8 +113,9 @@ void TrainOptions::resolve(int data_ranks) {
           "micro-batches ({}) disagrees with batch ({}) / (data ranks ({}) x micro-batch ({})) = {}; give one of them",
           micro_batches, batch, data_ranks, micro_batch, count);
   micro_batches = count;
-  require(grad_dtype == Dtype::f32 || grad_dtype == dtype, "--grad-dtype {} needs --dtype {}; gradients are f32 or of the type of the activations",
-          name_of(grad_dtype), name_of(grad_dtype));
+  require(grad_dtype == Dtype::f32 || grad_dtype == dtype,
+          "--grad-dtype {} needs --dtype {}; gradients are f32 or of the type of the activations", name_of(grad_dtype),
+          name_of(grad_dtype));
   schedule.steps = steps;
   schedule.warmup = std::min(schedule.warmup, steps);
   schedule.validate();

@@ -1,0 +1,129 @@
+#include "01_collectives/benchmark/exercise.h"
+
+#include <algorithm>
+
+#include "01_collectives/benchmark/blocking_mpi.h"
+#include "common/comm/world.h"
+#include "common/tensor/ops.h"
+
+namespace ninefold::collectives {
+namespace {
+
+constexpr int root = 0;
+
+bool is_made_of_parts(Operation operation) {
+  return operation == Operation::all_gather || operation == Operation::reduce_scatter ||
+         operation == Operation::all_to_all;
+}
+
+void write(const Tensor& tensor, int64_t i, float value) {
+  if (tensor.dtype() == Dtype::f32) tensor.data<float>()[i] = value;
+  if (tensor.dtype() == Dtype::bf16) tensor.data<bf16>()[i] = bf16(value);
+  if (tensor.dtype() == Dtype::i32) tensor.data<int32_t>()[i] = static_cast<int32_t>(value);
+}
+
+float read(const Tensor& tensor, int64_t i) {
+  if (tensor.dtype() == Dtype::f32) return tensor.data<float>()[i];
+  if (tensor.dtype() == Dtype::bf16) return static_cast<float>(tensor.data<bf16>()[i]);
+  return static_cast<float>(tensor.data<int32_t>()[i]);
+}
+
+float combined(ReduceOp op, float a, float b) {
+  switch (op) {
+    case ReduceOp::min:
+      return std::min(a, b);
+    case ReduceOp::max:
+      return std::max(a, b);
+    case ReduceOp::product:
+      return a * b;
+    default:
+      return a + b;
+  }
+}
+
+}  // namespace
+
+bool Exercise::exists(Operation operation, bool in_place) {
+  if (operation == Operation::all_gather || operation == Operation::reduce_scatter) return true;
+  return in_place == (operation != Operation::all_to_all);
+}
+
+Exercise::Exercise(const Group& group, Operation operation, ReduceOp op, Dtype dtype, int64_t bytes, bool in_place)
+    : group_(group), operation_(operation), op_(op) {
+  const int64_t parts = is_made_of_parts(operation) ? group.size() : 1;
+  const int64_t part_bytes = parts * size_of(dtype);
+  count_ = (bytes + part_bytes - 1) / part_bytes;
+  const int64_t whole = count_ * parts;
+  bytes_ = whole * size_of(dtype);
+
+  const DeviceHandle& device = group.world().device();
+  const auto tensor = [&](int64_t size) { return Tensor::empty(device, {size}, dtype); };
+  const Tensor large = tensor(whole);
+  const Tensor own_part = large.slice(is_made_of_parts(operation) ? group.rank() * count_ : 0, {count_});
+  const bool gathers = operation == Operation::all_gather, scatters = operation == Operation::reduce_scatter;
+  in_ = !gathers ? large : in_place ? own_part : tensor(count_);
+  out_ = gathers ? large : scatters ? (in_place ? own_part : tensor(count_)) : in_place ? large : tensor(whole);
+}
+
+float Exercise::contributed(int rank, int64_t i) const {
+  // Small powers of two for products, small integers else: sums of 32 ranks still fit bf16's eight bits.
+  if (op_ == ReduceOp::product) return (i + rank) % 3 == 0 ? -1.0f : (i + rank) % 7 == 0 ? 2.0f : 1.0f;
+  return static_cast<float>((i * 7 + rank * 3) % 17 - 8);
+}
+
+float Exercise::expected(int64_t i) const {
+  if (operation_ == Operation::broadcast) return contributed(root, i);
+  if (operation_ == Operation::all_gather) return contributed(static_cast<int>(i / count_), i % count_);
+  if (operation_ == Operation::all_to_all) {
+    return contributed(static_cast<int>(i / count_), group_.rank() * count_ + i % count_);
+  }
+  if (operation_ == Operation::reduce && group_.rank() != root) return contributed(group_.rank(), i);
+  const int64_t first = operation_ == Operation::reduce_scatter ? group_.rank() * count_ : 0;
+  float result = contributed(0, first + i);
+  for (int rank = 1; rank < group_.size(); ++rank) result = combined(op_, result, contributed(rank, first + i));
+  return op_ == ReduceOp::avg ? result * (1.0f / static_cast<float>(group_.size())) : result;
+}
+
+void Exercise::fill() const {
+  for (int64_t i = 0; i < out_.size(); ++i) write(out_, i, 99);
+  for (int64_t i = 0; i < in_.size(); ++i) write(in_, i, contributed(group_.rank(), i));
+}
+
+void Exercise::run_on_group() const {
+  switch (operation_) {
+    case Operation::all_reduce:
+      return group_.all_reduce(out_, op_);
+    case Operation::all_gather:
+      return group_.all_gather(out_, in_);
+    case Operation::reduce_scatter:
+      return group_.reduce_scatter(out_, in_, op_);
+    case Operation::broadcast:
+      return group_.broadcast(out_, root);
+    case Operation::reduce:
+      return group_.reduce(out_, root, op_);
+    default:
+      return group_.all_to_all(out_, in_);
+  }
+}
+
+bool Exercise::run_on_mpi() const {
+  return blocking_mpi(group_, {.operation = operation_, .in = in_, .out = out_, .op = op_, .peer = root});
+}
+
+int64_t Exercise::wrong() const {
+  int64_t count = 0;
+  for (int64_t i = 0; i < out_.size(); ++i) {
+    float right = expected(i);
+    if (out_.dtype() == Dtype::bf16) right = static_cast<float>(bf16(right));
+    count += read(out_, i) != right;
+  }
+  return count;
+}
+
+double bus_factor(Operation operation, int ranks) {
+  if (operation == Operation::broadcast || operation == Operation::reduce) return 1;
+  const double share = static_cast<double>(ranks - 1) / ranks;
+  return operation == Operation::all_reduce ? 2 * share : share;
+}
+
+}  // namespace ninefold::collectives
