@@ -1,54 +1,99 @@
 #include "02_ddp/replicate.h"
 
+#include <algorithm>
+
 namespace ninefold {
 namespace {
 
-// Elements that a parameter takes in the flat buffer: every parameter starts at a multiple of 64 bytes.
+// Elements that a parameter takes in a buffer: every parameter starts at a multiple of 64 bytes.
 int64_t padded(const Parameter& parameter, Dtype gradient) {
   return rounded(elements(parameter.local_shape()) * size_of(gradient)) / size_of(gradient);
 }
 
-// One buffer of zeros, with every parameter's gradient a view into it.
-Tensor flatten_gradients(const std::vector<Parameter*>& parameters, const DeviceHandle& device, Dtype gradient) {
-  int64_t total = 0;
-  for (const Parameter* parameter : parameters) total += padded(*parameter, gradient);
-  const MemoryScope scope(*device, MemoryKind::gradients);
-  Tensor flat = Tensor::zeros(device, {total}, gradient);
-  int64_t offset = 0;
-  for (Parameter* parameter : parameters) {
-    parameter->gradient = flat.slice(offset, parameter->local_shape());
-    offset += padded(*parameter, gradient);
-  }
-  return flat;
-}
-
 }  // namespace
 
-Replicated::Replicated(Model& model, const Group& group, DdpVariant variant, const DeviceHandle& device, Dtype gradient)
-    : parameters_(parameters_of(model)), group_(group), gradient_(gradient) {
-  if (variant == DdpVariant::flat) flat_ = flatten_gradients(parameters_, device, gradient);
+Replicated::Replicated(Model& model, const Group& group, const DdpOptions& options, const DeviceHandle& device,
+                       Dtype gradient)
+    : group_(group), variant_(options.variant), gradient_(gradient) {
+  fill_buckets(model, options.bucket_mb * 1e6);
+  if (variant_ == DdpVariant::naive) return;
+  for (Bucket& bucket : buckets_) lay_out(bucket, device);
+  if (variant_ == DdpVariant::overlapped) listen();
 }
 
-void Replicated::reduce_gradients() const {
-  if (flat_.defined()) {
-    group_.all_reduce(flat_);
-  } else {
-    for (const Parameter* parameter : parameters_) group_.all_reduce(parameter->gradient);
+Replicated::~Replicated() {
+  for (const Bucket& bucket : buckets_) {
+    for (Parameter* parameter : bucket.parameters) parameter->on_gradient_complete = nullptr;
+  }
+}
+
+// From the last parameter to the first, because that is how the backward completes them.
+void Replicated::fill_buckets(Model& model, double bucket_bytes) {
+  const auto parameters = parameters_of(model);
+  for (auto parameter = parameters.rbegin(); parameter != parameters.rend(); ++parameter) {
+    const bool is_full = buckets_.empty() || variant_ == DdpVariant::naive ||
+                         (variant_ != DdpVariant::flat &&
+                          static_cast<double>(buckets_.back().elements * size_of(gradient_)) >= bucket_bytes);
+    if (is_full) buckets_.emplace_back();
+    buckets_.back().parameters.push_back(*parameter);
+    buckets_.back().elements += variant_ == DdpVariant::naive ? (*parameter)->size() : padded(**parameter, gradient_);
+  }
+}
+
+// One tensor of zeros, with the gradients of the bucket's parameters as views into it.
+void Replicated::lay_out(Bucket& bucket, const DeviceHandle& device) const {
+  const MemoryScope scope(*device, MemoryKind::gradients);
+  bucket.gradients = Tensor::zeros(device, {bucket.elements}, gradient_);
+  int64_t offset = 0;
+  for (Parameter* parameter : bucket.parameters) {
+    parameter->gradient = bucket.gradients.slice(offset, parameter->local_shape());
+    offset += padded(*parameter, gradient_);
+  }
+}
+
+// Each bucket leaves when its last gradient is complete and all buckets before it have left: all ranks must start
+// their collectives in the same order, whatever order their gradients come in.
+void Replicated::listen() {
+  for (Bucket& bucket : buckets_) {
+    for (Parameter* parameter : bucket.parameters) {
+      parameter->on_gradient_complete = [this, &bucket] {
+        ++bucket.complete;
+        while (started_ < buckets_.size() && buckets_[started_].is_complete()) start_next();
+      };
+    }
+  }
+}
+
+void Replicated::start_next() {
+  Bucket& bucket = buckets_[started_++];
+  bucket.pending =
+      group_.start_all_reduce(bucket.gradients.defined() ? bucket.gradients : bucket.parameters.front()->gradient);
+}
+
+void Replicated::reduce_gradients() {
+  const bool one_by_one = variant_ == DdpVariant::naive;
+  while (started_ < buckets_.size()) {
+    start_next();
+    if (one_by_one) buckets_[started_ - 1].pending.wait();
+  }
+  for (Bucket& bucket : buckets_) {
+    bucket.pending.wait();
+    bucket.complete = 0;
+  }
+  started_ = 0;
+}
+
+void Replicated::broadcast_parameters() const {
+  for (const Bucket& bucket : buckets_) {
+    for (const Parameter* parameter : bucket.parameters) group_.broadcast(parameter->value, 0);
   }
 }
 
 void Replicated::predict_traffic(TrafficLedger& ledger, int64_t steps) const {
   if (group_.size() == 1) return;
-  const auto predict = [&](int64_t elements) {
+  for (const Bucket& bucket : buckets_) {
     ledger.predict(group_.name(), Operation::all_reduce, steps,
-                   steps * formula::all_reduce_bytes(group_.size(), elements, gradient_));
-  };
-  if (flat_.defined()) {
-    int64_t total = 0;
-    for (const Parameter* parameter : parameters_) total += padded(*parameter, gradient_);
-    predict(total);
-  } else {
-    for (const Parameter* parameter : parameters_) predict(parameter->size());
+                   steps * formula::all_reduce_bytes(group_.size(), bucket.elements, gradient_));
   }
 }
 

@@ -1,10 +1,15 @@
 // Data parallelism: every rank holds the whole model and handles its own part of the batch; the gradients are summed
-// over the ranks. The forms differ only in when and in how many pieces they are summed:
-//   naive   one all_reduce per parameter, after the backward
-//   flat    all gradients are views into one buffer, and there is one all_reduce
+// over the ranks. The forms differ only in when, and in how many pieces, they are summed:
+//   naive       one all_reduce per parameter, after the backward
+//   flat        all gradients are views into one buffer: one all_reduce, after the backward
+//   bucketed    views into a few buffers of about bucket_mb: one all_reduce each, after the backward, all in flight at
+//   once overlapped  the same buffers, each on its way as soon as the backward has completed it
 // Sums, not averages: each rank's loss was already divided by the global number of targets.
 // (Li et al. 2020, PyTorch Distributed, arXiv 2006.15704)
 #pragma once
+
+#include <string>
+#include <vector>
 
 #include "common/comm/group.h"
 #include "common/comm/traffic.h"
@@ -12,26 +17,52 @@
 
 namespace ninefold {
 
-enum class DdpVariant { naive, flat };
+enum class DdpVariant { naive, flat, bucketed, overlapped };
+
+struct DdpOptions {
+  DdpVariant variant = DdpVariant::overlapped;
+  double bucket_mb = 25;  // million bytes
+};
 
 class Replicated {
  public:
-  // To be called before `materialize`: under `flat` it lays the gradients, of type `gradient`, into one buffer.
-  // `model` and `device` outlive it.
-  Replicated(Model& model, const Group& group, DdpVariant variant, const DeviceHandle& device, Dtype gradient);
+  // To be called before `materialize`: but for naive it lays the gradients, of type `gradient`, into one buffer a
+  // bucket. `model` and `device` outlive it.
+  Replicated(Model& model, const Group& group, const DdpOptions& options, const DeviceHandle& device, Dtype gradient);
+  ~Replicated();
+  Replicated(const Replicated&) = delete;
+  Replicated& operator=(const Replicated&) = delete;
 
-  // Sums the gradients over the group: forward nothing, after the backward all_reduce.
-  void reduce_gradients() const;
+  // Gives every rank the parameters of rank 0 of the group. After `materialize`, once.
+  void broadcast_parameters() const;
 
-  // Books what `steps` steps send: 2 (n-1)/n of the gradients' bytes each, in one call per parameter or in one. A group
-  // of one rank sends nothing.
+  // After the step's last backward: returns when all gradients are sums over the group.
+  void reduce_gradients();
+
+  // Books what `steps` steps send: 2 (n-1)/n of the gradients' bytes, one call a bucket (naive: a parameter), however
+  // many micro-batches a step has. A group of one rank sends nothing.
   void predict_traffic(TrafficLedger& ledger, int64_t steps) const;
 
  private:
-  std::vector<Parameter*> parameters_;
+  // What one all_reduce sums: neighbours in the order of the backward; under naive, flat: one parameter, all.
+  struct Bucket {
+    std::vector<Parameter*> parameters;
+    int64_t elements = 0;
+    Tensor gradients;  // undefined under naive, where the parameter's own gradient is summed
+    size_t complete = 0;
+    Pending pending;
+    bool is_complete() const { return complete == parameters.size(); }
+  };
+  void fill_buckets(Model& model, double bucket_bytes);
+  void lay_out(Bucket& bucket, const DeviceHandle& device) const;
+  void listen();
+  void start_next();
+
   Group group_;
+  DdpVariant variant_;
   Dtype gradient_;
-  Tensor flat_;  // undefined under naive
+  std::vector<Bucket> buckets_;
+  size_t started_ = 0;  // buckets on their way this step
 };
 
 }  // namespace ninefold

@@ -21,8 +21,9 @@ struct MeshOptions {
 
   void validate() {
     for (const auto& [name, value, what] : later()) {
-      require(*value == 1, "{} {} is not available: this trainer splits the work over --dp-replicate only; leave {} at 1",
-              name, *value, name);
+      require(*value == 1,
+              "{} {} is not available: this trainer splits the work over --dp-replicate only; leave {} at 1", name,
+              *value, name);
     }
   }
 

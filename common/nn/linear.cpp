@@ -2,8 +2,7 @@
 
 namespace ninefold {
 
-Linear::Linear(int64_t in, int64_t out, ops::Distribution weight_initial,
-               std::optional<ops::Distribution> bias_initial)
+Linear::Linear(int64_t in, int64_t out, ops::Distribution weight_initial, std::optional<ops::Distribution> bias_initial)
     : weight({out, in}, weight_initial) {
   if (bias_initial) bias.emplace(Shape{out}, *bias_initial);
 }

@@ -10,9 +10,7 @@
 namespace ninefold {
 namespace {
 
-ops::Distribution normal(double deviation) {
-  return {.kind = ops::Distribution::Kind::normal, .width = deviation};
-}
+ops::Distribution normal(double deviation) { return {.kind = ops::Distribution::Kind::normal, .width = deviation}; }
 
 int64_t matmul_weights_of_block(const LlamaConfig& config) {
   return config.dim * (2 * config.dim + 2 * config.kv_dim()) + 3 * config.dim * config.ffn;
@@ -21,7 +19,7 @@ int64_t matmul_weights_of_block(const LlamaConfig& config) {
 }  // namespace
 
 void LlamaConfig::validate() const {
-  const std::pair<const char*, int64_t> sizes[] = {{"dim", dim},     {"layers", layers}, {"heads", heads},
+  const std::pair<const char*, int64_t> sizes[] = {{"dim", dim},           {"layers", layers}, {"heads", heads},
                                                    {"kv-heads", kv_heads}, {"ffn", ffn},       {"vocab", vocab}};
   for (const auto& [name, value] : sizes) require(value > 0, "{} ({}) must be at least 1", name, value);
   require(heads % kv_heads == 0, "heads ({}) must be divisible by kv-heads ({})", heads, kv_heads);

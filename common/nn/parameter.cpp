@@ -5,7 +5,8 @@
 namespace ninefold {
 namespace {
 
-// The part of a row-major tensor that one shard after another leaves, as the runs of consecutive elements it is made of.
+// The part of a row-major tensor that one shard after another leaves, as the runs of consecutive elements it is made
+// of.
 std::vector<Piece> sharded_runs(const Placement& placement, const Shape& global) {
   std::vector<int64_t> begin(global.size(), 0);
   Shape extent = global;
@@ -54,7 +55,8 @@ std::vector<Piece> Placement::pieces(const Shape& global) const {
   for (const Piece& run : runs) {
     const int64_t begin = std::max(run.local_offset, flat->offset);
     const int64_t end = std::min(run.local_offset + run.length, flat->offset + flat->length);
-    if (begin < end) inside.push_back({run.global_offset + begin - run.local_offset, begin - flat->offset, end - begin});
+    if (begin < end)
+      inside.push_back({run.global_offset + begin - run.local_offset, begin - flat->offset, end - begin});
   }
   return inside;
 }

@@ -18,7 +18,8 @@ struct Piece {
 };
 
 // How a parameter is split over the mesh, from this rank's point of view: first the shards along tensor dimensions in
-// the order they were applied, then a flat range of what they left. Dimensions of the mesh that are not named hold copies.
+// the order they were applied, then a flat range of what they left. Dimensions of the mesh that are not named hold
+// copies.
 struct Placement {
   // This rank holds part `index` of `count` equal parts along `dim`, split over a mesh dimension.
   struct Shard {
@@ -49,12 +50,12 @@ class Parameter {
  public:
   Parameter(Shape global_shape, ops::Distribution initial) : shape(std::move(global_shape)), initial(initial) {}
 
-  std::string name;           // full path, "layers.0.attention.wq.weight"; the same whatever wraps the layer
-  Shape shape;                // global
+  std::string name;  // full path, "layers.0.attention.wq.weight"; the same whatever wraps the layer
+  Shape shape;       // global
   ops::Distribution initial;
   Placement placement;
-  Tensor value;               // local, in the compute type; undefined until materialised
-  Tensor gradient;            // local, f32 or the compute type
+  Tensor value;     // local, in the compute type; undefined until materialised
+  Tensor gradient;  // local, f32 or the compute type
 
   int64_t size() const { return elements(shape); }
   Shape local_shape() const { return placement.local_shape(shape); }

@@ -27,9 +27,8 @@ Tensor Convolution::backward(const Tensor& dy, Saved& saved) {
   const Tensor x = saved.pop();
   Tensor dx;
   weight.add_gradient([&](const Tensor& dweight) {
-    bias.add_gradient([&](const Tensor& dbias) {
-      dx = ops::convolution_backward(dy, x, weight.value, dweight, dbias, !is_first_);
-    });
+    bias.add_gradient(
+        [&](const Tensor& dbias) { dx = ops::convolution_backward(dy, x, weight.value, dweight, dbias, !is_first_); });
   });
   return dx;
 }
@@ -77,8 +76,6 @@ Tensor Dropout::forward(const Tensor& x, Saved& saved) {
   return saved.step().training ? ops::dropout(x, probability_, key(saved.step())) : x;
 }
 
-Tensor Dropout::backward(const Tensor& dy, Saved& saved) {
-  return ops::dropout(dy, probability_, key(saved.step()));
-}
+Tensor Dropout::backward(const Tensor& dy, Saved& saved) { return ops::dropout(dy, probability_, key(saved.step())); }
 
 }  // namespace ninefold

@@ -5,9 +5,12 @@ namespace {
 
 std::vector<std::string> state_names(const OptimizerSettings& settings) {
   switch (settings.kind) {
-    case OptimizerKind::adamw: return {"exp_avg", "exp_avg_sq"};
-    case OptimizerKind::adadelta: return {"square_avg", "acc_delta"};
-    case OptimizerKind::sgd: break;
+    case OptimizerKind::adamw:
+      return {"exp_avg", "exp_avg_sq"};
+    case OptimizerKind::adadelta:
+      return {"square_avg", "acc_delta"};
+    case OptimizerKind::sgd:
+      break;
   }
   return settings.momentum != 0 ? std::vector<std::string>{"momentum_buffer"} : std::vector<std::string>{};
 }
@@ -108,9 +111,12 @@ void Optimizer::visit(const Visit& visit) const {
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSettings& settings, const std::vector<Parameter*>& parameters,
                                           uint64_t seed) {
   switch (settings.kind) {
-    case OptimizerKind::adamw: return std::make_unique<AdamwOptimizer>(parameters, settings, seed);
-    case OptimizerKind::adadelta: return std::make_unique<AdadeltaOptimizer>(parameters, settings, seed);
-    case OptimizerKind::sgd: break;
+    case OptimizerKind::adamw:
+      return std::make_unique<AdamwOptimizer>(parameters, settings, seed);
+    case OptimizerKind::adadelta:
+      return std::make_unique<AdadeltaOptimizer>(parameters, settings, seed);
+    case OptimizerKind::sgd:
+      break;
   }
   return std::make_unique<SgdOptimizer>(parameters, settings, seed);
 }

@@ -4,8 +4,8 @@
 
 namespace ninefold {
 
-std::vector<MicroBatch> micro_batches(const GlobalBatch& batch, const Task& task, const TrainOptions& options,
-                                      int rank, int ranks) {
+std::vector<MicroBatch> micro_batches(const GlobalBatch& batch, const Task& task, const TrainOptions& options, int rank,
+                                      int ranks) {
   const int64_t local = options.local_batch(ranks);
   std::vector<MicroBatch> parts;
   for (int64_t i = 0; i < options.micro_batches; ++i) {

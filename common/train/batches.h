@@ -27,8 +27,8 @@ struct MicroBatch {
 
 // What data rank `rank` of `ranks` does of the batch: the rank-th contiguous block, in micro-batches of
 // options.micro_batch samples.
-std::vector<MicroBatch> micro_batches(const GlobalBatch& batch, const Task& task, const TrainOptions& options,
-                                      int rank, int ranks);
+std::vector<MicroBatch> micro_batches(const GlobalBatch& batch, const Task& task, const TrainOptions& options, int rank,
+                                      int ranks);
 
 // Forward and backward of each micro-batch in turn, into the parameters' gradients, which start from zero. Returns the
 // sum of the losses.

@@ -22,11 +22,11 @@ std::string memory_table(const RunRecord& record) {
     if (entry.kind == MemoryKind::oracle || (entry.predicted == 0 && entry.measured_peak == 0)) continue;
     const bool exact = entry.predicted == entry.measured_peak;
     table.add_row({std::string(name_of(entry.kind)), or_dash(entry.predicted), or_dash(entry.measured_peak),
-                   entry.predicted == 0  ? ""
-                   : exact               ? "equal to the byte"
-                   : entry.agrees()      ? "within 2 %"
-                                         : fmt::format("DIFFERENT: {} predicted, {} measured", entry.predicted,
-                                                       entry.measured_peak)});
+                   entry.predicted == 0 ? ""
+                   : exact              ? "equal to the byte"
+                   : entry.agrees()
+                       ? "within 2 %"
+                       : fmt::format("DIFFERENT: {} predicted, {} measured", entry.predicted, entry.measured_peak)});
   }
   table.add_row({"reserved from the system", "", or_dash(record.reserved_bytes), ""});
   if (record.oracle_bytes > 0) table.add_row({"oracle (outside the books)", "", or_dash(record.oracle_bytes), ""});
@@ -54,14 +54,15 @@ std::string difference_text(double difference, std::string_view scale) {
 
 std::string verdict_text(const RunRecord& record, const TrainOptions& options) {
   const CheckResult& check = record.check;
-  std::string books = record.books_agree() ? "books balanced" : "BOOKS DIFFER from their formulas";
+  std::string books = record.books_balanced  ? "books balanced"
+                      : record.books_agree() ? "BOOKS of another rank DIFFER from their formulas"
+                                             : "BOOKS DIFFER from their formulas";
   if (check.steps == 0) return books + "; not checked against the serial model\n";
-  return fmt::format(
-      "{}: {} steps against the serial model ({}): loss {}, every gradient {}{}, update {}; {}\n",
-      check.passed ? "check passed" : "CHECK FAILED", check.steps, name_of(options.dtype),
-      difference_text(check.loss_max_abs, ""), difference_text(check.gradient_max_rel, " of its scale"),
-      check.worst_parameter.empty() ? "" : fmt::format(" ({})", check.worst_parameter),
-      difference_text(check.parameter_max_rel, " of its norm"), books);
+  return fmt::format("{}: {} steps against the serial model ({}): loss {}, every gradient {}{}, update {}; {}\n",
+                     check.passed ? "check passed" : "CHECK FAILED", check.steps, name_of(options.dtype),
+                     difference_text(check.loss_max_abs, ""), difference_text(check.gradient_max_rel, " of its scale"),
+                     check.worst_parameter.empty() ? "" : fmt::format(" ({})", check.worst_parameter),
+                     difference_text(check.parameter_max_rel, " of its norm"), books);
 }
 
 nlohmann::ordered_json traffic_json(const TrafficLedger::ByDimension& traffic) {
@@ -94,7 +95,8 @@ nlohmann::ordered_json steps_json(const RunRecord& record) {
 bool MemoryRecord::agrees() const {
   if (predicted == 0) return true;
   if (kind != MemoryKind::activations) return predicted == measured_peak;
-  return std::abs(static_cast<double>(measured_peak - predicted)) <= activation_tolerance * static_cast<double>(predicted);
+  return std::abs(static_cast<double>(measured_peak - predicted)) <=
+         activation_tolerance * static_cast<double>(predicted);
 }
 
 double RunRecord::milliseconds_per_step() const {

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "common/comm/mesh.h"
-#include "common/train/oracle.h"
 #include "common/train/options.h"
+#include "common/train/oracle.h"
 #include "common/train/task.h"
 
 namespace ninefold {
@@ -47,13 +47,14 @@ struct RunRecord {
   int64_t reserved_bytes = 0;          // taken from the system by the device, the rank with most
   int64_t oracle_bytes = 0;
   CheckResult check;
+  bool books_balanced = true;  // on every rank
 
   // Median milliseconds of the steps after two to warm up (of all, where there are no more).
   double milliseconds_per_step() const;
   double rows_per_second() const;
   double flops_per_second() const { return flops_per_row * rows_per_second(); }
   double peak_fraction() const { return matmul_peak > 0 ? flops_per_second() / matmul_peak : 0; }
-  // Whether measured memory and traffic are as predicted.
+  // Whether measured memory and traffic are as predicted on this rank.
   bool books_agree() const;
 };
 

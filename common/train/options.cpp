@@ -44,7 +44,8 @@ void TrainOptions::declare_optimizer(Options& options) {
       {{"adamw", OptimizerKind::adamw}, {"adadelta", OptimizerKind::adadelta}, {"sgd", OptimizerKind::sgd}},
       "update rule");
   options.add("--lr", schedule.lr, "learning rate after the warm-up", {.minimum = 0});
-  options.add("--min-lr", schedule.min_lr, "floor of the cosine", {.minimum = 0});
+  options.add("--min-lr", schedule.min_lr, "floor of the cosine; auto: a tenth of --lr",
+              {.minimum = 0, .may_be_auto = true});
   options.add("--warmup", schedule.warmup, "linear warm-up", {.minimum = 0, .unit = "steps"});
   options.add("--constant-steps", schedule.constant_steps, "tail at the floor", {.minimum = 0, .unit = "steps"});
   options.add("--beta1", optimizer.beta1, "decay of AdamW's first moment", {.minimum = 0, .maximum = 1});
@@ -57,7 +58,9 @@ void TrainOptions::declare_optimizer(Options& options) {
 
 void TrainOptions::declare_report(Options& options) {
   options.group("Check and report");
-  options.add("--check", check, "compare with the serial model in the first three steps and the last; off by default above 50 M parameters");
+  options.add(
+      "--check", check,
+      "compare with the serial model in the first three steps and the last; off by default above 50 M parameters");
   options.add("--measure-peak", measure_peak, "measure the matmul peak before and after");
   options.add("--eval-every", eval_every, "evaluate after so many steps; 0: never", {.minimum = 0, .unit = "steps"});
   options.add("--eval-batches", eval_batches, "global batches of an evaluation", {.minimum = 1});
@@ -89,6 +92,7 @@ void TrainOptions::use_mnist_defaults(const Options& given) {
 }
 
 void TrainOptions::use_epochs(int64_t epochs, const Task& task) {
+  require(device != DeviceType::meta, "device meta has shapes only and no data to take epochs of; add --steps 0");
   const int64_t batches = task.samples(Split::train) / batch;
   require(batches > 0, "batch ({}) is larger than the training data ({} {})", batch, task.samples(Split::train),
           task.unit());
@@ -117,6 +121,7 @@ void TrainOptions::resolve(int data_ranks) {
           "--grad-dtype {} needs --dtype {}; gradients are f32 or of the type of the activations", name_of(grad_dtype),
           name_of(grad_dtype));
   schedule.steps = steps;
+  if (schedule.min_lr == Options::automatic) schedule.min_lr = schedule.lr / 10;
   schedule.warmup = std::min(schedule.warmup, steps);
   schedule.validate();
   if (!report.empty()) require_writable(report, "--report");

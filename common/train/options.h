@@ -32,7 +32,7 @@ struct TrainOptions {
   std::string data = NINEFOLD_DATA "/kjv.txt.gz";
   // Optimizer
   OptimizerSettings optimizer{.weight_decay = 0.1};
-  CosineSchedule schedule{.lr = 2e-3, .min_lr = 2e-4, .steps = 0, .warmup = 5, .constant_steps = 0};
+  CosineSchedule schedule{.lr = 2e-3, .min_lr = Options::automatic, .steps = 0, .warmup = 5, .constant_steps = 0};
   double gamma = 1;  // the learning rate is multiplied by it after each epoch
   double clip = 1;
   // Check and report
@@ -54,8 +54,8 @@ struct TrainOptions {
   void declare_optimizer(Options& options);
   void declare_report(Options& options);
 
-  // Where an option was not given: what the MNIST CNN of the PyTorch examples is trained with (Adadelta, learning rate 1,
-  // times 0.7 after each epoch, batches of 64).
+  // Where an option was not given: what the MNIST CNN of the PyTorch examples is trained with (Adadelta, learning rate
+  // 1, times 0.7 after each epoch, batches of 64).
   void use_mnist_defaults(const Options& given);
   // Trains for `epochs` passes over the task's data, with an evaluation on all test data after each.
   void use_epochs(int64_t epochs, const Task& task);

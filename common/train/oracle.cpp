@@ -70,8 +70,10 @@ constexpr double loss_bound = 1e-6;
 
 struct Oracle::Serial {
   Serial(const Task& task, const TrainOptions& options, const Precision& precision)
-      : device(make_device(DeviceType::cpu, options.threads)), scope(*device, MemoryKind::oracle),
-        model(task.make_model()), parameters(parameters_of(*model)) {
+      : device(make_device(DeviceType::cpu, options.threads)),
+        scope(*device, MemoryKind::oracle),
+        model(task.make_model()),
+        parameters(parameters_of(*model)) {
     materialize(*model, device, precision, options.seed);
     optimizer = make_optimizer(options.optimizer, parameters, options.seed);
     for (const Parameter* parameter : parameters) {
@@ -89,7 +91,11 @@ struct Oracle::Serial {
 
 Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, Model& model,
                Optimizer& optimizer)
-    : world_(world), task_(task), options_(options), data_ranks_(data_ranks), optimizer_(optimizer),
+    : world_(world),
+      task_(task),
+      options_(options),
+      data_ranks_(data_ranks),
+      optimizer_(optimizer),
       parameters_(parameters_of(model)) {
   for (const Parameter* parameter : parameters_) total_elements_ += parameter->size();
   if (world.rank() != 0) return;
@@ -144,17 +150,23 @@ void Oracle::begin_step(const GlobalBatch& batch) {
   world_.group().barrier();
 }
 
+Oracle::Norms Oracle::serial_norms() const {
+  double reference = 0, own = 0;
+  const Serial* const f32 = reference_ ? reference_.get() : serial_.get();
+  for (size_t i = 0; f32 && i < f32->totals.size(); ++i) {
+    const Values values = to_floats(f32->totals[i]);
+    reference += std::pow(norm_of(values), 2);
+    if (reference_) own += std::pow(distance(to_floats(serial_->totals[i]), values), 2);
+  }
+  return control::broadcast<Norms>(world_.group(), {{std::sqrt(reference), std::sqrt(own)}})[0];
+}
+
 void Oracle::compare_gradients(double loss) {
   const TrafficPause pause(world_.traffic());
-  const Serial* reference = reference_ ? reference_.get() : serial_.get();
-  double squares = 0;
-  if (reference) {
-    for (const Tensor& total : reference->totals) squares += std::pow(norm_of(to_floats(total)), 2);
-  }
-  const double reference_norm = std::sqrt(control::broadcast<double>(world_.group(), {squares})[0]);
+  const Norms norms = serial_norms();
   const double serial_loss = control::broadcast<double>(world_.group(), {serial_loss_})[0];
   Verdict verdict;
-  for (size_t i = 0; i < parameters_.size(); ++i) compare_gradient(i, reference_norm, verdict);
+  for (size_t i = 0; i < parameters_.size(); ++i) compare_gradient(i, norms, verdict);
   const double loss_difference = std::abs(loss - serial_loss);
   result_.loss_max_abs = std::max(result_.loss_max_abs, loss_difference);
   verdict.passed = verdict.passed && loss_difference <= loss_bound * std::max(1.0, std::abs(serial_loss));
@@ -165,7 +177,7 @@ void Oracle::compare_gradients(double loss) {
 }
 
 // Everyone receives the serial gradient of one parameter and compares the elements it holds.
-void Oracle::compare_gradient(size_t index, double reference_norm, Verdict& verdict) const {
+void Oracle::compare_gradient(size_t index, const Norms& norms, Verdict& verdict) const {
   const Parameter& parameter = *parameters_[index];
   const auto serial_gradient = [&](const std::unique_ptr<Serial>& serial) {
     return local_part(control::broadcast(world_.group(), serial ? to_floats(serial->totals[index]) : Values()),
@@ -174,10 +186,11 @@ void Oracle::compare_gradient(size_t index, double reference_norm, Verdict& verd
   const bool narrow = options_.dtype != Dtype::f32;
   const Values serial = serial_gradient(serial_);
   const Values reference = narrow ? serial_gradient(reference_) : serial;
-  const double share = static_cast<double>(reference.size()) / static_cast<double>(total_elements_);
-  const double scale = std::max({norm_of(reference), reference_norm * std::sqrt(share), 1e-30});
+  const double share = std::sqrt(static_cast<double>(reference.size()) / static_cast<double>(total_elements_));
+  const double scale = std::max({norm_of(reference), norms.reference * share, 1e-30});
   const double relative = distance(to_floats(parameter.gradient), reference) / scale;
-  const double bound = f32_bound + (narrow ? bf16_factor * distance(serial, reference) / scale : 0);
+  const double own = std::max(distance(serial, reference), norms.own_distance * share);
+  const double bound = f32_bound + bf16_factor * own / scale;  // own is 0 in f32
   verdict.add(relative, relative <= bound, index);
 }
 

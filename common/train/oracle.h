@@ -3,9 +3,11 @@
 // It lives on rank 0, on a device of its own, outside all books. Before a checked step it takes over the parallel
 // run's parameters and optimizer state; then it makes the same step, with the sums grouped alike, and every rank
 // compares its own elements:
-//   gradients   one buffer per data rank, that rank's micro-batches added into it, then the buffers in rank order. For a
+//   gradients   one buffer per data rank, that rank's micro-batches added into it, then the buffers in rank order. For
+//   a
 //               tensor t with n of the model's N elements, f32: |d_t| <= 1e-5 · max(|ref_t|, |ref| · sqrt(n / N)).
-//               bf16: the distance to the f32 serial gradient is at most 1.5 times the serial bf16 run's own, plus that.
+//               bf16: the distance to the f32 serial gradient is at most 1.5 times the serial bf16 run's own, on the
+//               same scale: max(|own_t|, |own| · sqrt(n / N)), plus the bound of f32.
 //   update      the serial optimizer is fed the parallel gradients and must give the same bits.
 #pragma once
 
@@ -22,9 +24,10 @@ namespace ninefold {
 
 struct CheckResult {
   bool passed = true;
-  int64_t steps = 0;           // compared so far
+  int64_t steps = 0;  // compared so far
   double loss_max_abs = 0;
-  double gradient_max_rel = 0;   // |d_t| / max(|ref_t|, |ref| · sqrt(n / N)), the largest of all tensors, steps and ranks
+  double gradient_max_rel =
+      0;  // |d_t| / max(|ref_t|, |ref| · sqrt(n / N)), the largest of all tensors, steps and ranks
   double parameter_max_rel = 0;  // the same after the update; 0 means the same bits
   std::string worst_parameter;   // where gradient_max_rel was found
 };
@@ -59,7 +62,12 @@ class Oracle {
   };
   void take_over();
   double accumulate(Serial& serial, const GlobalBatch& batch) const;
-  void compare_gradient(size_t index, double reference_norm, Verdict& verdict) const;
+  // Norms of the whole serial gradient, and of its distance to f32 (0 where it is f32).
+  struct Norms {
+    double reference = 0, own_distance = 0;
+  };
+  Norms serial_norms() const;
+  void compare_gradient(size_t index, const Norms& norms, Verdict& verdict) const;
   // Joins the ranks' verdicts into the result and makes `verdict` the worst of them; returns its figure.
   double merge(Verdict& verdict);
 

@@ -12,8 +12,8 @@
 #include "common/comm/mesh.h"
 #include "common/train/batches.h"
 #include "common/train/books.h"
-#include "common/train/oracle.h"
 #include "common/train/options.h"
+#include "common/train/oracle.h"
 #include "common/train/task.h"
 
 namespace ninefold {

@@ -18,7 +18,8 @@ std::vector<double> serial_losses(TrainOptions options) {
   materialize(*model, device, options.precision(), options.seed);
   const auto parameters = parameters_of(*model);
   const auto optimizer = make_optimizer(options.optimizer, parameters, options.seed);
-  DistributedSampler sampler({.samples = task->samples(Split::train), .batch = options.batch, .seed = options.seed}, 1, 0);
+  DistributedSampler sampler({.samples = task->samples(Split::train), .batch = options.batch, .seed = options.seed}, 1,
+                             0);
   std::vector<double> losses;
   for (int64_t step = 0; step < options.steps; ++step) {
     const GlobalBatch batch{step, sampler.global_batch(sampler.position_of(step))};
