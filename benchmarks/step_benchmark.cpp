@@ -1,8 +1,8 @@
 // The whole training step of a Llama on one rank and one thread (forward, loss, backward, gradient norm and clipping,
 // AdamW) as a share of this process's matmul peak; the same with each fusion undone; and where its time goes.
 //
-// All times are processor time of the thread, for step and peak alike: whatever else runs on the machine is not counted.
-// Peak and step alternate, and every figure is a median.
+// All times are processor time of the thread, for step and peak alike: time in which others have the core is not
+// counted. Peak and step alternate, and every figure is a median.
 //
 //   step_benchmark --benchmark_filter='step b'
 #include <benchmark/benchmark.h>
@@ -63,8 +63,8 @@ void measure_unfused(benchmark::State& state, const Configuration& configuration
   LlamaTraining fused(configuration, dtype), unfused(configuration, dtype);
   unfused.device().decorate_kernels(form.undo);
   const double fused_loss = check(fused), unfused_loss = check(unfused);
-  expect(std::abs(unfused_loss - fused_loss) < 1e-2 * fused_loss, "the loss is {} without {}, {} with it",
-         unfused_loss, form.fusion, fused_loss);
+  expect(std::abs(unfused_loss - fused_loss) < 1e-2 * fused_loss, "the loss is {} without {}, {} with it", unfused_loss,
+         form.fusion, fused_loss);
   std::vector<double> seconds, ratios;
   for (int round = 0; round < rounds; ++round) {
     const double fused_seconds = seconds_of_step(fused);

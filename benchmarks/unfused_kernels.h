@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <tuple>
 #include <vector>
 
 #include "common/tensor/cpu/loops.h"
@@ -82,21 +81,30 @@ class AdamwUpdate : public KernelDecorator {
 
   void adamw(const ops::UpdateTensors& update, const Tensor& exp_avg, const Tensor& exp_avg_sq,
              const ops::Adamw& settings) override {
-    const auto& [beta1, beta2, eps] = std::tie(settings.beta1, settings.beta2, settings.eps);
+    const float beta1 = settings.beta1, beta2 = settings.beta2, eps = settings.eps;
     const auto steps = static_cast<float>(settings.step);
     const float step_size = settings.lr / (1 - std::pow(beta1, steps));
     const float inverse_root = 1 / std::sqrt(1 - std::pow(beta2, steps));
     const float decay = 1 - settings.lr * settings.weight_decay, clip = update.gradient_scale;
     const Tensor &p = update.parameter, g = empty_like(p), denominator = empty_like(p);
-    pass(g, [=](Floats g) { return g * clip; }, update.gradient);
-    pass(p, [=](Floats p) { return p * decay; }, p);
-    pass(exp_avg, [=](Floats m, Floats g) { return m + (g - m) * (1 - beta1); }, exp_avg, g);
-    pass(exp_avg_sq, [=](Floats v) { return v * beta2; }, exp_avg_sq);
-    pass(exp_avg_sq, [=](Floats v, Floats g) { return v + g * g * (1 - beta2); }, exp_avg_sq, g);
-    pass(denominator, [](Floats v) { return simd::sqrt(v); }, exp_avg_sq);
-    pass(denominator, [=](Floats root) { return root * inverse_root; }, denominator);
-    pass(denominator, [=](Floats root) { return root + eps; }, denominator);
-    pass(p, [=](Floats p, Floats m, Floats d) { return p - m * step_size / d; }, p, exp_avg, denominator);
+    pass(
+        g, [=](Floats g) { return g * clip; }, update.gradient);
+    pass(
+        p, [=](Floats p) { return p * decay; }, p);
+    pass(
+        exp_avg, [=](Floats m, Floats g) { return m + (g - m) * (1 - beta1); }, exp_avg, g);
+    pass(
+        exp_avg_sq, [=](Floats v) { return v * beta2; }, exp_avg_sq);
+    pass(
+        exp_avg_sq, [=](Floats v, Floats g) { return v + g * g * (1 - beta2); }, exp_avg_sq, g);
+    pass(
+        denominator, [](Floats v) { return simd::sqrt(v); }, exp_avg_sq);
+    pass(
+        denominator, [=](Floats root) { return root * inverse_root; }, denominator);
+    pass(
+        denominator, [=](Floats root) { return root + eps; }, denominator);
+    pass(
+        p, [=](Floats p, Floats m, Floats d) { return p - m * step_size / d; }, p, exp_avg, denominator);
     if (update.compute_copy.defined()) inner_->copy(update.compute_copy, p);
   }
 };
@@ -120,14 +128,17 @@ class Swiglu : public KernelDecorator {
 
   void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up) override {
     const Tensor activated = silu(gate);
-    pass(y, [](Floats a, Floats b) { return a * b; }, activated, up);
+    pass(
+        y, [](Floats a, Floats b) { return a * b; }, activated, up);
   }
 
   void swiglu_backward(const ops::SwigluGradients& out, const Tensor& dy, const Tensor& gate,
                        const Tensor& up) override {
     const Tensor dactivated = empty_like(gate);
-    pass(out.dup, [](Floats a, Floats b) { return a * b; }, dy, silu(gate));
-    pass(dactivated, [](Floats a, Floats b) { return a * b; }, dy, up);
+    pass(
+        out.dup, [](Floats a, Floats b) { return a * b; }, dy, silu(gate));
+    pass(
+        dactivated, [](Floats a, Floats b) { return a * b; }, dy, up);
     const auto silu_gradient = [](Floats d, Floats x) {
       const Floats s = simd::sigmoid(x);
       return d * s * (1.0f + x * (1.0f - s));
@@ -138,7 +149,8 @@ class Swiglu : public KernelDecorator {
  private:
   static Tensor silu(const Tensor& x) {
     const Tensor y = empty_like(x);
-    pass(y, [](Floats x) { return x * simd::sigmoid(x); }, x);
+    pass(
+        y, [](Floats x) { return x * simd::sigmoid(x); }, x);
     return y;
   }
 };
@@ -159,15 +171,16 @@ class Attention : public KernelDecorator {
     scale_and_mask(scores, q_positions, k_positions, scale_of(shape));
     const Tensor log_probabilities = empty_like(scores);
     inner_->log_softmax(log_probabilities, scores);
-    pass(scores, [](Floats x) { return simd::exp(x); }, log_probabilities);
+    pass(
+        scores, [](Floats x) { return simd::exp(x); }, log_probabilities);
     probabilities_.push_back(ops::cast(scores, q.dtype()));
     const Tensor out_heads = empty_like(q_heads);
     products(out_heads, probabilities_.back(), v_heads, {}, shape);
     move_heads(out.out, out_heads, shape, Direction::by_token);
   }
 
-  void attention_block_backward(const ops::AttentionGradients& out, const Tensor& dout, const Tensor& q,
-                                const Tensor&, const Tensor& k, const Tensor& v, const Tensor&, const ops::Attention&,
+  void attention_block_backward(const ops::AttentionGradients& out, const Tensor& dout, const Tensor& q, const Tensor&,
+                                const Tensor& k, const Tensor& v, const Tensor&, const ops::Attention&,
                                 const ops::AttentionShape& shape) override {
     const Tensor probabilities = probabilities_.back();
     probabilities_.pop_back();
@@ -187,9 +200,7 @@ class Attention : public KernelDecorator {
  private:
   enum class Direction { by_token, by_head };
 
-  static float scale_of(const ops::AttentionShape& shape) {
-    return 1 / std::sqrt(static_cast<float>(shape.head_dim));
-  }
+  static float scale_of(const ops::AttentionShape& shape) { return 1 / std::sqrt(static_cast<float>(shape.head_dim)); }
 
   // Between [batch * length, heads * head_dim] and [batch * heads * length, head_dim].
   static void move_heads(const Tensor& tokens, const Tensor& heads, const ops::AttentionShape& shape,
@@ -197,8 +208,8 @@ class Attention : public KernelDecorator {
     const int64_t length = tokens.dim(0) / shape.batch, bytes = shape.head_dim * size_of(tokens.dtype());
     for (int64_t row = 0; row < heads.dim(0); ++row) {
       const int64_t position = row % length, head = row / length % shape.heads, sample = row / length / shape.heads;
-      auto* const token = static_cast<std::byte*>(tokens.raw()) +
-                          ((sample * length + position) * shape.heads + head) * bytes;
+      auto* const token =
+          static_cast<std::byte*>(tokens.raw()) + ((sample * length + position) * shape.heads + head) * bytes;
       auto* const vector = static_cast<std::byte*>(heads.raw()) + row * bytes;
       const bool to_head = direction == Direction::by_head;
       std::memcpy(to_head ? vector : token, to_head ? token : vector, static_cast<size_t>(bytes));
@@ -263,12 +274,9 @@ std::unique_ptr<Kernels> decorated(std::unique_ptr<Kernels> inner) {
   return std::make_unique<Decorator>(std::move(inner));
 }
 inline const Form forms[] = {
-    {"residual add in the norm", decorated<ResidualAdd>},
-    {"SwiGLU in one pass", decorated<Swiglu>},
-    {"attention by blocks", decorated<Attention>},
-    {"matmul that accumulates", decorated<MatmulAccumulate>},
-    {"cross-entropy in place", decorated<CrossEntropy>},
-    {"AdamW in one pass", decorated<AdamwUpdate>},
+    {"residual add in the norm", decorated<ResidualAdd>}, {"SwiGLU in one pass", decorated<Swiglu>},
+    {"attention by blocks", decorated<Attention>},        {"matmul that accumulates", decorated<MatmulAccumulate>},
+    {"cross-entropy in place", decorated<CrossEntropy>},  {"AdamW in one pass", decorated<AdamwUpdate>},
 };
 
 }  // namespace ninefold::unfused

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "01_collectives/executor/combine.h"
+#include "01_collectives/executor/streaming.h"
 #include "01_collectives/plan/simulate.h"
 
 namespace ninefold::collectives {
@@ -126,8 +127,9 @@ void PlanWork::add(const PlacedAction& placed, const Lane& lane) const {
   // The lower rank's version first: so partners that exchange get the same bits, whatever is added.
   std::array<const void*, 2> pieces = {address(placed.own, chunk, lane), address(placed.message, chunk, lane)};
   if (action.peer < transport_.rank()) std::swap(pieces[0], pieces[1]);
-  combine(address(placed.target, chunk, lane), pieces, segment_size(action.chunks, lane.segment), dtype_,
-          op_of(action), transport_.size());
+  const int64_t size = segment_size(action.chunks, lane.segment);
+  combine(address(placed.target, chunk, lane), pieces, size, dtype_, op_of(action), transport_.size(),
+          streams(placed.target, size));
 }
 
 void PlanWork::add_in_rank_order(const std::vector<PlacedAction>& step, const Lane& lane) const {
@@ -140,8 +142,9 @@ void PlanWork::add_in_rank_order(const std::vector<PlacedAction>& step, const La
   }
   const Chunks chunks = last->action.chunks;
   pieces[transport_.rank()] = address(last->own, chunks.first, lane);
-  combine(address(last->target, chunks.first, lane), pieces, segment_size(chunks, lane.segment), dtype_,
-          op_of(last->action), transport_.size());
+  const int64_t size = segment_size(chunks, lane.segment);
+  combine(address(last->target, chunks.first, lane), pieces, size, dtype_, op_of(last->action), transport_.size(),
+          streams(last->target, size));
 }
 
 // Puts the chunks of a message together, or takes them apart.
@@ -150,7 +153,13 @@ void PlanWork::pack(const PlacedAction& placed, const Lane& lane, bool unpack) c
   for (const int chunk : members(placed.action.chunks, plan_.chunks)) {
     std::byte* const own = address({Space::out}, chunk, lane);
     const int64_t bytes = segment_size(chunk, lane.segment) * size_of(dtype_);
-    std::memcpy(unpack ? own : packed, unpack ? packed : own, bytes);
+    if (!unpack) {
+      std::memcpy(packed, own, bytes);
+    } else if (streams({Space::out}, segment_size(chunk, lane.segment))) {
+      copy_streaming(own, packed, bytes);
+    } else {
+      std::memcpy(own, packed, bytes);
+    }
     packed += bytes;
   }
 }
@@ -179,6 +188,12 @@ std::byte* PlanWork::address(Place place, int chunk, const Lane& lane) const {
   const Tensor& tensor = place.space == Space::in ? in_ : out_;
   const int64_t element = layout_.begin(place.space, chunk) + lane.segment * segment_;
   return static_cast<std::byte*>(tensor.raw()) + element * size_of(dtype_);
+}
+
+// The other ranks have read an all_reduce's tensor the last time, or are about to.
+bool PlanWork::streams(Place target, int64_t elements) const {
+  return operation_ == Operation::all_reduce && target.space == Space::out &&
+         elements * size_of(dtype_) >= worth_streaming;
 }
 
 // An average is a sum until it is complete.

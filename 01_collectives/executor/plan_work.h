@@ -51,6 +51,7 @@ class PlanWork : public Work {
   int64_t segment_size(int chunk, int64_t segment) const;
   int64_t segment_size(Chunks chunks, int64_t segment) const;
   std::byte* address(Place place, int chunk, const Lane& lane) const;
+  bool streams(Place target, int64_t elements) const;
   ReduceOp op_of(const Action& action) const;
 
   Operation operation_;

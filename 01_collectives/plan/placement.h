@@ -21,8 +21,8 @@ struct PlacedAction {
   Place message{};  // what is sent, or where it is received
   Place own{};      // of additions: the own version before
   Place target{};   // of additions: where the sum goes
-  // The chunks are the end of the output and its beginning: the message is put together and taken apart in scratch
-  // memory.
+  // The message is put together and taken apart in scratch memory: its chunks are the end of the output and its
+  // beginning, or it is better received there.
   bool is_packed = false;
 };
 
