@@ -9,11 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "01_collectives/benchmark/blocking_mpi.h"
-#include "01_collectives/benchmark/bytes.h"
 #include "01_collectives/benchmark/exercise.h"
+#include "01_collectives/benchmark/options.h"
 #include "01_collectives/collectives.h"
-#include "01_collectives/executor/plan_work.h"
-#include "common/base/options.h"
 #include "common/base/report.h"
 #include "common/base/stopwatch.h"
 #include "common/comm/control.h"
@@ -23,84 +21,6 @@ namespace {
 
 using namespace ninefold;
 using namespace ninefold::collectives;
-
-struct BenchOptions {
-  std::string smallest = "4", largest = "64M", segment = "256K";
-  int factor = 4;
-  int iterations = Options::automatic;
-  int warmup = 2;
-  int rounds = 15;
-  int check = 1;
-  ReduceOp op = ReduceOp::sum;
-  Dtype dtype = Dtype::f32;
-  std::string collective = "all_reduce", algorithm = "all", report;
-  double timeout = 120;
-  int64_t smallest_bytes = 0, largest_bytes = 0;
-
-  void declare(Options& options) {
-    options.group("Sizes");
-    options.add("-b,--minbytes", smallest, "smallest size of the whole data (K, M, G: powers of 1024)");
-    options.add("-e,--maxbytes", largest, "largest size");
-    options.add("-f,--stepfactor", factor, "from one size to the next", {.minimum = 2});
-    options.group("Timing");
-    options.add("-n,--iters", iterations, "calls that are timed together; auto: about a millisecond",
-                {.minimum = 1, .may_be_auto = true});
-    options.add("-w,--warmup-iters", warmup, "calls before the first round", {.minimum = 0});
-    options.add("--rounds", rounds, "in which all take turns; times are medians over them", {.minimum = 1});
-    options.add("-c,--check", check, "count wrong elements: 1, or 0 for no", {.minimum = 0, .maximum = 1});
-    options.group("What to time");
-    options.add("--collective", collective, "a name, or all");
-    options.add("--algorithm", algorithm, "all, or names with commas: ours, mpi, or those of the collective");
-    options.add("--segment", segment, "segments of the single algorithms; ours chooses its own");
-    options.add_choice<ReduceOp>("-o,--op", op,
-                                 {{"sum", ReduceOp::sum},
-                                  {"prod", ReduceOp::product},
-                                  {"min", ReduceOp::min},
-                                  {"max", ReduceOp::max},
-                                  {"avg", ReduceOp::avg}},
-                                 "reduction");
-    options.add_choice<Dtype>("-d,--dtype", dtype, {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"i32", Dtype::i32}},
-                              "type of the elements");
-    options.group("Report");
-    options.add("--report", report, "write the results as JSON to this file");
-    options.add("--timeout", timeout, "longest wait for another rank", {.minimum = 0.1, .unit = "s"});
-  }
-
-  void resolve() {
-    smallest_bytes = parse_bytes("-b", smallest);
-    largest_bytes = parse_bytes("-e", largest);
-    require(smallest_bytes <= largest_bytes, "-b ({}) must not be above -e ({})", smallest, largest);
-    require(dtype != Dtype::i32 || op != ReduceOp::avg, "-o avg of i32 is not an i32: use another type or sum");
-    if (!report.empty()) require_writable(report, "--report");
-  }
-
-  std::vector<Operation> collectives() const {
-    std::vector<Operation> chosen;
-    std::vector<std::string> names = {"all"};
-    for (const auto& [name, operation] : named_collectives()) {
-      names.push_back(name);
-      if (collective == "all" || collective == name) chosen.push_back(operation);
-    }
-    require(!chosen.empty(), "--collective must be one of {}, not '{}'", fmt::join(names, ", "), collective);
-    return chosen;
-  }
-
-  // "ours", "mpi" or an algorithm's name.
-  std::vector<std::string> contestants(Operation operation) const {
-    std::vector<std::string> known = {"ours", "mpi"};
-    for (const std::string& name : algorithm_names(operation)) known.push_back(name);
-    if (algorithm == "all") return known;
-    std::vector<std::string> chosen;
-    for (size_t begin = 0; begin <= algorithm.size();) {
-      const size_t end = std::min(algorithm.find(',', begin), algorithm.size());
-      chosen.push_back(algorithm.substr(begin, end - begin));
-      require(std::find(known.begin(), known.end(), chosen.back()) != known.end(),
-              "{} has no algorithm '{}': there are {}", name_of(operation), chosen.back(), fmt::join(known, ", "));
-      begin = end + 1;
-    }
-    return chosen;
-  }
-};
 
 // What one contestant achieved at one size; negative times where it does not exist.
 struct Measured {
@@ -118,16 +38,16 @@ class Bench {
  public:
   Bench(const BenchOptions& options, const DeviceHandle& device)
       : options_(options),
-        segment_bytes_(parse_bytes("--segment", options.segment)),
         world_({.device = device, .timeout = options.timeout},
                chosen_by([this](Operation operation, int64_t bytes, int ranks) {
                  // Everything else, such as barriers, runs as always.
-                 if (chosen_ && chosen_->operation == operation) return Choice{chosen_, segment_bytes_};
+                 if (chosen_ && chosen_->operation == operation) return Choice{chosen_, options_.segment_bytes};
                  return fastest(operation, bytes, ranks);
                })) {}
 
   int run(const nlohmann::ordered_json& option_values) {
-    require(world_.size() > 1, "a collective needs at least 2 ranks; start it with mpirun -n 2, or ./run 01/bench -n 2");
+    require(world_.size() > 1,
+            "a collective needs at least 2 ranks; start it with mpirun -n 2, or ./run 01/bench -n 2");
     const std::string mechanism = copy_mechanism(world_.group());
     print("# {} ranks, -b {} -e {} -f {}, {} rounds, {} warm-up calls, check {}\n", world_.size(), options_.smallest,
           options_.largest, options_.factor, options_.rounds, options_.warmup, options_.check);
@@ -223,7 +143,8 @@ class Bench {
       measured[i].seconds = median(seconds[i]);
       if (mpi == contestants.size() || seconds[mpi].empty()) continue;
       std::vector<double> ratios;
-      for (size_t round = 0; round < seconds[i].size(); ++round) ratios.push_back(seconds[mpi][round] / seconds[i][round]);
+      for (size_t round = 0; round < seconds[i].size(); ++round)
+        ratios.push_back(seconds[mpi][round] / seconds[i][round]);
       measured[i].against_mpi = median(ratios);
     }
   }
@@ -262,7 +183,9 @@ class Bench {
     return result;
   }
 
-  int64_t total(int64_t own) const { return static_cast<int64_t>(control::sum(world_.group(), static_cast<double>(own))); }
+  int64_t total(int64_t own) const {
+    return static_cast<int64_t>(control::sum(world_.group(), static_cast<double>(own)));
+  }
 
   void print_measured(const Measured& measured, Operation operation, int64_t bytes) const {
     if (measured.seconds < 0) {
@@ -271,8 +194,7 @@ class Bench {
     }
     const double bandwidth = static_cast<double>(bytes) / measured.seconds * 1e-9;
     print(" {:>10.2f} {:>7.3f} {:>7.3f} {:>6} {:>6}", measured.seconds * 1e6, bandwidth,
-          bandwidth * bus_factor(operation, world_.size()),
-          options_.check ? fmt::format("{}", measured.wrong) : "-",
+          bandwidth * bus_factor(operation, world_.size()), options_.check ? fmt::format("{}", measured.wrong) : "-",
           measured.against_mpi < 0 ? "-" : fmt::format("{:.2f}", measured.against_mpi));
   }
 
@@ -302,7 +224,6 @@ class Bench {
   }
 
   const BenchOptions& options_;
-  int64_t segment_bytes_;
   const Algorithm* chosen_ = nullptr;  // none: ours
   World world_;
   nlohmann::ordered_json results_ = nlohmann::ordered_json::array();

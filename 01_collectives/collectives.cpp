@@ -1,5 +1,7 @@
 #include "01_collectives/collectives.h"
 
+#include <limits>
+
 #include "01_collectives/executor/plan_work.h"
 
 namespace ninefold::collectives {
@@ -8,8 +10,10 @@ namespace {
 // Calls under way at once whose messages cannot be mistaken for each other's.
 constexpr int calls_with_own_tags = ((1 << 15) - first_collective_tag) / max_lanes;
 
+// The same on all ranks, so that they choose alike. No rank knows the whole of an uneven all_to_all.
 int64_t whole_bytes(const Call& call) {
   if (!call.tensor().defined()) return 0;
+  if (!call.in_counts.empty()) return std::numeric_limits<int64_t>::max();
   return call.operation == Operation::all_gather ? call.out.bytes() : call.in.bytes();
 }
 
@@ -34,7 +38,8 @@ class PlannedCollectives : public Collectives {
       tag = first_collective_tag + next_call_ * max_lanes;
       next_call_ = (next_call_ + 1) % calls_with_own_tags;
     }
-    return std::make_unique<PlanWork>(call, plan_of(call, choice), transport_, choice.segment_bytes, tag);
+    return std::make_unique<PlanWork>(call, plan_of(call, choice), transport_, small_scratch_, choice.segment_bytes,
+                                      tag);
   }
 
   Volume volume(const Call& call) const override {
@@ -72,14 +77,15 @@ class PlannedCollectives : public Collectives {
       }
     }
     const Plan plan = choice.algorithm->plan(rank, ranks, call.peer);
-    known_.push_back(std::make_unique<Known>(
-        Known{choice.algorithm, call.peer, in_place, placed(plan, {call.operation, rank, ranks, call.peer, in_place})}));
+    known_.push_back(std::make_unique<Known>(Known{choice.algorithm, call.peer, in_place,
+                                                   placed(plan, {call.operation, rank, ranks, call.peer, in_place})}));
     return known_.back()->plan;
   }
 
   Transport& transport_;
   Chooser choose_;
   int next_call_ = 0;
+  SmallScratch small_scratch_;
   mutable std::vector<std::unique_ptr<Known>> known_;
 };
 
@@ -93,5 +99,11 @@ CollectivesFactory chosen_by(Chooser choose) {
 
 CollectivesFactory ours() { return chosen_by(fastest); }
 CollectivesFactory ordered() { return chosen_by(in_rank_order); }
+
+CollectivesFactory named(std::string_view name) {
+  require(name == "ours" || name == "ordered" || name == "mpi", "collectives must be one of ours, ordered, mpi, not '{}'",
+          name);
+  return name == "ours" ? ours() : name == "ordered" ? ordered() : mpi_collectives();
+}
 
 }  // namespace ninefold::collectives

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <string_view>
 
 #include "01_collectives/selector.h"
 
@@ -14,6 +15,9 @@ CollectivesFactory ours();
 
 // Every sum is added in rank order, 0, 1, 2, …, so that results have the bits of a serial sum.
 CollectivesFactory ordered();
+
+// By the word that --collectives takes: "ours", "ordered", or "mpi" for the library's own. Throws UserError for others.
+CollectivesFactory named(std::string_view name);
 
 // Whatever `choose` decides.
 using Chooser = std::function<Choice(Operation operation, int64_t bytes, int ranks)>;

@@ -29,7 +29,8 @@ struct ShowOptions {
   void declare(Options& options) {
     options.group("What to show");
     options.add_choice<Operation>("--collective", collective, named_collectives(), "the operation");
-    options.add("--algorithm", algorithm, "how it is done, by default the first there is; an unknown name lists the known ones");
+    options.add("--algorithm", algorithm,
+                "how it is done, by default the first there is; an unknown name lists the known ones");
     options.add("--ranks", ranks, "size of the group", {.minimum = 2, .maximum = 16});
     options.add("--root", root, "of broadcast and reduce", {.minimum = 0});
     options.add("--bytes", bytes, "the whole data, of f32, for the table of bytes (K, M, G: powers of 1024)");
@@ -51,9 +52,8 @@ class Show {
     }
     simulation_ = simulate(algorithm.operation, plans_, options.root);
     for (auto& messages : simulation_.messages) {
-      std::sort(messages.begin(), messages.end(), [](const Message& a, const Message& b) {
-        return std::pair(a.from, a.to) < std::pair(b.from, b.to);
-      });
+      std::sort(messages.begin(), messages.end(),
+                [](const Message& a, const Message& b) { return std::pair(a.from, a.to) < std::pair(b.from, b.to); });
     }
   }
 
@@ -75,8 +75,9 @@ class Show {
 
   void print_legend() const {
     if (is_all_to_all()) {
-      fmt::print("Every rank has a chunk for every rank. A row tells from whom a rank has its chunk: column i is the\n"
-                 "chunk from rank i, '.' has not arrived, '<' has just arrived.\n");
+      fmt::print(
+          "Every rank has a chunk for every rank. A row tells from whom a rank has its chunk: column i is the\n"
+          "chunk from rank i, '.' has not arrived, '<' has just arrived.\n");
       return;
     }
     const int chunks = plans_[0].chunks;
@@ -145,8 +146,7 @@ class Show {
     const Call call = call_of_bytes(bytes);
     Table table({"rank", "messages", "bytes sent", "of the whole data"});
     for (int rank = 0; rank < options_.ranks; ++rank) {
-      const PlacedPlan plan =
-          placed(plans_[rank], {algorithm_.operation, rank, options_.ranks, options_.root, false});
+      const PlacedPlan plan = placed(plans_[rank], {algorithm_.operation, rank, options_.ranks, options_.root, false});
       const Volume volume = volume_of(call, plan, rank, options_.ranks, whole_chunks);
       table.add_row({fmt::format("{}", rank), fmt::format("{}", volume.messages), fmt::format("{}", volume.bytes),
                      fmt::format("{:.3f}", static_cast<double>(volume.bytes) / static_cast<double>(bytes))});
@@ -157,7 +157,8 @@ class Show {
   // On paper: tensors without storage.
   Call call_of_bytes(int64_t bytes) const {
     const Operation operation = algorithm_.operation;
-    const int64_t part = std::max<int64_t>(bytes / size_of(Dtype::f32) / options_.ranks, 1), whole = part * options_.ranks;
+    const int64_t part = std::max<int64_t>(bytes / size_of(Dtype::f32) / options_.ranks, 1),
+                  whole = part * options_.ranks;
     const DeviceHandle meta = make_meta_device();
     const auto tensor = [&](bool is_part) { return Tensor::empty(meta, {is_part ? part : whole}, Dtype::f32); };
     if (operation == Operation::barrier) return {.operation = operation};

@@ -93,7 +93,7 @@ void Replicated::predict_traffic(TrafficLedger& ledger, int64_t steps) const {
   if (group_.size() == 1) return;
   for (const Bucket& bucket : buckets_) {
     ledger.predict(group_.name(), Operation::all_reduce, steps,
-                   steps * formula::all_reduce_bytes(group_.size(), bucket.elements, gradient_));
+                   steps * group_.all_reduce_volume(bucket.elements, gradient_).bytes);
   }
 }
 

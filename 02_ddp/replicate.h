@@ -39,8 +39,8 @@ class Replicated {
   // After the step's last backward: returns when all gradients are sums over the group.
   void reduce_gradients();
 
-  // Books what `steps` steps send: 2 (n-1)/n of the gradients' bytes, one call a bucket (naive: a parameter), however
-  // many micro-batches a step has. A group of one rank sends nothing.
+  // Books what `steps` steps send, one call a bucket (naive: a parameter) however many micro-batches a step has: 2 (n-1)/n
+  // of the gradients' bytes where all_reduce is a ring. A group of one rank sends nothing.
   void predict_traffic(TrafficLedger& ledger, int64_t steps) const;
 
  private:

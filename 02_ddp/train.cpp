@@ -1,6 +1,7 @@
 // Trains the MNIST CNN or a Llama on several ranks, each with the whole model and its own part of the batch.
 //
 // ./run 02 -n 2 -- --model llama --variant overlapped
+#include "01_collectives/collectives.h"
 #include "02_ddp/replicate.h"
 #include "common/train/trainer.h"
 
@@ -56,7 +57,7 @@ int run(int argc, char** argv) {
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   options.settle(command_line);
 
-  World world(train.world(), mpi_collectives());
+  World world(train.world(), collectives::named(train.collectives));
   const Mesh mesh(world, {{"dp_replicate", mesh_size(options.dp_replicate)}});
   const Group& data = mesh["dp_replicate"];
   const auto task = make_task(options.model, train);

@@ -3,6 +3,7 @@
 // ./run 09
 #include <fmt/format.h>
 
+#include "01_collectives/collectives.h"
 #include "09_combined_3d/parallelize.h"
 
 namespace {
@@ -55,7 +56,7 @@ int run(int argc, char** argv) {
   sizes.validate();
   train.settle_check(command_line);
 
-  World world(train.world(), mpi_collectives());
+  World world(train.world(), collectives::named(train.collectives));
   const Mesh mesh(world, {{"dp_replicate", mesh_size(sizes.dp_replicate)}});
   const Group& data = mesh["dp_replicate"];
   train.resolve(data.size());

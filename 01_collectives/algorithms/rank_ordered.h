@@ -1,6 +1,6 @@
 // Rank-ordered reductions: whoever owns a chunk receives everybody's piece of it and adds them in rank order, 0, 1, 2,
-// … So the result has the bits of a serial sum, whatever the number of chunks, their sizes, or who came first; in a ring
-// every chunk is added in another order. The price is memory for n - 1 pieces instead of one.
+// … So the result has the bits of a serial sum, whatever the number of chunks, their sizes, or who came first; in a
+// ring every chunk is added in another order. The price is memory for n - 1 pieces instead of one.
 //
 //                    steps   bytes sent by a rank, S being the whole data
 //   reduce_scatter   1       (n-1)/n S, in n - 1 messages at once

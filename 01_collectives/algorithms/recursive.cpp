@@ -45,8 +45,8 @@ Plan halving_then_doubling(int rank, int ranks) {
   Plan plan{.chunks = ranks};
   for (int distance = ranks / 2; distance > 0; distance /= 2) {
     const int partner = rank ^ distance;
-    plan.steps.push_back({reduce(block_around(rank, distance), partner, distance == 1),
-                          send(block_around(partner, distance), partner)});
+    plan.steps.push_back(
+        {reduce(block_around(rank, distance), partner, distance == 1), send(block_around(partner, distance), partner)});
   }
   for (int distance = 1; distance < ranks; distance *= 2) {
     const int partner = rank ^ distance;

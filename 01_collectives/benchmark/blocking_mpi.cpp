@@ -31,15 +31,16 @@ int run(const Group& group, const Call& call) {
   const auto* own_part = static_cast<const std::byte*>(call.out.raw()) + rank * call.in.bytes();
   switch (call.operation) {
     case Operation::all_reduce:
-      return MPI_Allreduce(MPI_IN_PLACE, call.out.raw(), size, type, op_of(call.op), communicator);
+      return MPI_Allreduce(call.in.raw() == call.out.raw() ? MPI_IN_PLACE : call.in.raw(), call.out.raw(), size, type,
+                           op_of(call.op), communicator);
     case Operation::all_gather:
       return MPI_Allgather(call.in.raw() == own_part ? MPI_IN_PLACE : call.in.raw(), size, type, call.out.raw(), size,
                            type, communicator);
     case Operation::reduce_scatter:
       // In place, MPI has its result at the beginning of the input.
       if (call.out.shares_storage_with(call.in)) {
-        const int result = MPI_Reduce_scatter_block(MPI_IN_PLACE, call.in.raw(), out_size, type, op_of(call.op),
-                                                    communicator);
+        const int result =
+            MPI_Reduce_scatter_block(MPI_IN_PLACE, call.in.raw(), out_size, type, op_of(call.op), communicator);
         if (rank != 0) ops::copy_(call.out, call.in.slice(0, {call.out.size()}));
         return result;
       }

@@ -44,8 +44,8 @@ float combined(ReduceOp op, float a, float b) {
 }  // namespace
 
 bool Exercise::exists(Operation operation, bool in_place) {
-  if (operation == Operation::all_gather || operation == Operation::reduce_scatter) return true;
-  return in_place == (operation != Operation::all_to_all);
+  if (operation == Operation::broadcast || operation == Operation::reduce) return in_place;
+  return operation != Operation::all_to_all || !in_place;
 }
 
 Exercise::Exercise(const Group& group, Operation operation, ReduceOp op, Dtype dtype, int64_t bytes, bool in_place)
@@ -92,7 +92,7 @@ void Exercise::fill() const {
 void Exercise::run_on_group() const {
   switch (operation_) {
     case Operation::all_reduce:
-      return group_.all_reduce(out_, op_);
+      return group_.all_reduce(out_, in_, op_);
     case Operation::all_gather:
       return group_.all_gather(out_, in_);
     case Operation::reduce_scatter:

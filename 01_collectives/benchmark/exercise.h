@@ -12,7 +12,7 @@ class Exercise {
   // `in_place`: the own part of input and output are the same memory.
   Exercise(const Group& group, Operation operation, ReduceOp op, Dtype dtype, int64_t bytes, bool in_place);
 
-  // broadcast, reduce and all_reduce of a group are in place, all_to_all is not; the others are both.
+  // broadcast and reduce of a group are in place, all_to_all is not; the others are both.
   static bool exists(Operation operation, bool in_place);
 
   // Elements of a rank's part, or of the whole where there are no parts; and the whole in bytes.

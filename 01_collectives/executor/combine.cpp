@@ -1,8 +1,5 @@
 #include "01_collectives/executor/combine.h"
 
-#include <algorithm>
-
-#include "01_collectives/executor/streaming.h"
 #include "common/tensor/cpu/simd.h"
 
 namespace ninefold::collectives {
@@ -25,10 +22,6 @@ template <typename InUse>
 void store(int32_t* target, simd::Words x, InUse in_use) {
   simd::store_raw(target, x, in_use);
 }
-
-void stream(float* target, simd::Floats x) { stream_raw(target, x); }
-void stream(bf16* target, simd::Floats x) { stream_raw(target, simd::narrow(x)); }
-void stream(int32_t* target, simd::Words x) { stream_raw(target, x); }
 
 simd::Floats minimum(simd::Floats a, simd::Floats b) { return simd::minimum(a, b); }
 simd::Floats maximum(simd::Floats a, simd::Floats b) { return simd::maximum(a, b); }
@@ -53,83 +46,55 @@ Vector finished(Vector sum, float factor) {
   return sum;
 }
 
-// Elements before the first whole vector that lies where streaming stores want it.
-template <typename T>
-int64_t elements_before_alignment(const T* target) {
-  constexpr int64_t vector = simd::lanes * sizeof(T);
-  const int64_t past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(target) % vector);
-  return past == 0 ? 0 : (vector - past) / static_cast<int64_t>(sizeof(T));
-}
-
-// target[i] = value(i, lanes in use) for all i in [0, count).
-template <typename T, typename Value>
-void write_vectors(T* target, int64_t count, bool streams, Value&& value) {
-  const auto store_from = [&](int64_t first, int64_t end) {
-    simd::for_each_vector(end - first, [&](int64_t i, auto in_use) {
-      store(target + first + i, value(first + i, in_use), in_use);
-    });
-  };
-  int64_t i = 0;
-  if (streams) {
-    i = std::min(elements_before_alignment(target), count);
-    store_from(0, i);
-    for (; i + simd::lanes <= count; i += simd::lanes) stream(target + i, value(i, simd::AllLanes{}));
-    finish_streaming();
-  }
-  store_from(i, count);
-}
-
 template <typename T, ReduceOp op>
-void combine_typed(T* target, std::span<const void* const> pieces, int64_t count, float factor, bool streams) {
+void combine_typed(T* target, std::span<const void* const> pieces, int64_t count, float factor) {
   const auto piece = [&](size_t index) { return static_cast<const T*>(pieces[index]); };
   if (pieces.size() == 2) {
     const T* const a = piece(0);
     const T* const b = piece(1);
-    write_vectors(target, count, streams, [&](int64_t i, auto in_use) {
-      return finished<op>(combined<op>(load(a + i, in_use), load(b + i, in_use)), factor);
+    simd::for_each_vector(count, [&](int64_t i, auto in_use) {
+      store(target + i, finished<op>(combined<op>(load(a + i, in_use), load(b + i, in_use)), factor), in_use);
     });
     return;
   }
-  write_vectors(target, count, streams, [&](int64_t i, auto in_use) {
+  simd::for_each_vector(count, [&](int64_t i, auto in_use) {
     auto sum = load(piece(0) + i, in_use);
     for (size_t index = 1; index < pieces.size(); ++index) sum = combined<op>(sum, load(piece(index) + i, in_use));
-    return finished<op>(sum, factor);
+    store(target + i, finished<op>(sum, factor), in_use);
   });
 }
 
 template <typename T>
-void combine_as(void* target, std::span<const void* const> pieces, int64_t count, ReduceOp op, float factor,
-                bool streams) {
+void combine_as(void* target, std::span<const void* const> pieces, int64_t count, ReduceOp op, float factor) {
   T* const typed = static_cast<T*>(target);
   switch (op) {
     case ReduceOp::sum:
-      return combine_typed<T, ReduceOp::sum>(typed, pieces, count, factor, streams);
+      return combine_typed<T, ReduceOp::sum>(typed, pieces, count, factor);
     case ReduceOp::avg:
       if constexpr (!std::is_same_v<T, int32_t>) {
-        return combine_typed<T, ReduceOp::avg>(typed, pieces, count, factor, streams);
+        return combine_typed<T, ReduceOp::avg>(typed, pieces, count, factor);
       }
       return expect(false, "an average of i32 is not an i32: use sum");
     case ReduceOp::min:
-      return combine_typed<T, ReduceOp::min>(typed, pieces, count, factor, streams);
+      return combine_typed<T, ReduceOp::min>(typed, pieces, count, factor);
     case ReduceOp::max:
-      return combine_typed<T, ReduceOp::max>(typed, pieces, count, factor, streams);
+      return combine_typed<T, ReduceOp::max>(typed, pieces, count, factor);
     case ReduceOp::product:
-      return combine_typed<T, ReduceOp::product>(typed, pieces, count, factor, streams);
+      return combine_typed<T, ReduceOp::product>(typed, pieces, count, factor);
   }
 }
 
 }  // namespace
 
-void combine(void* target, std::span<const void* const> pieces, int64_t count, Dtype dtype, ReduceOp op, int ranks,
-             bool streams) {
+void combine(void* target, std::span<const void* const> pieces, int64_t count, Dtype dtype, ReduceOp op, int ranks) {
   const float factor = 1.0f / static_cast<float>(ranks);
   switch (dtype) {
     case Dtype::f32:
-      return combine_as<float>(target, pieces, count, op, factor, streams);
+      return combine_as<float>(target, pieces, count, op, factor);
     case Dtype::bf16:
-      return combine_as<bf16>(target, pieces, count, op, factor, streams);
+      return combine_as<bf16>(target, pieces, count, op, factor);
     case Dtype::i32:
-      return combine_as<int32_t>(target, pieces, count, op, factor, streams);
+      return combine_as<int32_t>(target, pieces, count, op, factor);
   }
 }
 

@@ -19,7 +19,7 @@ int64_t largest_of(const std::vector<int64_t>& begins) {
 }  // namespace
 
 Layout::Layout(const Call& call, int rank, int ranks, int chunks)
-    : operation_(call.operation), rank_(rank), ranks_(ranks), chunks_(chunks) {
+    : operation_(call.operation), rank_(rank), ranks_(ranks) {
   if (operation_ == Operation::all_gather) {
     part_ = call.in.size();
   } else if (operation_ == Operation::reduce_scatter) {
@@ -31,7 +31,8 @@ Layout::Layout(const Call& call, int rank, int ranks, int chunks)
       out_begins_ = begins_of(call.out_counts);
     }
   } else if (call.tensor().defined()) {
-    whole_ = call.tensor().size();
+    shorter_ = call.tensor().size() / chunks;
+    longer_chunks_ = call.tensor().size() % chunks;
   }
 }
 

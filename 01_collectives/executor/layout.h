@@ -22,15 +22,15 @@ class Layout {
   int64_t largest() const;
 
  private:
-  // The whole is cut into `chunks_` equal parts, the first ones an element longer where it does not divide.
+  // The whole is cut into equal chunks, the first ones an element longer where it does not divide.
   bool is_cut() const { return part_ < 0; }
-  int64_t cut(int chunk) const { return chunk * (whole_ / chunks_) + std::min<int64_t>(chunk, whole_ % chunks_); }
+  int64_t cut(int chunk) const { return chunk * shorter_ + std::min<int64_t>(chunk, longer_chunks_); }
   bool is_uneven() const { return !in_begins_.empty(); }
 
   Operation operation_;
-  int rank_, ranks_, chunks_;
-  int64_t whole_ = 0;  // elements that are cut
-  int64_t part_ = -1;  // elements of each rank's part, where the tensors are made of parts
+  int rank_, ranks_;
+  int64_t shorter_ = 0, longer_chunks_ = 0;  // elements of a shorter chunk, number of the longer ones
+  int64_t part_ = -1;                        // elements of each rank's part, where the tensors are made of parts
   std::vector<int64_t> in_begins_{}, out_begins_{};  // of the parts for and from each rank, and the end
 };
 

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "01_collectives/executor/combine.h"
-#include "01_collectives/executor/streaming.h"
 #include "01_collectives/plan/simulate.h"
 
 namespace ninefold::collectives {
@@ -24,51 +23,70 @@ bool sends_empty_messages(Operation operation) { return operation == Operation::
 
 }  // namespace
 
-PlanWork::PlanWork(const Call& call, const PlacedPlan& plan, Transport& transport, int64_t segment_bytes, int tag)
+PlanWork::PlanWork(const Call& call, const PlacedPlan& plan, Transport& transport, SmallScratch& small_scratch,
+                   int64_t segment_bytes, int tag)
     : operation_(call.operation),
       op_(call.op),
-      in_(call.in),
+      in_(call.in.raw() == call.out.raw() ? Tensor() : call.in),
       out_(call.out),
+      in_address_(static_cast<std::byte*>(call.in.raw())),
+      out_address_(static_cast<std::byte*>(call.out.raw())),
       plan_(plan),
       transport_(transport),
       layout_(call, transport.rank(), transport.size(), plan.chunks),
       segment_(segment_elements(call, segment_bytes)),
       segments_(std::max<int64_t>(segments_of(layout_.largest(), segment_), 1)),
       lane_count_(is_collective(call) ? max_lanes : 1),
-      lanes_(std::min(segments_, lane_count_)) {
+      used_lanes_(static_cast<int>(std::min<int64_t>(segments_, lane_count_))) {
   if (call.tensor().defined()) dtype_ = call.tensor().dtype();
-  take_scratch();
-  size_t most_actions = 0;
-  for (const auto& step : plan.steps) most_actions = std::max(most_actions, step.size());
-  transfers_.resize(lanes_.size() * most_actions);
-  for (size_t i = 0; i < lanes_.size(); ++i) {
-    lanes_[i].segment = static_cast<int64_t>(i);
-    lanes_[i].tag = tag + static_cast<int>(i);
-    lanes_[i].scratch = static_cast<std::byte*>(scratch_.raw()) + i * plan.slots * slot_bytes_;
-    lanes_[i].transfers = transfers_.data() + i * most_actions;
-    begin_step(lanes_[i]);
+  std::byte* scratch = take_scratch(small_scratch);
+  Transfer* transfers = take_transfers(used_lanes_ * plan.most_actions);
+  for (int i = 0; i < used_lanes_; ++i) {
+    start_lane(i, tag + i, scratch + i * plan.slots * slot_bytes_, transfers + i * plan.most_actions);
   }
 }
 
-void PlanWork::take_scratch() {
+PlanWork::~PlanWork() {
+  if (small_scratch_) small_scratch_->is_taken = false;
+}
+
+std::byte* PlanWork::take_scratch(SmallScratch& small_scratch) {
   slot_bytes_ = std::min(layout_.largest(), segment_) * size_of(dtype_);
   // Slots of single chunks begin at cache lines; a range's chunks are neighbours without gaps.
   if (segments_ > 1) slot_bytes_ = rounded(slot_bytes_);
-  const int64_t bytes = static_cast<int64_t>(lanes_.size()) * plan_.slots * slot_bytes_;
-  if (bytes == 0) return;
+  const int64_t bytes = used_lanes_ * plan_.slots * slot_bytes_;
+  if (bytes == 0) return nullptr;
+  if (bytes <= SmallScratch::size && !small_scratch.is_taken) {
+    small_scratch_ = &small_scratch;
+    small_scratch.is_taken = true;
+    return small_scratch.bytes.data();
+  }
   const DeviceHandle& device = (in_.defined() ? in_ : out_).device();
   const MemoryScope scope(*device, MemoryKind::communication);
   scratch_ = Tensor::empty(device, {bytes / size_of(dtype_)}, dtype_);
+  return static_cast<std::byte*>(scratch_.raw());
+}
+
+Transfer* PlanWork::take_transfers(size_t count) {
+  if (count <= few_transfers_.size()) return few_transfers_.data();
+  many_transfers_.resize(count);
+  return many_transfers_.data();
+}
+
+void PlanWork::start_lane(int index, int tag, std::byte* scratch, Transfer* transfers) {
+  lanes_[index] = {.segment = index, .tag = tag, .scratch = scratch, .transfers = transfers};
+  begin_step(lanes_[index]);
 }
 
 bool PlanWork::step() {
-  for (Lane& lane : lanes_) {
-    if (lane.segment < segments_) advance(lane);
+  bool done = true;
+  for (int i = 0; i < used_lanes_; ++i) {
+    if (lanes_[i].segment < segments_) done &= advance(lanes_[i]);
   }
-  return std::all_of(lanes_.begin(), lanes_.end(), [&](const Lane& lane) { return lane.segment >= segments_; });
+  return done;
 }
 
-// Does all that can be done without waiting.
+// Does all that can be done without waiting; true when the lane has no segment left.
 bool PlanWork::advance(Lane& lane) {
   for (;;) {
     if (!lane.is_copied) copy_kept(lane);
@@ -127,9 +145,8 @@ void PlanWork::add(const PlacedAction& placed, const Lane& lane) const {
   // The lower rank's version first: so partners that exchange get the same bits, whatever is added.
   std::array<const void*, 2> pieces = {address(placed.own, chunk, lane), address(placed.message, chunk, lane)};
   if (action.peer < transport_.rank()) std::swap(pieces[0], pieces[1]);
-  const int64_t size = segment_size(action.chunks, lane.segment);
-  combine(address(placed.target, chunk, lane), pieces, size, dtype_, op_of(action), transport_.size(),
-          streams(placed.target, size));
+  combine(address(placed.target, chunk, lane), pieces, segment_size(action.chunks, lane.segment), dtype_, op_of(action),
+          transport_.size());
 }
 
 void PlanWork::add_in_rank_order(const std::vector<PlacedAction>& step, const Lane& lane) const {
@@ -142,9 +159,8 @@ void PlanWork::add_in_rank_order(const std::vector<PlacedAction>& step, const La
   }
   const Chunks chunks = last->action.chunks;
   pieces[transport_.rank()] = address(last->own, chunks.first, lane);
-  const int64_t size = segment_size(chunks, lane.segment);
-  combine(address(last->target, chunks.first, lane), pieces, size, dtype_, op_of(last->action), transport_.size(),
-          streams(last->target, size));
+  combine(address(last->target, chunks.first, lane), pieces, segment_size(chunks, lane.segment), dtype_,
+          op_of(last->action), transport_.size());
 }
 
 // Puts the chunks of a message together, or takes them apart.
@@ -153,13 +169,7 @@ void PlanWork::pack(const PlacedAction& placed, const Lane& lane, bool unpack) c
   for (const int chunk : members(placed.action.chunks, plan_.chunks)) {
     std::byte* const own = address({Space::out}, chunk, lane);
     const int64_t bytes = segment_size(chunk, lane.segment) * size_of(dtype_);
-    if (!unpack) {
-      std::memcpy(packed, own, bytes);
-    } else if (streams({Space::out}, segment_size(chunk, lane.segment))) {
-      copy_streaming(own, packed, bytes);
-    } else {
-      std::memcpy(own, packed, bytes);
-    }
+    std::memcpy(unpack ? own : packed, unpack ? packed : own, bytes);
     packed += bytes;
   }
 }
@@ -185,15 +195,8 @@ int64_t PlanWork::segment_size(Chunks chunks, int64_t segment) const {
 
 std::byte* PlanWork::address(Place place, int chunk, const Lane& lane) const {
   if (place.space == Space::scratch) return lane.scratch + place.slot * slot_bytes_;
-  const Tensor& tensor = place.space == Space::in ? in_ : out_;
-  const int64_t element = layout_.begin(place.space, chunk) + lane.segment * segment_;
-  return static_cast<std::byte*>(tensor.raw()) + element * size_of(dtype_);
-}
-
-// The other ranks have read an all_reduce's tensor the last time, or are about to.
-bool PlanWork::streams(Place target, int64_t elements) const {
-  return operation_ == Operation::all_reduce && target.space == Space::out &&
-         elements * size_of(dtype_) >= worth_streaming;
+  std::byte* const begin = place.space == Space::in ? in_address_ : out_address_;
+  return begin + (layout_.begin(place.space, chunk) + lane.segment * segment_) * size_of(dtype_);
 }
 
 // An average is a sum until it is complete.

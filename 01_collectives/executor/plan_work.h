@@ -4,6 +4,7 @@
 // its lane: while the next segment arrives, the last one is added, and it is still in the cache when it is.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "01_collectives/executor/layout.h"
@@ -19,11 +20,23 @@ inline constexpr int64_t largest_message = int64_t{1} << 30;
 // Chunks are not cut.
 inline constexpr int64_t whole_chunks = int64_t{1} << 60;
 
+// Scratch memory for one small call at a time: taking it from the device would last longer than sending the message.
+struct SmallScratch {
+  static constexpr int64_t size = 4096;
+  alignas(64) std::array<std::byte, size> bytes;
+  bool is_taken = false;
+};
+
 class PlanWork : public Work {
  public:
-  // Starts the call: the first messages are on their way. `plan` and `transport` outlive it. Chunks are cut into
-  // segments of `segment_bytes`. A collective uses the tags [tag, tag + max_lanes), send and recv use `tag` alone.
-  PlanWork(const Call& call, const PlacedPlan& plan, Transport& transport, int64_t segment_bytes, int tag);
+  // Starts the call: the first messages are on their way. `plan`, `transport` and `small_scratch` outlive it.
+  // Chunks are cut into segments of `segment_bytes`. A collective uses the tags [tag, tag + max_lanes), send and recv
+  // use `tag` alone.
+  PlanWork(const Call& call, const PlacedPlan& plan, Transport& transport, SmallScratch& small_scratch,
+           int64_t segment_bytes, int tag);
+  ~PlanWork() override;
+  PlanWork(const PlanWork&) = delete;
+  PlanWork& operator=(const PlanWork&) = delete;
 
   bool step() override;
 
@@ -37,7 +50,9 @@ class PlanWork : public Work {
     Transfer* transfers = nullptr;  // one for each action of the step
   };
 
-  void take_scratch();
+  std::byte* take_scratch(SmallScratch& small_scratch);
+  Transfer* take_transfers(size_t count);
+  void start_lane(int index, int tag, std::byte* scratch, Transfer* transfers);
   bool advance(Lane& lane);
   bool transfers_are_done(const Lane& lane);
   void begin_step(Lane& lane);
@@ -51,23 +66,27 @@ class PlanWork : public Work {
   int64_t segment_size(int chunk, int64_t segment) const;
   int64_t segment_size(Chunks chunks, int64_t segment) const;
   std::byte* address(Place place, int chunk, const Lane& lane) const;
-  bool streams(Place target, int64_t elements) const;
   ReduceOp op_of(const Action& action) const;
 
   Operation operation_;
   ReduceOp op_;
   Dtype dtype_ = Dtype::f32;
-  Tensor in_, out_;
+  Tensor in_, out_;  // kept alive; `in_` is undefined where it is the same as `out_`
+  std::byte *in_address_, *out_address_;
   const PlacedPlan& plan_;
   Transport& transport_;
   Layout layout_;
-  int64_t segment_;       // elements of a chunk in a segment
-  int64_t segments_;      // of the largest chunk
-  int64_t lane_count_;    // segment i goes through lane i % lane_count_; the same number on all ranks
+  int64_t segment_;     // elements of a chunk in a segment
+  int64_t segments_;    // of the largest chunk
+  int64_t lane_count_;  // segment i goes through lane i % lane_count_; the same number on all ranks
   int64_t slot_bytes_ = 0;
   Tensor scratch_;
-  std::vector<Transfer> transfers_;
-  std::vector<Lane> lanes_;  // that have work to do
+  SmallScratch* small_scratch_ = nullptr;  // if it is taken by this call
+  // Few actions a step are usual, and need no allocation.
+  std::array<Transfer, 8> few_transfers_;
+  std::vector<Transfer> many_transfers_;
+  std::array<Lane, max_lanes> lanes_;
+  int used_lanes_;  // those with work to do, the first ones
 };
 
 // The messages and bytes that running the plan sends.

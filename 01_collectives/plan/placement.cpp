@@ -24,6 +24,7 @@ class Placer {
       for (const Action& action : plan_.steps[step_]) placed_step.push_back(place(action));
       for (const PlacedAction& placed : placed_step) move(placed);
       if (result_.kept >= 0) where_[result_.kept] = {Space::out};
+      result_.most_actions = std::max(result_.most_actions, static_cast<int>(placed_step.size()));
       result_.steps.push_back(std::move(placed_step));
     }
     result_.slots = static_cast<int>(busy_until_.size());
@@ -55,7 +56,7 @@ class Placer {
   PlacedAction place(const Action& action) {
     PlacedAction placed{.action = action};
     const int first = action.chunks.first, count = action.chunks.count;
-    placed.is_packed = first + count > plan_.chunks || receives_shared(action);
+    placed.is_packed = first + count > plan_.chunks;
     placed.own = where_[first];
     if (action.kind == Action::Kind::send) {
       placed.message = placed.is_packed ? take_slots(count, step_) : where_[first];
@@ -68,12 +69,6 @@ class Placer {
       placed.target = placed.message = take_slots(count, last_use_after(step_, action.chunks));
     }
     return placed;
-  }
-
-  // The other ranks read an all_reduce's tensor, and the system's copy into memory that they have read is slow. So
-  // messages are received apart and put in their place with streaming stores.
-  bool receives_shared(const Action& action) const {
-    return operation_ == Operation::all_reduce && action.kind == Action::Kind::receive;
   }
 
   // What arrives may lie where the sum will be, unless the own version is there.

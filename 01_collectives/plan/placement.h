@@ -21,14 +21,15 @@ struct PlacedAction {
   Place message{};  // what is sent, or where it is received
   Place own{};      // of additions: the own version before
   Place target{};   // of additions: where the sum goes
-  // The message is put together and taken apart in scratch memory: its chunks are the end of the output and its
-  // beginning, or it is better received there.
+  // The chunks are the end of the output and its beginning: the message is put together and taken apart in scratch
+  // memory.
   bool is_packed = false;
 };
 
 struct PlacedPlan {
   int chunks = 1;
-  int slots = 0;  // of scratch memory
+  int slots = 0;         // of scratch memory
+  int most_actions = 0;  // in a step
   std::vector<std::vector<PlacedAction>> steps{};
   // The chunk that is to be copied from `in` to `out` before the first step ends: all_gather's and all_to_all's own
   // part. -1 if there is none.

@@ -1,6 +1,6 @@
-// A plan is a collective algorithm as data: what one rank does in each step. It sends chunks of the data to other ranks,
-// and what it receives replaces its own version of a chunk or is added to it. Plans know neither element types nor
-// sizes, so they can be printed, checked without processes (simulate.h), counted, and run (executor/plan_work.h).
+// A plan is a collective algorithm as data: what one rank does in each step. It sends chunks of the data to other
+// ranks, and what it receives replaces its own version of a chunk or is added to it. Plans know neither element types
+// nor sizes, so they can be printed, checked without processes (simulate.h), counted, and run (executor/plan_work.h).
 #pragma once
 
 #include <functional>

@@ -93,9 +93,9 @@ class Simulator {
         const bool is_send = action.kind == Action::Kind::send;
         expect(matching(rank, action.peer, action.chunks, is_send) == 1 &&
                    matching(action.peer, rank, action.chunks, !is_send) == 1,
-               "deadlock: in step {} rank {} {} chunk {} ({} in all) {} rank {}, which does not {} just that", step_ + 1,
-               rank, is_send ? "sends" : "receives", action.chunks.first, action.chunks.count, is_send ? "to" : "from",
-               action.peer, is_send ? "receive" : "send");
+               "deadlock: in step {} rank {} {} chunk {} ({} in all) {} rank {}, which does not {} just that",
+               step_ + 1, rank, is_send ? "sends" : "receives", action.chunks.first, action.chunks.count,
+               is_send ? "to" : "from", action.peer, is_send ? "receive" : "send");
         if (!is_send) messages.push_back({action.peer, rank, action.chunks, action.adds()});
       }
     }
@@ -109,8 +109,8 @@ class Simulator {
     for (const Action& action : step_of(rank)) {
       for (const int chunk : members(action.chunks, plans_[rank].chunks)) {
         if (action.kind == Action::Kind::send) {
-          expect(!held(rank, chunk).empty(), "in step {} rank {} sends chunk {}, which it does not have", step_ + 1, rank,
-                 chunk);
+          expect(!held(rank, chunk).empty(), "in step {} rank {} sends chunk {}, which it does not have", step_ + 1,
+                 rank, chunk);
         } else if (action.kind == Action::Kind::receive) {
           replace(rank, chunk, held(action.peer, chunk), own[chunk]);
         } else {
@@ -140,8 +140,8 @@ class Simulator {
     for (const int contributor : received) {
       const bool is_new = std::find(own.begin(), own.end(), contributor) == own.end();
       expect(is_new || operation_ == Operation::barrier,
-             "in step {} rank {} adds the contribution of rank {} to chunk {} a second time", step_ + 1, rank, contributor,
-             chunk);
+             "in step {} rank {} adds the contribution of rank {} to chunk {} a second time", step_ + 1, rank,
+             contributor, chunk);
       if (is_new) own.push_back(contributor);
     }
   }

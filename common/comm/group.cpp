@@ -58,8 +58,20 @@ Transport& Group::transport() const {
 Pending Group::start(Call call) const { return world().start(*this, std::move(call)); }
 
 Pending Group::start_all_reduce(const Tensor& tensor, ReduceOp op) const {
-  expect_reducible(tensor, op);
-  return start({.operation = Operation::all_reduce, .in = tensor, .out = tensor, .op = op});
+  return start_all_reduce(tensor, tensor, op);
+}
+
+Pending Group::start_all_reduce(const Tensor& out, const Tensor& in, ReduceOp op) const {
+  expect(in.dtype() == out.dtype() && in.size() == out.size(), "all_reduce: {} {} in, {} {} out", in.size(),
+         name_of(in.dtype()), out.size(), name_of(out.dtype()));
+  expect_reducible(in, op);
+  return start({.operation = Operation::all_reduce, .in = in, .out = out, .op = op});
+}
+
+Volume Group::all_reduce_volume(int64_t elements, Dtype dtype) const {
+  if (size() == 1) return {};
+  const Tensor paper = Tensor::empty(make_meta_device(), {elements}, dtype);
+  return state_->collectives->volume({.operation = Operation::all_reduce, .in = paper, .out = paper});
 }
 
 Pending Group::start_all_gather(const Tensor& out, const Tensor& in) const {

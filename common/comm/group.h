@@ -37,6 +37,11 @@ class Group {
   // tensor = the reduction of every rank's tensor, on all ranks.
   void all_reduce(const Tensor& tensor, ReduceOp op = ReduceOp::sum) const { start_all_reduce(tensor, op).wait(); }
   Pending start_all_reduce(const Tensor& tensor, ReduceOp op = ReduceOp::sum) const;
+  // The same with the result in `out`, of equal size; `in` stays as it was.
+  void all_reduce(const Tensor& out, const Tensor& in, ReduceOp op = ReduceOp::sum) const {
+    start_all_reduce(out, in, op).wait();
+  }
+  Pending start_all_reduce(const Tensor& out, const Tensor& in, ReduceOp op = ReduceOp::sum) const;
 
   // out = every rank's `in`, one after the other; out.size() == size() * in.size(). `in` may be this rank's part of
   // out.
@@ -77,6 +82,10 @@ class Group {
   Pending start_send(const Tensor& tensor, int peer, int tag = 0) const;
   void recv(const Tensor& tensor, int peer, int tag = 0) const { start_recv(tensor, peer, tag).wait(); }
   Pending start_recv(const Tensor& tensor, int peer, int tag = 0) const;
+
+  // What this rank will send for an all_reduce of so many elements, by the formula of the algorithm that will run. For
+  // predictions: nothing is measured.
+  Volume all_reduce_volume(int64_t elements, Dtype dtype) const;
 
   // Returns once every rank of the group has called it.
   void barrier() const { start_barrier().wait(); }

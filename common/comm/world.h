@@ -75,6 +75,8 @@ class World {
   bool book_start(const Group& group, const Call& call);
   void book_sent_since(const Volume& before, const InFlight& in_flight);
   void advance(InFlight& in_flight);
+  // The time of the trace; 0 without one.
+  int64_t trace_now() const;
   void add_span(std::string_view category, const Call& call, const Group& group, int64_t begin);
   [[noreturn]] void give_up(const Call& call, const Group& group) const;
 

@@ -16,16 +16,22 @@ constexpr std::string_view name_of(Dtype dtype) {
   return dtype == Dtype::f32 ? "f32" : dtype == Dtype::bf16 ? "bf16" : "i32";
 }
 
-// Storage only: arithmetic happens in f32. Conversion from f32 rounds to nearest, ties to even; NaN stays NaN.
+// Storage only: arithmetic happens in f32. Conversion from f32 rounds to nearest, ties to even; NaN stays NaN; numbers
+// below the smallest normal one, 2^-126, become zero, as the processors' own conversions do it.
 struct bf16 {
   uint16_t bits = 0;
 
   constexpr bf16() = default;
   constexpr explicit bf16(float value) {
     const uint32_t word = std::bit_cast<uint32_t>(value);
-    const bool is_nan = (word & 0x7fffffffu) > 0x7f800000u;
-    bits = is_nan ? static_cast<uint16_t>((word >> 16) | 0x40u)
-                  : static_cast<uint16_t>((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
+    const uint32_t magnitude = word & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) {
+      bits = static_cast<uint16_t>((word >> 16) | 0x40u);  // NaN
+    } else if (magnitude < 0x00800000u) {
+      bits = static_cast<uint16_t>((word >> 16) & 0x8000u);
+    } else {
+      bits = static_cast<uint16_t>((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
+    }
   }
   constexpr explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
   friend constexpr bool operator==(bf16 a, bf16 b) { return a.bits == b.bits; }

@@ -69,6 +69,8 @@ void TrainOptions::declare_report(Options& options) {
   options.add("--report", report, "write the results as JSON to this file");
   options.add("--trace", trace, "write a timeline for Perfetto or chrome://tracing to this file");
   options.group("Communication");
+  options.add_choice("--collectives", collectives, {"ours", "ordered", "mpi"},
+                     "chapter 01's fastest, chapter 01's that add in rank order, or the MPI library's");
   options.add("--timeout", timeout, "longest wait for another rank", {.minimum = 0.1, .unit = "s"});
   options.add("--debug-comm", debug_comm, "compare every collective's call between the ranks first");
   options.add("--synchronous-sends", synchronous_sends, "sends complete only when they are received");

@@ -44,6 +44,7 @@ struct TrainOptions {
   bool verbose = false;
   std::string report, trace;
   // Communication
+  std::string collectives = "ours";  // whose: the course's own, those that sum in rank order, the library's
   double timeout = 120;
   bool debug_comm = false;
   bool synchronous_sends = false;

@@ -4,84 +4,11 @@
 
 #include <gtest/gtest.h>
 
-#include "01_collectives/collectives.h"
 #include "common/tensor/ops.h"
-#include "tests/support/local_transport.h"
+#include "tests/support/local_cluster.h"
 
 namespace ninefold::collectives {
 namespace {
-
-using Values = std::vector<float>;
-
-// What rank `rank` contributes as element i: small integers, so that sums of eight fit bf16's eight bits.
-float element(int rank, int64_t i) { return static_cast<float>((i * 7 + rank * 3) % 17 - 8); }
-
-Values contribution(int rank, int64_t size, int64_t first = 0) {
-  Values values(size);
-  for (int64_t i = 0; i < size; ++i) values[i] = element(rank, first + i);
-  return values;
-}
-
-// Ranks that make the same calls, one after the other in this process.
-class Cluster {
- public:
-  Cluster(int ranks, Dtype dtype, const Chooser& choose) : network_(ranks), dtype_(dtype) {
-    for (int rank = 0; rank < ranks; ++rank) {
-      transports_.push_back(std::make_unique<LocalTransport>(network_, rank));
-      collectives_.push_back(chosen_by(choose)(*transports_.back()));
-    }
-  }
-
-  Tensor tensor(const Values& values) const {
-    const Shape shape = {static_cast<int64_t>(values.size())};
-    if (dtype_ == Dtype::i32) return Tensor::from(device_, shape, std::vector<int32_t>(values.begin(), values.end()));
-    const Tensor f32 = Tensor::from(device_, shape, values);
-    return dtype_ == Dtype::f32 ? f32 : ops::cast(f32, Dtype::bf16);
-  }
-  Tensor space(int64_t size) const { return tensor(Values(size, -77)); }
-  static Values values(const Tensor& tensor) {
-    if (tensor.dtype() == Dtype::i32) {
-      const auto integers = tensor.to_vector<int32_t>();
-      return Values(integers.begin(), integers.end());
-    }
-    return ops::cast(tensor, Dtype::f32).to_vector<float>();
-  }
-
-  // Starts calls[rank] on every rank and steps them in turn; nobody may stand still for ever. What is sent is what
-  // volume() says.
-  void run(const std::vector<Call>& calls) {
-    std::vector<std::unique_ptr<Work>> works;
-    std::vector<Volume> before;
-    for (size_t rank = 0; rank < calls.size(); ++rank) {
-      before.push_back(transports_[rank]->sent());
-      works.push_back(collectives_[rank]->start(calls[rank]));
-    }
-    size_t done = 0;
-    int64_t delivered = -1;
-    while (done < works.size()) {
-      ASSERT_NE(delivered, network_.delivered()) << "deadlock";
-      delivered = network_.delivered();
-      for (auto& work : works) {
-        if (!work || !work->step()) continue;
-        work.reset();
-        ++done;
-        delivered = -1;
-      }
-    }
-    for (size_t rank = 0; rank < calls.size(); ++rank) {
-      EXPECT_EQ(transports_[rank]->sent() - before[rank], collectives_[rank]->volume(calls[rank])) << "rank " << rank;
-    }
-  }
-
-  const DeviceHandle& device() const { return device_; }
-
- private:
-  DeviceHandle device_ = make_cpu_device();
-  LocalNetwork network_;
-  Dtype dtype_;
-  std::vector<std::unique_ptr<LocalTransport>> transports_;
-  std::vector<std::unique_ptr<Collectives>> collectives_;
-};
 
 // An algorithm, the number of ranks and the size of segments.
 using Case = std::tuple<const Algorithm*, int, int64_t>;
@@ -125,9 +52,8 @@ class ExecutorTest : public testing::TestWithParam<Case> {
   std::vector<Call> calls(const Cluster& cluster, int64_t size, int64_t out_size) const {
     std::vector<Call> calls;
     for (int rank = 0; rank < ranks_; ++rank) {
-      calls.push_back({.operation = operation_,
-                       .in = cluster.tensor(contribution(rank, size)),
-                       .out = cluster.space(out_size)});
+      calls.push_back(
+          {.operation = operation_, .in = cluster.tensor(contribution(rank, size)), .out = cluster.space(out_size)});
     }
     return calls;
   }
@@ -272,28 +198,54 @@ TEST_P(ExecutorTest, ReducesEveryTypeInEveryWay) {
 }
 
 // Rank i sends (i + 2 j) % 4 elements to rank j, times `scale`.
+void test_uneven_all_to_all(Cluster& cluster, int ranks, int64_t scale) {
+  const auto count = [&](int from, int to) { return scale * ((from + 2 * to) % 4); };
+  std::vector<Call> all;
+  std::vector<Values> expected(ranks);
+  for (int rank = 0; rank < ranks; ++rank) {
+    Call call{.operation = Operation::all_to_all};
+    Values in;
+    for (int peer = 0; peer < ranks; ++peer) {
+      call.in_counts.push_back(count(rank, peer));
+      call.out_counts.push_back(count(peer, rank));
+      in.insert(in.end(), count(rank, peer), static_cast<float>(10 * rank + peer));
+      expected[rank].insert(expected[rank].end(), count(peer, rank), static_cast<float>(10 * peer + rank));
+    }
+    call.in = cluster.tensor(in);
+    call.out = cluster.space(static_cast<int64_t>(expected[rank].size()));
+    all.push_back(call);
+  }
+  cluster.run(all);
+  for (int rank = 0; rank < ranks; ++rank) EXPECT_EQ(Cluster::values(all[rank].out), expected[rank]);
+}
+
 TEST_P(ExecutorTest, ExchangesUnevenParts) {
   if (operation_ != Operation::all_to_all) return;
   for (const int64_t scale : {1, 50}) {
-    const auto count = [&](int from, int to) { return scale * ((from + 2 * to) % 4); };
     Cluster ranks = cluster();
-    std::vector<Call> all;
-    std::vector<Values> expected(ranks_);
-    for (int rank = 0; rank < ranks_; ++rank) {
-      Call call{.operation = operation_};
-      Values in;
-      for (int peer = 0; peer < ranks_; ++peer) {
-        call.in_counts.push_back(count(rank, peer));
-        call.out_counts.push_back(count(peer, rank));
-        in.insert(in.end(), count(rank, peer), static_cast<float>(10 * rank + peer));
-        expected[rank].insert(expected[rank].end(), count(peer, rank), static_cast<float>(10 * peer + rank));
+    test_uneven_all_to_all(ranks, ranks_, scale);
+  }
+}
+
+// Some ranks have little to send and others much, yet all choose the same plan.
+TEST(Selector, RanksOfAnUnevenExchangeChooseAlike) {
+  for (const int64_t scale : {1, 500, 1500, 100000}) {
+    Cluster ranks(4, Dtype::f32, fastest);
+    test_uneven_all_to_all(ranks, 4, scale);
+  }
+}
+
+TEST(Selector, HasAnAlgorithmForEverything) {
+  for (const Algorithm& algorithm : algorithms()) {
+    for (int ranks = 2; ranks <= 16; ++ranks) {
+      for (int64_t bytes = 1; bytes < int64_t{1} << 40; bytes *= 8) {
+        for (const Chooser& choose : {Chooser(fastest), Chooser(in_rank_order)}) {
+          const Choice choice = choose(algorithm.operation, bytes, ranks);
+          EXPECT_EQ(choice.algorithm->operation, algorithm.operation);
+          EXPECT_GT(choice.segment_bytes, 0);
+        }
       }
-      call.in = ranks.tensor(in);
-      call.out = ranks.space(static_cast<int64_t>(expected[rank].size()));
-      all.push_back(call);
     }
-    ranks.run(all);
-    for (int rank = 0; rank < ranks_; ++rank) EXPECT_EQ(Cluster::values(all[rank].out), expected[rank]);
   }
 }
 
@@ -321,7 +273,9 @@ TEST(Ordered, SumsHaveTheBitsOfASerialSum) {
   for (int ranks = 2; ranks <= 8; ++ranks) {
     for (const int64_t size : {1, 5, 1000}) {
       Cluster cluster(ranks, Dtype::f32, in_rank_order);
-      const auto value = [](int rank, int64_t i) { return (rank % 3 - 1) * 1e8f + 0.37f * static_cast<float>(rank + i); };
+      const auto value = [](int rank, int64_t i) {
+        return (rank % 3 - 1) * 1e8f + 0.37f * static_cast<float>(rank + i);
+      };
       std::vector<Call> calls;
       Values serial(size);
       for (int rank = 0; rank < ranks; ++rank) {
@@ -336,6 +290,20 @@ TEST(Ordered, SumsHaveTheBitsOfASerialSum) {
       cluster.run(calls);
       for (const Call& call : calls) EXPECT_EQ(Cluster::values(call.out), serial);
     }
+  }
+}
+
+// The larger of 0 and -0 is whichever comes second: partners that exchange add in the same order.
+TEST(Executor, AllRanksGetTheSameBits) {
+  for (int ranks = 2; ranks <= 8; ++ranks) {
+    Cluster cluster(ranks, Dtype::f32, fastest);
+    std::vector<Call> calls;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const Tensor x = cluster.tensor(Values(100, rank % 2 == 0 ? 0.0f : -0.0f));
+      calls.push_back({.operation = Operation::all_reduce, .in = x, .out = x, .op = ReduceOp::max});
+    }
+    cluster.run(calls);
+    for (const Call& call : calls) EXPECT_EQ(std::memcmp(call.out.raw(), calls[0].out.raw(), call.out.bytes()), 0);
   }
 }
 

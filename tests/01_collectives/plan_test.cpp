@@ -1,5 +1,5 @@
-// Every algorithm as a plan: right for any number of ranks and any root, without deadlock under synchronous sends, in as
-// many steps and with as many bytes as the head of its file says.
+// Every algorithm as a plan: right for any number of ranks and any root, without deadlock under synchronous sends, in
+// as many steps and with as many bytes as the head of its file says.
 #include <gtest/gtest.h>
 
 #include "01_collectives/algorithms/algorithms.h"
@@ -31,7 +31,8 @@ void for_each_case(Body&& body) {
     if (is_message(algorithm)) continue;
     for (int ranks = 1; ranks <= most_ranks; ++ranks) {
       for (int root = 0; root < ranks; ++root) {
-        SCOPED_TRACE(fmt::format("{} {} of {} ranks, root {}", name_of(algorithm.operation), algorithm.name, ranks, root));
+        SCOPED_TRACE(
+            fmt::format("{} {} of {} ranks, root {}", name_of(algorithm.operation), algorithm.name, ranks, root));
         body(algorithm, ranks, root);
       }
     }

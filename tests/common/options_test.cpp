@@ -53,6 +53,16 @@ std::string refusal(std::vector<const char*> arguments) {
   return sentence_of([&] { program.parse(arguments); });
 }
 
+TEST(Options, MayHaveAShortForm) {
+  int64_t iterations = 20;
+  Options options("bench", "Times something.");
+  options.add("-n,--iters", iterations, "calls", {.minimum = 1});
+  const char* arguments[] = {"bench", "-n", "3"};
+  EXPECT_FALSE(options.parse(3, arguments));
+  EXPECT_EQ(iterations, 3);
+  EXPECT_TRUE(options.given("--iters"));
+}
+
 TEST(Options, ReadsEveryKind) {
   Program program;
   EXPECT_FALSE(

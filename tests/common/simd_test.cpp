@@ -123,7 +123,8 @@ TEST(Simd, SineAndCosineInDoublePrecision) {
 TEST(Simd, Bf16IsRoundedAsTheScalarType) {
   std::vector<float> x = all_magnitudes();
   // Ties, one step to both sides of them, and what has no neighbours.
-  for (const uint32_t upper : {0x3f80u, 0x3f81u, 0x0000u, 0x0001u, 0x7f7fu, 0xbf80u, 0xff7fu}) {
+  for (const uint32_t upper :
+       {0x3f80u, 0x3f81u, 0x0000u, 0x0001u, 0x007fu, 0x807fu, 0x0080u, 0x7f7fu, 0xbf80u, 0xff7fu}) {
     for (const uint32_t lower : {0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
       x.push_back(std::bit_cast<float>(upper << 16 | lower));
     }

@@ -94,6 +94,15 @@ TEST_P(GroupTest, AllReduce) {
   }
 }
 
+TEST_P(GroupTest, AllReduceOutOfPlace) {
+  for (const ReduceOp op : exact_ops()) {
+    const Tensor in = tensor(contribution(rank_, size_)), out = space(size_);
+    group_.all_reduce(out, in, op);
+    EXPECT_EQ(values(out), rounded(reduction(size_, op))) << name_of(op);
+    EXPECT_EQ(values(in), contribution(rank_, size_)) << "the input has changed";
+  }
+}
+
 TEST_P(GroupTest, AllReduceOfProducts) {
   const Tensor x = tensor(Values(size_, rank_ % 2 ? -1.0f : 2.0f));
   group_.all_reduce(x, ReduceOp::product);
@@ -258,7 +267,8 @@ inline auto group_cases(const std::string& name, CollectivesFactory (*make)()) {
 
 inline std::string group_case_name(const testing::TestParamInfo<GroupCase>& info) {
   const auto& [dtype, size, sends, carrier] = info.param;
-  return fmt::format("{}_{}_{}{}", carrier.name, name_of(dtype), size, sends == Sends::synchronous ? "_synchronous" : "");
+  return fmt::format("{}_{}_{}{}", carrier.name, name_of(dtype), size,
+                     sends == Sends::synchronous ? "_synchronous" : "");
 }
 
 }  // namespace ninefold

@@ -126,8 +126,8 @@ class MpiWork : public Work {
   }
 
   int all_reduce() {
-    return MPI_Iallreduce(MPI_IN_PLACE, call_.out.raw(), count_of(call_.out.size()), type_, op_, communicator_,
-                          &request_);
+    const void* in = call_.in.raw() == call_.out.raw() ? MPI_IN_PLACE : call_.in.raw();
+    return MPI_Iallreduce(in, call_.out.raw(), count_of(call_.out.size()), type_, op_, communicator_, &request_);
   }
 
   int all_gather() {

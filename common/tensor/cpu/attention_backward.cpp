@@ -88,11 +88,11 @@ void differentiate(const QueryPanel<bf16>& queries, const KeyBlock<bf16>& keys, 
         w[i] = weights(p + at, ds + at, scale, queries.log_sum_exp[row], queries.dot_of_out[row]);
         if (!meeting.all) mask(w[i], queries.positions.at[row], keys.positions.at + key);
       }
-      const simd::Halves first = to_bf16(w[0].ds), second = to_bf16(w[1].ds);
+      const simd::Halves first = simd::narrow(w[0].ds), second = simd::narrow(w[1].ds);
       simd::store_raw(ds_rows + query * block_keys + key, first);
       simd::store_raw(ds_rows + (query + 1) * block_keys + key, second);
       simd::store_raw(ds + query / 2 * block_keys + key, interleave(first, second));
-      simd::store_raw(p + query / 2 * block_keys + key, interleave(to_bf16(w[0].p), to_bf16(w[1].p)));
+      simd::store_raw(p + query / 2 * block_keys + key, interleave(simd::narrow(w[0].p), simd::narrow(w[1].p)));
     }
   }
 }

@@ -108,7 +108,8 @@ Floats exponentiate(float* scores, Floats largest, float scale, int64_t keys, bf
   for (int64_t key = 0; key < keys; key += 2) {
     const Floats first = power_of_two(simd::load(scores + key * panel) * scale - largest);
     const Floats second = power_of_two(simd::load(scores + (key + 1) * panel) * scale - largest);
-    simd::store_raw(scores + key / 2 * panel, interleave(to_bf16(first), to_bf16(second)));  // a row that has been read
+    simd::store_raw(scores + key / 2 * panel,
+                    interleave(simd::narrow(first), simd::narrow(second)));  // a row that has been read
     sum += first + second;
   }
   return sum;

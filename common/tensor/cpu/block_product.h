@@ -10,10 +10,6 @@
 
 #include "common/tensor/cpu/simd.h"
 
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
-
 namespace ninefold {
 
 // Two bf16 that follow each other along the summed dimension; the first in the lower half.
@@ -25,23 +21,19 @@ static_assert(sizeof(Pair) == sizeof(float));
 template <typename Unit>
 using UnitVector = std::conditional_t<std::is_same_v<Unit, Pair>, simd::Words, simd::Floats>;
 
-// sum + a * b, or for pairs sum + a.first * b.first + a.second * b.second, lane by lane; and f32 rounded to bf16. The
-// processor's own instructions for bf16 take subnormal numbers for zero.
+// sum + a * b, or for pairs sum + a.first * b.first + a.second * b.second, lane by lane. The processor's own
+// instruction for bf16 takes subnormal numbers for zero.
 inline simd::Floats add_product(simd::Floats sum, float a, simd::Floats b) { return a * b + sum; }
 #if defined(__AVX512BF16__)
 inline simd::Floats add_product(simd::Floats sum, Pair a, simd::Words b) {
   return std::bit_cast<simd::Floats>(_mm512_dpbf16_ps(
       std::bit_cast<__m512>(sum), std::bit_cast<__m512bh>(simd::Words{} + a.bits), std::bit_cast<__m512bh>(b)));
 }
-inline simd::Halves to_bf16(simd::Floats x) {
-  return std::bit_cast<simd::Halves>(_mm512_cvtneps_pbh(std::bit_cast<__m512>(x)));
-}
 #else
 inline simd::Floats add_product(simd::Floats sum, Pair a, simd::Words b) {
   sum = std::bit_cast<float>(a.bits << 16) * simd::from_bits(b << 16) + sum;
   return std::bit_cast<float>(a.bits & 0xffff0000u) * simd::from_bits(b & 0xffff0000u) + sum;
 }
-inline simd::Halves to_bf16(simd::Floats x) { return simd::narrow(x); }
 #endif
 
 // The left operand: unit (row, depth) lies 4 * (row * row_stride + depth * depth_stride) bytes after `address`, which

@@ -12,6 +12,10 @@
 
 #include "common/tensor/dtype.h"
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
 namespace ninefold::simd {
 
 #if defined(__AVX512F__)
@@ -103,13 +107,18 @@ inline Floats widen(Halves bf16_bits) {
   (std::make_integer_sequence<int, 2 * lanes>{});
 }
 
-// To bf16: nearest, ties to even; NaN stays NaN.
+// To bf16 as the scalar type does it: nearest, ties to even; NaN stays NaN; subnormal numbers become zero.
+#if defined(__AVX512BF16__)
+inline Halves narrow(Floats x) { return std::bit_cast<Halves>(_mm512_cvtneps_pbh(std::bit_cast<__m512>(x))); }
+#else
 inline Halves narrow(Floats x) {
-  const Words word = bits_of(x);
+  const Words subnormal = std::bit_cast<Words>((bits_of(x) & 0x7fffffffu) < 0x00800000u);
+  const Words word = bits_of(x) & (~subnormal | 0x80000000u);
   const Words rounded_up = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
   const Words quiet_nan = (word >> 16) | 0x40u;
   return __builtin_convertvector(x == x ? rounded_up : quiet_nan, Halves);
 }
+#endif
 
 // f32 values from f32 or bf16 storage.
 template <typename InUse = AllLanes>

@@ -1,0 +1,87 @@
+// Ranks that run the collectives of chapter 01 in one process, without MPI, on exactly representable data.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <vector>
+
+#include "01_collectives/collectives.h"
+#include "common/tensor/ops.h"
+#include "tests/support/local_transport.h"
+
+namespace ninefold::collectives {
+
+using Values = std::vector<float>;
+
+// What rank `rank` contributes as element i: small integers, so that sums of eight fit bf16's eight bits.
+inline float element(int rank, int64_t i) { return static_cast<float>((i * 7 + rank * 3) % 17 - 8); }
+
+inline Values contribution(int rank, int64_t size, int64_t first = 0) {
+  Values values(size);
+  for (int64_t i = 0; i < size; ++i) values[i] = element(rank, first + i);
+  return values;
+}
+
+// Ranks that make the same calls, one after the other in this process.
+class Cluster {
+ public:
+  Cluster(int ranks, Dtype dtype, const Chooser& choose) : network_(ranks), dtype_(dtype) {
+    for (int rank = 0; rank < ranks; ++rank) {
+      transports_.push_back(std::make_unique<LocalTransport>(network_, rank));
+      collectives_.push_back(chosen_by(choose)(*transports_.back()));
+    }
+  }
+
+  Tensor tensor(const Values& values) const {
+    const Shape shape = {static_cast<int64_t>(values.size())};
+    if (dtype_ == Dtype::i32) return Tensor::from(device_, shape, std::vector<int32_t>(values.begin(), values.end()));
+    const Tensor f32 = Tensor::from(device_, shape, values);
+    return dtype_ == Dtype::f32 ? f32 : ops::cast(f32, Dtype::bf16);
+  }
+  Tensor space(int64_t size) const { return tensor(Values(size, -77)); }
+  static Values values(const Tensor& tensor) {
+    if (tensor.dtype() == Dtype::i32) {
+      const auto integers = tensor.to_vector<int32_t>();
+      return Values(integers.begin(), integers.end());
+    }
+    return ops::cast(tensor, Dtype::f32).to_vector<float>();
+  }
+
+  // Starts calls[rank] on every rank and steps them in turn; nobody may stand still for ever. What is sent is what
+  // volume() says.
+  void run(const std::vector<Call>& calls) {
+    std::vector<std::unique_ptr<Work>> works;
+    std::vector<Volume> before;
+    for (size_t rank = 0; rank < calls.size(); ++rank) {
+      before.push_back(transports_[rank]->sent());
+      works.push_back(collectives_[rank]->start(calls[rank]));
+    }
+    size_t done = 0;
+    int64_t delivered = -1;
+    while (done < works.size()) {
+      ASSERT_NE(delivered, network_.delivered()) << "deadlock";
+      delivered = network_.delivered();
+      for (auto& work : works) {
+        if (!work || !work->step()) continue;
+        work.reset();
+        ++done;
+        delivered = -1;
+      }
+    }
+    for (size_t rank = 0; rank < calls.size(); ++rank) {
+      EXPECT_EQ(transports_[rank]->sent() - before[rank], collectives_[rank]->volume(calls[rank])) << "rank " << rank;
+    }
+  }
+
+  const DeviceHandle& device() const { return device_; }
+
+ private:
+  DeviceHandle device_ = make_cpu_device();
+  LocalNetwork network_;
+  Dtype dtype_;
+  std::vector<std::unique_ptr<LocalTransport>> transports_;
+  std::vector<std::unique_ptr<Collectives>> collectives_;
+};
+
+}  // namespace ninefold::collectives
