@@ -169,7 +169,7 @@ void PlanWork::pack(const PlacedAction& placed, const Lane& lane, bool unpack) c
   for (const int chunk : members(placed.action.chunks, plan_.chunks)) {
     std::byte* const own = address({Space::out}, chunk, lane);
     const int64_t bytes = segment_size(chunk, lane.segment) * size_of(dtype_);
-    std::memcpy(unpack ? own : packed, unpack ? packed : own, bytes);
+    if (bytes > 0) std::memcpy(unpack ? own : packed, unpack ? packed : own, bytes);
     packed += bytes;
   }
 }
