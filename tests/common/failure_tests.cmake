@@ -21,8 +21,8 @@ add_failure_test(killed 4 137 "" kill 2)
 add_failure_test(mismatch 2 1
   "world: rank 0 calls all_reduce.sum. of 1000 f32 while rank 1 calls all_gather of 500 f32;" mismatch 1 --debug-comm)
 # Every rank says where it waits.
-set(all_reduce "2 s in all_reduce.sum. of 1000 f32 over world .ranks 0, 1, 2., step 7")
-set(recv "2 s in recv of 1000 f32 from rank 2 of the group with tag 5 over world .ranks 0, 1, 2., step 7")
+set(all_reduce "6 s in all_reduce.sum. of 1000 f32 over world .ranks 0, 1, 2., step 7")
+set(recv "6 s in recv of 1000 f32 from rank 2 of the group with tag 5 over world .ranks 0, 1, 2., step 7")
 add_failure_test(timeout_of_rank_0 3 1 "rank 0 has waited ${all_reduce}" absent 1)
 add_failure_test(timeout_of_rank_1 3 1 "rank 1 has waited ${recv}" absent 1)
 add_failure_test(timeout_of_rank_2 3 1 "rank 2 has waited ${all_reduce}" absent 1)

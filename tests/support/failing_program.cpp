@@ -33,7 +33,7 @@ void fail(const std::string& how, int failing_rank, World& world) {
 int run(int argc, char** argv) {
   require(argc >= 3, "usage: failing_program HOW RANK [--debug-comm]");
   World world(
-      {.device = make_cpu_device(), .timeout = 2, .debug_comm = argc > 3 && argv[3] == std::string("--debug-comm")},
+      {.device = make_cpu_device(), .timeout = 6, .debug_comm = argc > 3 && argv[3] == std::string("--debug-comm")},
       mpi_collectives());
   for (int step = 0; step < 3; ++step) {
     const Tensor tensor = Tensor::zeros(world.device(), {1000}, Dtype::f32);
