@@ -64,7 +64,7 @@ class PlannedCollectives : public Collectives {
 
   Choice choose(const Call& call) const {
     Choice choice = choose_(call.operation, whole_bytes(call), transport_.size());
-    if (choice.algorithm->joins_chunks) choice.segment_bytes = whole_chunks;
+    if (choice.algorithm->joins_chunks || transport_.is_timed()) choice.segment_bytes = whole_chunks;
     return choice;
   }
 

@@ -134,6 +134,7 @@ void PlanWork::finish_step(const Lane& lane) {
   for (const PlacedAction& placed : actions) {
     if (placed.action.kind == Action::Kind::receive && placed.is_packed) pack(placed, lane, true);
     if (placed.action.kind == Action::Kind::reduce) add(placed, lane);
+    if (placed.action.adds()) transport_.added(segment_size(placed.action.chunks, lane.segment) * size_of(dtype_));
     collects |= placed.action.kind == Action::Kind::collect;
   }
   if (collects) add_in_rank_order(actions, lane);

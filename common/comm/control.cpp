@@ -11,7 +11,10 @@ namespace {
 class Exchange {
  public:
   explicit Exchange(const Group& group, const Call& waiting_for = {.operation = Operation::control})
-      : group_(group), waiting_for_(waiting_for), before_(group.transport().sent()) {}
+      : group_(group),
+        waiting_for_(waiting_for),
+        before_(group.transport().sent()),
+        stop_(group.world().virtual_clock()) {}
   ~Exchange() {
     TrafficLedger& ledger = group_.world().traffic();
     if (ledger.paused()) return;
@@ -60,6 +63,7 @@ class Exchange {
   const Group& group_;
   Call waiting_for_;
   Volume before_;
+  ClockStop stop_;  // not the communication of a technique
 };
 
 }  // namespace

@@ -93,6 +93,7 @@ class Group {
 
  private:
   friend class World;
+  friend class VirtualTime;
   struct State;
   explicit Group(std::shared_ptr<State> state) : state_(std::move(state)) {}
   Pending start(Call call) const;

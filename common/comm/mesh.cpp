@@ -41,6 +41,7 @@ Mesh::Mesh(World& world, std::vector<MeshDimension> dimensions) : world_(world),
   require(ranks == world.size(), "{} = {} rank{}, but the job has {}", to_string(dimensions_), ranks,
           ranks == 1 ? "" : "s", world.size());
 
+  world.arrange(dimensions_);
   int64_t stride = world.size();  // between neighbours along the dimension
   for (const MeshDimension& dimension : dimensions_) {
     stride /= dimension.size;

@@ -17,7 +17,8 @@ struct MeshDimension {
 };
 
 // Outermost first; the last dimension varies fastest, so that its ranks are neighbours. Its groups end with the mesh
-// and the copies of its groups. All ranks make the same meshes in the same order.
+// and the copies of its groups. All ranks make the same meshes in the same order; in
+// virtual time the last one says where the ranks are.
 class Mesh {
  public:
   // UserError with the whole equation where the sizes do not multiply to the ranks of the job.

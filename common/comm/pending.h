@@ -17,7 +17,8 @@ class [[nodiscard]] Pending {
   Pending(Pending&&) = default;
   Pending& operator=(Pending&&) = default;
 
-  // True once the result is in place; makes progress, never waits.
+  // True once the result is in place; makes progress, never waits. The answer depends on the real time: programs that
+  // shall repeat their virtual times only wait. True moves the virtual clock as waiting would have done.
   bool test();
   // Returns when the result is in place. After the world's timeout it says where this rank waits and ends the job.
   void wait();

@@ -51,28 +51,18 @@ class TrafficLedger {
   // Host values exchanged by the program itself, by dimension.
   const std::map<std::string, TrafficEntry>& control() const { return control_; }
 
+  // Between the two, calls that start and predictions are left out; they nest (OutsideTheBooks, world.h).
+  void pause() { ++pauses_; }
+  void resume() { --pauses_; }
   bool paused() const { return pauses_ > 0; }
   void clear();
 
  private:
-  friend class TrafficPause;
   TrafficEntry& find(const std::string& dimension, Operation operation);
 
   ByDimension techniques_;
   std::map<std::string, TrafficEntry> control_;
   int pauses_ = 0;
-};
-
-// While it lives, calls that start and predictions are left out of the books: checking is not part of a technique.
-class TrafficPause {
- public:
-  explicit TrafficPause(TrafficLedger& ledger) : ledger_(ledger) { ++ledger_.pauses_; }
-  ~TrafficPause() { --ledger_.pauses_; }
-  TrafficPause(const TrafficPause&) = delete;
-  TrafficPause& operator=(const TrafficPause&) = delete;
-
- private:
-  TrafficLedger& ledger_;
 };
 
 }  // namespace ninefold

@@ -66,6 +66,11 @@ class Transport {
   // All members call it, with the same list.
   virtual std::unique_ptr<Transport> subset(const std::vector<int>& members) = 0;
 
+  // Virtual time (timed_transport.h). Where messages are timed, an algorithm sends every chunk as one message, so that
+  // its time is that of the textbook, and tells how many bytes of what it received it has added.
+  virtual bool is_timed() const { return false; }
+  virtual void added(int64_t) {}
+
   // Everything handed to `send` so far.
   const Volume& sent() const { return sent_; }
 

@@ -12,6 +12,7 @@
 #include "common/comm/compare_calls.h"
 #include "common/comm/mpi/job.h"
 #include "common/comm/state.h"
+#include "common/comm/virtual_time.h"
 #include "common/tensor/ops.h"
 
 namespace ninefold {
@@ -53,11 +54,16 @@ World::World(WorldOptions options, CollectivesFactory collectives)
   std::vector<int> all(transport->size());
   std::iota(all.begin(), all.end(), 0);
   const int rank = transport->rank();
+  if (options_.cluster) {
+    virtual_time_ = std::make_unique<VirtualTime>(*options_.cluster, rank);
+    transport = virtual_time_->timed(std::move(transport), all);
+  }
   group_ = group_over("world", std::move(all), rank, std::move(transport));
 
   outer_after_kernel_ = options_.device->after_kernel;
   options_.device->after_kernel = [this](const KernelCost& cost) {
     if (outer_after_kernel_) outer_after_kernel_(cost);
+    if (virtual_time_) virtual_time_->clock().compute(cost);
     progress();
   };
 }
@@ -75,6 +81,11 @@ World::~World() {
 
 int World::rank() const { return group_.rank(); }
 int World::size() const { return group_.size(); }
+VirtualClock* World::virtual_clock() const { return virtual_time_ ? &virtual_time_->clock() : nullptr; }
+
+void World::arrange(const std::vector<MeshDimension>& dimensions) {
+  if (virtual_time_) virtual_time_->arrange(dimensions);
+}
 
 Group World::group_over(std::string name, std::vector<int> members, int rank, std::unique_ptr<Transport> transport) {
   auto state = std::make_shared<Group::State>();
@@ -98,6 +109,7 @@ Group World::make_group(std::string name, const std::vector<int>& members) {
 }
 
 Pending World::start(const Group& group, Call call) {
+  const ClockStop stop(virtual_clock());
   if (group.size() == 1) {
     complete_alone(call);
     return {};
@@ -110,11 +122,21 @@ Pending World::start(const Group& group, Call call) {
   in_flight->group = group;
   in_flight->books_transport = books_transport;
   in_flight->begin = trace_now();
+  if (virtual_time_) return start_in_virtual_time(std::move(in_flight), std::move(call));
   const Volume before = group.transport().sent();
   in_flight->work = group.state_->collectives->start(call);
   in_flight->call = std::move(call);
   book_sent_since(before, *in_flight);
   in_flight_.push_back(in_flight);
+  return Pending(std::move(in_flight));
+}
+
+// It runs as soon as those before it leave it their ports.
+Pending World::start_in_virtual_time(std::shared_ptr<InFlight> in_flight, Call call) {
+  in_flight->call = std::move(call);
+  virtual_time_->issue(*in_flight, !traffic_.paused());
+  in_flight_.push_back(in_flight);
+  progress();
   return Pending(std::move(in_flight));
 }
 
@@ -134,11 +156,14 @@ void World::book_sent_since(const Volume& before, const InFlight& in_flight) {
 }
 
 void World::advance(InFlight& in_flight) {
+  const VirtualTime::Run run(virtual_time_.get(), in_flight);
   const Volume before = in_flight.group.transport().sent();
   in_flight.done = true;  // also when the step throws: it is not repeated
+  if (!in_flight.work) in_flight.work = in_flight.group.state_->collectives->start(in_flight.call);
   in_flight.done = in_flight.work->step();
   book_sent_since(before, in_flight);
   if (!in_flight.done) return;
+  if (virtual_time_) virtual_time_->ended(in_flight);
   in_flight.work.reset();
   add_span("communication", in_flight.call, in_flight.group, in_flight.begin);
 }
@@ -155,14 +180,18 @@ void World::progress() {
   // A step may run operations on the device, whose hook leads here again.
   if (progressing_ || in_flight_.empty()) return;
   const Raised flag(progressing_);
+  const ClockStop stop(virtual_clock());
+  PortSet busy = 0;  // in virtual time: what earlier calls have still to book
   for (const auto& in_flight : in_flight_) {
-    if (!in_flight->done) advance(*in_flight);
+    if (!in_flight->done && VirtualTime::may_run(*in_flight, busy)) advance(*in_flight);
+    busy |= VirtualTime::keeps_busy(*in_flight);
   }
   std::erase_if(in_flight_, [](const auto& in_flight) { return in_flight->done; });
 }
 
 void World::wait_until(const std::function<bool()>& done, const Call& call, const Group& group) {
   if (done()) return;
+  const ClockStop stop(virtual_clock());
   const int64_t begin = trace_now();
   progress();
   // Small messages have come by now, and reading the clock would be a good part of their time.
@@ -172,8 +201,13 @@ void World::wait_until(const std::function<bool()>& done, const Call& call, cons
       if (waited.seconds() > options_.timeout) give_up(call, group);
       progress();
     } while (!done());
+    if (call.operation != Operation::control && !traffic_.paused()) waited_ += waited.seconds();
   }
   add_span("wait", call, group, begin);
+}
+
+void World::join(const InFlight& in_flight) {
+  if (virtual_time_) virtual_time_->waited(in_flight);
 }
 
 void World::give_up(const Call& call, const Group& group) const {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,9 +13,13 @@
 #include "common/comm/group.h"
 #include "common/comm/pending.h"
 #include "common/comm/traffic.h"
+#include "common/comm/virtual_clock.h"
 #include "common/tensor/device.h"
 
 namespace ninefold {
+
+struct MeshDimension;  // common/comm/mesh.h
+class VirtualTime;     // common/comm/virtual_time.h
 
 // int main(int argc, char** argv) { return launch(argc, argv, run); }
 //
@@ -31,9 +36,10 @@ bool on_first_rank();
 
 struct WorldOptions {
   DeviceHandle device;
-  double timeout = 120;            // seconds that a wait may last before the job ends
-  bool debug_comm = false;         // every collective first compares its call between the ranks
-  bool synchronous_sends = false;  // a send completes only once it is received: finds programs that rely on buffering
+  double timeout = 120;              // seconds that a wait may last before the job ends
+  bool debug_comm = false;           // every collective first compares its call between the ranks
+  bool synchronous_sends = false;    // a send completes only once it is received: finds programs that rely on buffering
+  std::optional<Cluster> cluster{};  // the machines whose virtual time is kept beside the wall time
 };
 
 // Made first, destroyed last, once per program; everything that holds a Group ends before it. While it lives it is
@@ -51,12 +57,20 @@ class World {
   // All ranks, named "world".
   const Group& group() const { return group_; }
   TrafficLedger& traffic() { return traffic_; }
+  // Absent without a cluster, like its clock.
+  const VirtualTime* virtual_time() const { return virtual_time_.get(); }
+  VirtualClock* virtual_clock() const;
+  // Seconds of wall time so far in which this rank waited for others within its own technique's calls.
+  double waited() const { return waited_; }
 
   // The training step that messages name.
   void set_step(int64_t step) { step_ = step; }
 
   // A group of the world ranks `members`, in that order; the caller is one of them, and all of them call it.
   Group make_group(std::string name, const std::vector<int>& members);
+
+  // In virtual time: where the ranks are. Mesh calls it.
+  void arrange(const std::vector<MeshDimension>& dimensions);
 
   // Advances everything under way, in the order it was started. Never waits.
   void progress();
@@ -71,10 +85,13 @@ class World {
   // `transport` is absent for one rank.
   Group group_over(std::string name, std::vector<int> members, int rank, std::unique_ptr<Transport> transport);
   Pending start(const Group& group, Call call);
+  Pending start_in_virtual_time(std::shared_ptr<InFlight> in_flight, Call call);
   // Books the call; true where its bytes are still to be counted as they pass through the transport.
   bool book_start(const Group& group, const Call& call);
   void book_sent_since(const Volume& before, const InFlight& in_flight);
   void advance(InFlight& in_flight);
+  // Somebody has waited for it to be done.
+  void join(const InFlight& in_flight);
   // The time of the trace; 0 without one.
   int64_t trace_now() const;
   void add_span(std::string_view category, const Call& call, const Group& group, int64_t begin);
@@ -83,12 +100,29 @@ class World {
   WorldOptions options_;
   CollectivesFactory make_collectives_;
   TrafficLedger traffic_;
+  std::unique_ptr<VirtualTime> virtual_time_;
+  double waited_ = 0;
   std::function<void(const KernelCost&)> outer_after_kernel_;
   Group group_;
   std::vector<std::shared_ptr<InFlight>> in_flight_;
   int64_t step_ = 0;
   bool progressing_ = false;
   int exceptions_before_;  // of the thread, when the world was made
+};
+
+// While it lives, nothing that happens is booked: calls that start and predictions do not count as traffic, and virtual
+// time stands still. Checking and evaluating are not part of a technique. All ranks enter and leave it between the same
+// calls.
+class OutsideTheBooks {
+ public:
+  explicit OutsideTheBooks(World& world) : traffic_(world.traffic()), stop_(world.virtual_clock()) { traffic_.pause(); }
+  ~OutsideTheBooks() { traffic_.resume(); }
+  OutsideTheBooks(const OutsideTheBooks&) = delete;
+  OutsideTheBooks& operator=(const OutsideTheBooks&) = delete;
+
+ private:
+  TrafficLedger& traffic_;
+  ClockStop stop_;
 };
 
 }  // namespace ninefold

@@ -74,6 +74,10 @@ void TrainOptions::declare_report(Options& options) {
   options.add("--timeout", timeout, "longest wait for another rank", {.minimum = 0.1, .unit = "s"});
   options.add("--debug-comm", debug_comm, "compare every collective's call between the ranks first");
   options.add("--synchronous-sends", synchronous_sends, "sends complete only when they are received");
+  options.add(
+      "--cluster", cluster,
+      "also report the time on these machines: a file, or \"dp_replicate=10GB/s,5us compute=50TF/s,memory=1TB/s "
+      "reduce=100GB/s rendezvous=64kB\", a link for each mesh dimension; compute=cpu: the processor time here");
 }
 
 void TrainOptions::use_mnist_defaults(const Options& given) {
@@ -136,10 +140,13 @@ void TrainOptions::resolve(int data_ranks) {
 double TrainOptions::lr_at(int64_t step, int64_t epoch) const { return step_lr(schedule.at(step), gamma, epoch); }
 
 WorldOptions TrainOptions::world() const {
+  require(cluster.empty() || collectives != "mpi",
+          "--cluster has no times for the messages of --collectives mpi; use ours or ordered");
   return {.device = make_device(device, threads),
           .timeout = timeout,
           .debug_comm = debug_comm,
-          .synchronous_sends = synchronous_sends};
+          .synchronous_sends = synchronous_sends,
+          .cluster = cluster.empty() ? std::nullopt : std::optional(Cluster::parse(cluster))};
 }
 
 std::unique_ptr<Task> make_task(const std::string& model, const TrainOptions& options) {

@@ -48,6 +48,7 @@ struct TrainOptions {
   double timeout = 120;
   bool debug_comm = false;
   bool synchronous_sends = false;
+  std::string cluster;  // described as Cluster::parse reads it; empty: no virtual time
 
   // Each declares its groups of options. The Llama and optimizer groups are left out where a program fixes them.
   void declare_run(Options& options);

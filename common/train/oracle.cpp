@@ -141,7 +141,7 @@ double Oracle::accumulate(Serial& serial, const GlobalBatch& batch) const {
 }
 
 void Oracle::begin_step(const GlobalBatch& batch) {
-  const TrafficPause pause(world_.traffic());
+  const OutsideTheBooks outside(world_);
   take_over();
   if (serial_) {
     serial_loss_ = accumulate(*serial_, batch) / static_cast<double>(batch.targets(task_));
@@ -162,7 +162,7 @@ Oracle::Norms Oracle::serial_norms() const {
 }
 
 void Oracle::compare_gradients(double loss) {
-  const TrafficPause pause(world_.traffic());
+  const OutsideTheBooks outside(world_);
   const Norms norms = serial_norms();
   const double serial_loss = control::broadcast<double>(world_.group(), {serial_loss_})[0];
   Verdict verdict;
@@ -195,7 +195,7 @@ void Oracle::compare_gradient(size_t index, const Norms& norms, Verdict& verdict
 }
 
 void Oracle::compare_update(double lr, double norm) {
-  const TrafficPause pause(world_.traffic());
+  const OutsideTheBooks outside(world_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const std::string bytes = gather_global(world_, *parameters_[i], parameters_[i]->gradient);
     if (serial_) std::memcpy(serial_->parameters[i]->gradient.raw(), bytes.data(), bytes.size());

@@ -85,7 +85,7 @@ TEST_F(TrafficTest, PredictionsStandBesideMeasurements) {
 TEST_F(TrafficTest, APauseLeavesCallsOutOfTheBooks) {
   Pending started_before = group_.start_all_reduce(zeros(10));
   {
-    const TrafficPause pause(world_.traffic());
+    const OutsideTheBooks outside(world_);
     group_.all_reduce(zeros(1000));
     control::sum(group_, 1);
     world_.traffic().predict("world", Operation::all_reduce, 1, 1);
