@@ -29,7 +29,8 @@ bool is_in_place(const Call& call, int rank) {
 
 class PlannedCollectives : public Collectives {
  public:
-  PlannedCollectives(Transport& transport, Chooser choose) : transport_(transport), choose_(std::move(choose)) {}
+  PlannedCollectives(Transport& transport, Chooser choose, bool sums_in_rank_order)
+      : transport_(transport), choose_(std::move(choose)), sums_in_rank_order_(sums_in_rank_order) {}
 
   std::unique_ptr<Work> start(const Call& call) override {
     const Choice choice = choose(call);
@@ -48,6 +49,7 @@ class PlannedCollectives : public Collectives {
   }
 
   bool sends_by_itself(const Call&) const override { return false; }
+  bool sums_in_rank_order() const override { return sums_in_rank_order_; }
 
  private:
   // Placed plans are kept: small messages would take less time than making them.
@@ -84,6 +86,7 @@ class PlannedCollectives : public Collectives {
 
   Transport& transport_;
   Chooser choose_;
+  bool sums_in_rank_order_;
   int next_call_ = 0;
   SmallScratch small_scratch_;
   mutable std::vector<std::unique_ptr<Known>> known_;
@@ -91,18 +94,18 @@ class PlannedCollectives : public Collectives {
 
 }  // namespace
 
-CollectivesFactory chosen_by(Chooser choose) {
-  return [choose = std::move(choose)](Transport& transport) -> std::unique_ptr<Collectives> {
-    return std::make_unique<PlannedCollectives>(transport, choose);
+CollectivesFactory chosen_by(Chooser choose, bool sums_in_rank_order) {
+  return [choose = std::move(choose), sums_in_rank_order](Transport& transport) -> std::unique_ptr<Collectives> {
+    return std::make_unique<PlannedCollectives>(transport, choose, sums_in_rank_order);
   };
 }
 
 CollectivesFactory ours() { return chosen_by(fastest); }
-CollectivesFactory ordered() { return chosen_by(in_rank_order); }
+CollectivesFactory ordered() { return chosen_by(in_rank_order, /*sums_in_rank_order=*/true); }
 
 CollectivesFactory named(std::string_view name) {
-  require(name == "ours" || name == "ordered" || name == "mpi", "collectives must be one of ours, ordered, mpi, not '{}'",
-          name);
+  require(name == "ours" || name == "ordered" || name == "mpi",
+          "collectives must be one of ours, ordered, mpi, not '{}'", name);
   return name == "ours" ? ours() : name == "ordered" ? ordered() : mpi_collectives();
 }
 

@@ -97,4 +97,9 @@ void Replicated::predict_traffic(TrafficLedger& ledger, int64_t steps) const {
   }
 }
 
+Numerics Replicated::numerics() const {
+  const bool rounds_alike = gradient_ == Dtype::f32 || group_.size() <= 2;
+  return group_.sums_in_rank_order() && rounds_alike ? Numerics::bit_identical : Numerics::bounded;
+}
+
 }  // namespace ninefold

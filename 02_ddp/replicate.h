@@ -2,8 +2,9 @@
 // over the ranks. The forms differ only in when, and in how many pieces, they are summed:
 //   naive       one all_reduce per parameter, after the backward
 //   flat        all gradients are views into one buffer: one all_reduce, after the backward
-//   bucketed    views into a few buffers of about bucket_mb: one all_reduce each, after the backward, all in flight at
-//   once overlapped  the same buffers, each on its way as soon as the backward has completed it
+//   bucketed    views into a few buffers of about bucket_mb: one all_reduce each, after the backward, all in flight
+//               at once
+//   overlapped  the same buffers, each on its way as soon as the backward has completed it
 // Sums, not averages: each rank's loss was already divided by the global number of targets.
 // (Li et al. 2020, PyTorch Distributed, arXiv 2006.15704)
 #pragma once
@@ -14,6 +15,7 @@
 #include "common/comm/group.h"
 #include "common/comm/traffic.h"
 #include "common/nn/model.h"
+#include "common/train/numerics.h"
 
 namespace ninefold {
 
@@ -39,9 +41,14 @@ class Replicated {
   // After the step's last backward: returns when all gradients are sums over the group.
   void reduce_gradients();
 
-  // Books what `steps` steps send, one call a bucket (naive: a parameter) however many micro-batches a step has: 2 (n-1)/n
-  // of the gradients' bytes where all_reduce is a ring. A group of one rank sends nothing.
+  // Books what `steps` steps send, one call a bucket (naive: a parameter) however many micro-batches a step has: 2
+  // (n-1)/n of the gradients' bytes where all_reduce is a ring. A group of one rank sends nothing.
   void predict_traffic(TrafficLedger& ledger, int64_t steps) const;
+
+  // Bit-identical to a serial run that adds up one buffer a rank in rank order, in whatever variant: where the group's
+  // sums are in that order (up to two ranks, or --collectives ordered), and f32. In bf16 three ranks and more are
+  // bounded: the serial run rounds after every rank, the collective once.
+  Numerics numerics() const;
 
  private:
   // What one all_reduce sums: neighbours in the order of the backward; under naive, flat: one parameter, all.

@@ -72,7 +72,8 @@ int run(int argc, char** argv) {
   Trainer trainer(
       "02/train", train, command_line, mesh, data, *task, *model,
       {.reduce_gradients = [&] { replicated.reduce_gradients(); },
-       .predict_traffic = [&](TrafficLedger& ledger, int64_t steps) { replicated.predict_traffic(ledger, steps); }});
+       .predict_traffic = [&](TrafficLedger& ledger, int64_t steps) { replicated.predict_traffic(ledger, steps); },
+       .numerics = replicated.numerics()});
   return trainer.run();
 }
 

@@ -9,7 +9,8 @@ Parallelism parallelize(Model& model, const Mesh& mesh, const TrainOptions& opti
                                                        options.grad_dtype);
   return {.reduce_gradients = [replicated] { replicated->reduce_gradients(); },
           .predict_traffic = [replicated](TrafficLedger& ledger,
-                                          int64_t steps) { replicated->predict_traffic(ledger, steps); }};
+                                          int64_t steps) { replicated->predict_traffic(ledger, steps); },
+          .numerics = replicated->numerics()};
 }
 
 }  // namespace ninefold

@@ -76,6 +76,10 @@ class Collectives {
 
   // True where a library does the sending, so that volume() is booked in place of what passed through the transport.
   virtual bool sends_by_itself(const Call& call) const = 0;
+
+  // True where every reduction adds the ranks' elements in the order 0, 1, 2, …: f32 sums have the bits of a serial
+  // sum. (In bf16 they are rounded once, at the end.)
+  virtual bool sums_in_rank_order() const { return false; }
 };
 
 // Makes a group's collectives; the transport outlives them.

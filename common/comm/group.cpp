@@ -74,6 +74,8 @@ Volume Group::all_reduce_volume(int64_t elements, Dtype dtype) const {
   return state_->collectives->volume({.operation = Operation::all_reduce, .in = paper, .out = paper});
 }
 
+bool Group::sums_in_rank_order() const { return size() <= 2 || state_->collectives->sums_in_rank_order(); }
+
 Pending Group::start_all_gather(const Tensor& out, const Tensor& in) const {
   expect_parts(*this, "all_gather", out, in);
   return start({.operation = Operation::all_gather, .in = in, .out = out});

@@ -87,6 +87,10 @@ class Group {
   // predictions: nothing is measured.
   Volume all_reduce_volume(int64_t elements, Dtype dtype) const;
 
+  // Whether an f32 sum over this group has the bits of ((x0 + x1) + x2) + …: always for up to two ranks, because a sum
+  // of two has no order, else where the collectives see to it.
+  bool sums_in_rank_order() const;
+
   // Returns once every rank of the group has called it.
   void barrier() const { start_barrier().wait(); }
   Pending start_barrier() const;

@@ -58,9 +58,10 @@ std::string verdict_text(const RunRecord& record, const TrainOptions& options) {
                       : record.books_agree() ? "BOOKS of another rank DIFFER from their formulas"
                                              : "BOOKS DIFFER from their formulas";
   if (check.steps == 0) return books + "; not checked against the serial model\n";
-  return fmt::format("{}: {} steps against the serial model ({}): loss {}, every gradient {}{}, update {}; {}\n",
+  return fmt::format("{}: {} steps against the serial model ({}, {}): loss {}, every gradient {}{}, update {}; {}\n",
                      check.passed ? "check passed" : "CHECK FAILED", check.steps, name_of(options.dtype),
-                     difference_text(check.loss_max_abs, ""), difference_text(check.gradient_max_rel, " of its scale"),
+                     name_of(record.numerics), difference_text(check.loss_max_abs, ""),
+                     difference_text(check.gradient_max_rel, " of its scale"),
                      check.worst_parameter.empty() ? "" : fmt::format(" ({})", check.worst_parameter),
                      difference_text(check.parameter_max_rel, " of its norm"), books);
 }
@@ -185,7 +186,7 @@ void write_report(const std::string& path, const RunRecord& record, const TrainO
   }
   json["check"] = {{"passed", record.check.passed},
                    {"steps", record.check.steps},
-                   {"numerics", "bounded"},
+                   {"numerics", name_of(record.numerics)},
                    {"loss_max_abs", record.check.loss_max_abs},
                    {"gradient_max_rel", record.check.gradient_max_rel},
                    {"parameter_max_rel", record.check.parameter_max_rel},

@@ -46,6 +46,7 @@ struct RunRecord {
   TrafficLedger::ByDimension traffic;  // this rank's
   int64_t reserved_bytes = 0;          // taken from the system by the device, the rank with most
   int64_t oracle_bytes = 0;
+  Numerics numerics = Numerics::bounded;  // what the technique claims, checked or not
   CheckResult check;
   bool books_balanced = true;  // on every rank
 

@@ -61,6 +61,10 @@ double distance(const Values& a, const Values& b) {
   return std::sqrt(squares);
 }
 
+bool same_bits(const Values& a, const Values& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+}
+
 constexpr double f32_bound = 1e-5;
 constexpr double bf16_factor = 1.5;
 // A loss is a mean of f32 losses added in f64; only the grouping of the sum may differ.
@@ -90,17 +94,18 @@ struct Oracle::Serial {
 };
 
 Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, Model& model,
-               Optimizer& optimizer)
+               Optimizer& optimizer, Numerics numerics)
     : world_(world),
       task_(task),
       options_(options),
       data_ranks_(data_ranks),
       optimizer_(optimizer),
+      numerics_(numerics),
       parameters_(parameters_of(model)) {
   for (const Parameter* parameter : parameters_) total_elements_ += parameter->size();
   if (world.rank() != 0) return;
   serial_ = std::make_unique<Serial>(task, options, options.precision());
-  if (options.dtype != Dtype::f32) reference_ = std::make_unique<Serial>(task, options, Precision{});
+  if (needs_reference()) reference_ = std::make_unique<Serial>(task, options, Precision{});
 }
 
 Oracle::~Oracle() = default;
@@ -169,7 +174,8 @@ void Oracle::compare_gradients(double loss) {
   for (size_t i = 0; i < parameters_.size(); ++i) compare_gradient(i, norms, verdict);
   const double loss_difference = std::abs(loss - serial_loss);
   result_.loss_max_abs = std::max(result_.loss_max_abs, loss_difference);
-  verdict.passed = verdict.passed && loss_difference <= loss_bound * std::max(1.0, std::abs(serial_loss));
+  const double bound = bit_identical() ? 0 : loss_bound * std::max(1.0, std::abs(serial_loss));
+  verdict.passed = verdict.passed && loss_difference <= bound;
   const double worst_before = result_.gradient_max_rel;
   result_.gradient_max_rel = std::max(worst_before, merge(verdict));
   if (result_.gradient_max_rel > worst_before) result_.worst_parameter = parameters_[verdict.worst_index]->name;
@@ -183,15 +189,15 @@ void Oracle::compare_gradient(size_t index, const Norms& norms, Verdict& verdict
     return local_part(control::broadcast(world_.group(), serial ? to_floats(serial->totals[index]) : Values()),
                       parameter);
   };
-  const bool narrow = options_.dtype != Dtype::f32;
   const Values serial = serial_gradient(serial_);
-  const Values reference = narrow ? serial_gradient(reference_) : serial;
+  const Values reference = needs_reference() ? serial_gradient(reference_) : serial;
   const double share = std::sqrt(static_cast<double>(reference.size()) / static_cast<double>(total_elements_));
   const double scale = std::max({norm_of(reference), norms.reference * share, 1e-30});
-  const double relative = distance(to_floats(parameter.gradient), reference) / scale;
+  const Values found = to_floats(parameter.gradient);
+  const double relative = distance(found, reference) / scale;
   const double own = std::max(distance(serial, reference), norms.own_distance * share);
   const double bound = f32_bound + bf16_factor * own / scale;  // own is 0 in f32
-  verdict.add(relative, relative <= bound, index);
+  verdict.add(relative, bit_identical() ? same_bits(found, serial) : relative <= bound, index);
 }
 
 void Oracle::compare_update(double lr, double norm) {
@@ -215,7 +221,7 @@ void Oracle::compare_update(double lr, double norm) {
     const Values expected = local_part(
         control::broadcast(world_.group(), serial_ ? to_floats(serial[i].tensor) : Values()), *parallel[i].parameter);
     const Values found = to_floats(parallel[i].tensor);
-    verdict.add(distance(found, expected) / std::max(norm_of(expected), 1e-30), found == expected, i);
+    verdict.add(distance(found, expected) / std::max(norm_of(expected), 1e-30), same_bits(found, expected), i);
   }
   result_.parameter_max_rel = std::max(result_.parameter_max_rel, merge(verdict));
 }

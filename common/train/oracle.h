@@ -3,11 +3,12 @@
 // It lives on rank 0, on a device of its own, outside all books. Before a checked step it takes over the parallel
 // run's parameters and optimizer state; then it makes the same step, with the sums grouped alike, and every rank
 // compares its own elements:
-//   gradients   one buffer per data rank, that rank's micro-batches added into it, then the buffers in rank order. For
-//   a
-//               tensor t with n of the model's N elements, f32: |d_t| <= 1e-5 · max(|ref_t|, |ref| · sqrt(n / N)).
+//   gradients   one buffer per data rank, that rank's micro-batches added into it, then the buffers in rank order.
+//               Bit-identical techniques must have the same bits. Bounded ones, for a tensor t with n of the model's N
+//               elements, f32: |d_t| <= 1e-5 · max(|ref_t|, |ref| · sqrt(n / N)).
 //               bf16: the distance to the f32 serial gradient is at most 1.5 times the serial bf16 run's own, on the
 //               same scale: max(|own_t|, |own| · sqrt(n / N)), plus the bound of f32.
+//   loss        bit-identical: the same bits; bounded: within 1e-6 of it.
 //   update      the serial optimizer is fed the parallel gradients and must give the same bits.
 #pragma once
 
@@ -17,6 +18,7 @@
 #include "common/comm/world.h"
 #include "common/optim/optimizer.h"
 #include "common/train/batches.h"
+#include "common/train/numerics.h"
 #include "common/train/options.h"
 #include "common/train/task.h"
 
@@ -26,17 +28,18 @@ struct CheckResult {
   bool passed = true;
   int64_t steps = 0;  // compared so far
   double loss_max_abs = 0;
-  double gradient_max_rel =
-      0;  // |d_t| / max(|ref_t|, |ref| · sqrt(n / N)), the largest of all tensors, steps and ranks
+  // |d_t| / max(|ref_t|, |ref| · sqrt(n / N)), the largest of all tensors, steps and ranks
+  double gradient_max_rel = 0;
   double parameter_max_rel = 0;  // the same after the update; 0 means the same bits
   std::string worst_parameter;   // where gradient_max_rel was found
 };
 
 class Oracle {
  public:
-  // All ranks make one; the serial model exists on rank 0 only. `model` and `optimizer` are the parallel run's.
+  // All ranks make one; the serial model exists on rank 0 only. `model` and `optimizer` are the parallel run's, which
+  // claims `numerics`.
   Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, Model& model,
-         Optimizer& optimizer);
+         Optimizer& optimizer, Numerics numerics);
   ~Oracle();
 
   // Takes over the parallel run's state and computes the serial loss and gradients. The other ranks wait.
@@ -60,6 +63,9 @@ class Oracle {
     bool passed = true;
     void add(double relative, bool within, size_t index);
   };
+  bool bit_identical() const { return numerics_ == Numerics::bit_identical; }
+  // The bound of bf16 is measured from the f32 serial gradient.
+  bool needs_reference() const { return !bit_identical() && options_.dtype != Dtype::f32; }
   void take_over();
   double accumulate(Serial& serial, const GlobalBatch& batch) const;
   // Norms of the whole serial gradient, and of its distance to f32 (0 where it is f32).
@@ -76,10 +82,11 @@ class Oracle {
   const TrainOptions& options_;
   int data_ranks_;
   Optimizer& optimizer_;
+  Numerics numerics_;
   std::vector<Parameter*> parameters_;
   int64_t total_elements_ = 0;
   std::unique_ptr<Serial> serial_;     // in the parallel run's precision
-  std::unique_ptr<Serial> reference_;  // in f32, where serial_ is not
+  std::unique_ptr<Serial> reference_;  // in f32, for the bound where serial_ is not
   double serial_loss_ = 0;
   CheckResult result_;
 };

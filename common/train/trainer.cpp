@@ -44,7 +44,10 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
       parallelism_(std::move(parallelism)),
       parameters_(parameters_of(model)) {
   optimizer_ = make_optimizer(options.optimizer, parameters_, options.seed);
-  if (options.check) oracle_ = std::make_unique<Oracle>(world_, task, options, data.size(), model, *optimizer_);
+  record_.numerics = parallelism_.numerics;
+  if (options.check) {
+    oracle_ = std::make_unique<Oracle>(world_, task, options, data.size(), model, *optimizer_, parallelism_.numerics);
+  }
   if (!options.trace.empty()) {
     world_.group().barrier();
     trace_.emplace(world_.rank()).set_origin(Trace::now());

@@ -24,6 +24,8 @@ struct Parallelism {
   std::function<void()> reduce_gradients = [] {};
   // Books what the technique's formula says it sends in `steps` steps.
   std::function<void(TrafficLedger&, int64_t steps)> predict_traffic = [](TrafficLedger&, int64_t) {};
+  // What the technique claims; the check demands it.
+  Numerics numerics = Numerics::bounded;
 };
 
 class Trainer {

@@ -59,6 +59,7 @@ void expect_report(const std::string& program, const std::string& usual, const s
   EXPECT_EQ(report["steps"].size(), 4u);
   EXPECT_EQ(report["check"]["passed"], true);
   EXPECT_EQ(report["check"]["steps"], 4);
+  EXPECT_EQ(report["check"]["numerics"], "bounded") << "a ring of 4 ranks adds in another order";
   EXPECT_EQ(report["options"]["batch"], 12);
   EXPECT_EQ(report["options"]["micro-batch"], 3) << "as the run used it";
   ASSERT_EQ(report["evaluations"].size(), 2u);
@@ -72,6 +73,20 @@ void expect_report(const std::string& program, const std::string& usual, const s
 TEST(Report, OfTheCombinedTrainer) { expect_report(NINEFOLD_09_TRAIN, std::string(tiny_llama), "tokens"); }
 TEST(Report, OfDataParallelLlama) { expect_report(NINEFOLD_02_TRAIN, std::string(tiny_llama), "tokens"); }
 TEST(Report, OfDataParallelMnist) { expect_report(NINEFOLD_02_TRAIN, mnist, "images"); }
+
+// Sums of two have no order; of more, `ordered` keeps that of the serial run.
+TEST(Report, SaysBitIdenticalWhereTheSumsAreThoseOfTheSerialRun) {
+  const TemporaryFolder folder;
+  for (const auto& [ranks, collectives] : {std::pair{1, "ours"}, std::pair{2, "ours"}, std::pair{4, "ordered"}}) {
+    const std::string output = run(ranks, fmt::format("{} {} --collectives {} --report {}", NINEFOLD_02_TRAIN,
+                                                      tiny_llama, collectives, folder.path("report.json")));
+    EXPECT_TRUE(contains(output, "check passed: 4 steps against the serial model (f32, bit-identical)")) << output;
+    const Json check = Json::parse(folder.read("report.json"))["check"];
+    EXPECT_EQ(check["numerics"], "bit-identical");
+    EXPECT_EQ(check["gradient_max_rel"], 0);
+    EXPECT_EQ(check["loss_max_abs"], 0);
+  }
+}
 
 std::vector<double> losses(const std::string& report) {
   std::vector<double> losses;

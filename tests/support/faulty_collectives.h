@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "common/comm/collectives.h"
-#include "common/tensor/ops.h"
+#include "tests/support/numbers.h"
 
 namespace ninefold {
 
@@ -55,6 +55,7 @@ class FaultyCollectives : public Collectives {
   }
   Volume volume(const Call& call) const override { return inner_->volume(call); }
   bool sends_by_itself(const Call& call) const override { return inner_->sends_by_itself(call); }
+  bool sums_in_rank_order() const override { return inner_->sums_in_rank_order(); }
 
  private:
   // The inner work, and what happens to its result.
@@ -94,12 +95,6 @@ class FaultyCollectives : public Collectives {
   }
 
   bool receives(const Call& call) const { return call.operation != Operation::reduce || rank_ == call.peer; }
-
-  static Tensor copy_of(const Tensor& x) {
-    const Tensor copy = Tensor::empty(x.device(), x.shape(), x.dtype());
-    ops::copy_(copy, x);
-    return copy;
-  }
 
   // `part` of the equal parts of `x`.
   Tensor part_of(const Tensor& x, int part) const {

@@ -23,6 +23,12 @@ inline std::vector<double> doubles(const Tensor& x) {
   return {values.begin(), values.end()};
 }
 
+inline Tensor copy_of(const Tensor& x) {
+  const Tensor copy = Tensor::empty(x.device(), x.shape(), x.dtype());
+  ops::copy_(copy, x);
+  return copy;
+}
+
 // A copy that starts `by` elements after an aligned address.
 inline Tensor shifted(const Tensor& x, int64_t by) {
   const Tensor space = Tensor::empty(x.device(), {x.size() + by}, x.dtype());
