@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
+#include "01_collectives/collectives.h"
 #include "common/comm/mesh.h"
 #include "common/train/batches.h"
 #include "tests/support/numbers.h"
@@ -13,21 +15,16 @@
 namespace ninefold {
 namespace {
 
-// Sizes that do not fill 64 bytes: every parameter of the flat buffer but few is followed by padding.
-TrainOptions options_of(Dtype dtype, Dtype gradient) {
-  TrainOptions options;
-  options.dtype = dtype;
-  options.grad_dtype = gradient;
-  options.llama = {.dim = 36, .layers = 2, .heads = 3, .kv_heads = 1, .ffn = 50, .vocab = 256};
-  options.length = 16;
-  options.batch = 12;
-  return options;
-}
-
 constexpr DdpVariant variants[] = {DdpVariant::naive, DdpVariant::flat, DdpVariant::bucketed, DdpVariant::overlapped};
 constexpr double small_bucket_mb = 0.02;  // a handful of buckets
 
-GlobalBatch first_batch() { return {.step = 0, .indices = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}}; }
+constexpr int64_t batch_size = 24;
+
+GlobalBatch first_batch() {
+  GlobalBatch batch{.step = 0, .indices = std::vector<int64_t>(batch_size)};
+  std::iota(batch.indices.begin(), batch.indices.end(), 0);
+  return batch;
+}
 
 using Gradients = std::vector<std::vector<double>>;  // by parameter
 
@@ -64,7 +61,7 @@ Gradients serial_gradients(TrainOptions options, const Task& task) {
 struct Ranks {
   Ranks(TrainOptions asked, const DdpOptions& ddp)
       : options(std::move(asked)),
-        world(options.world(), mpi_collectives()),
+        world(options.world(), collectives::named(options.collectives)),
         mesh(world, {{"dp_replicate", 0}}),
         task(make_task("llama", options)),
         model(task->make_model()),
@@ -105,7 +102,26 @@ void expect_within_bound(const Gradients& found, const Gradients& serial, const 
   }
 }
 
-TEST(Replicate, EveryVariantEqualsTheSerialGradients) {
+// The parameter is what --collectives takes.
+class Replicate : public testing::TestWithParam<const char*> {
+ protected:
+  // Sizes that do not fill 64 bytes: every parameter of the flat buffer but few is followed by padding.
+  static TrainOptions options_of(Dtype dtype, Dtype gradient) {
+    TrainOptions options;
+    options.dtype = dtype;
+    options.grad_dtype = gradient;
+    options.llama = {.dim = 36, .layers = 2, .heads = 3, .kv_heads = 1, .ffn = 50, .vocab = 256};
+    options.length = 16;
+    options.batch = batch_size;
+    options.collectives = GetParam();
+    return options;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Collectives, Replicate, testing::Values("ours", "ordered", "mpi"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(Replicate, EveryVariantEqualsTheSerialGradients) {
   for (const auto& [dtype, gradient] :
        {std::pair{Dtype::f32, Dtype::f32}, std::pair{Dtype::bf16, Dtype::f32}, std::pair{Dtype::bf16, Dtype::bf16}}) {
     const TrainOptions options = options_of(dtype, gradient);
@@ -141,7 +157,7 @@ int64_t expected_calls(DdpVariant variant, const std::vector<Parameter*>& parame
   return buckets;
 }
 
-TEST(Replicate, MakesTheStatedCallsHoweverManyMicroBatches) {
+TEST_P(Replicate, MakesTheStatedCallsHoweverManyMicroBatches) {
   for (const DdpVariant variant : variants) {
     for (const int64_t micro_batch : {0, 1}) {
       TrainOptions options = options_of(Dtype::f32, Dtype::f32);
@@ -161,7 +177,7 @@ TEST(Replicate, MakesTheStatedCallsHoweverManyMicroBatches) {
   }
 }
 
-TEST(Replicate, OverlappedReductionsStartDuringTheBackward) {
+TEST_P(Replicate, OverlappedReductionsStartDuringTheBackward) {
   for (const DdpVariant variant : {DdpVariant::bucketed, DdpVariant::overlapped}) {
     Ranks ranks(options_of(Dtype::f32, Dtype::f32), {variant, small_bucket_mb});
     if (ranks.world.size() == 1) return;  // one rank sends nothing
@@ -175,7 +191,7 @@ TEST(Replicate, OverlappedReductionsStartDuringTheBackward) {
 }
 
 // A layer that the forward leaves out: its gradient is zero on every rank, and nobody waits for it.
-TEST(Replicate, UnusedParametersAreReducedAsZeros) {
+TEST_P(Replicate, UnusedParametersAreReducedAsZeros) {
   Ranks ranks(options_of(Dtype::f32, Dtype::f32), {DdpVariant::overlapped, small_bucket_mb});
   for (Parameter* parameter : ranks.parameters) {
     ops::fill_(parameter->gradient, 7);
@@ -188,7 +204,7 @@ TEST(Replicate, UnusedParametersAreReducedAsZeros) {
   }
 }
 
-TEST(Replicate, BroadcastGivesEveryRankTheParametersOfTheFirst) {
+TEST_P(Replicate, BroadcastGivesEveryRankTheParametersOfTheFirst) {
   TrainOptions options = options_of(Dtype::f32, Dtype::f32);
   options.seed = static_cast<uint64_t>(1 + job_rank());  // another model on every rank
   Ranks ranks(options, {DdpVariant::overlapped, small_bucket_mb});
@@ -200,7 +216,7 @@ TEST(Replicate, BroadcastGivesEveryRankTheParametersOfTheFirst) {
   }
 }
 
-TEST(Replicate, FlatGradientsAreAlignedViewsOfOneBufferWhosePaddingStaysZero) {
+TEST_P(Replicate, FlatGradientsAreAlignedViewsOfOneBufferWhosePaddingStaysZero) {
   for (const Dtype gradient : {Dtype::f32, Dtype::bf16}) {
     Ranks ranks(options_of(Dtype::bf16, gradient), {DdpVariant::flat, small_bucket_mb});
     for (int step = 0; step < 2; ++step) ranks.step();

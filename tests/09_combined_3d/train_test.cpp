@@ -64,7 +64,7 @@ TEST(Check, FailsUnderEveryWrongAllReduce) { expect_the_check_to_find_wrong_all_
 
 TEST(Check, AllowsSumsInAnotherOrder) {
   Job job = small_llama();
-  job.collectives = faulty_collectives(mpi_collectives(), CollectiveFault::reorder_sums);
+  job.collective_fault = CollectiveFault::reorder_sums;
   EXPECT_TRUE(train(job, parallelize).record.check.passed);
 }
 

@@ -1,29 +1,50 @@
 // A training run inside a test, as a program's main would make it, with wrong collectives or operations where asked.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <functional>
 
+#include "01_collectives/collectives.h"
 #include "common/train/trainer.h"
 #include "tests/support/faulty_collectives.h"
 #include "tests/support/faulty_kernels.h"
+#include "tests/support/numbers.h"
 
 namespace ninefold {
 
 struct Job {
   std::string model = "llama";
   TrainOptions options;
-  CollectivesFactory collectives = mpi_collectives();
+  std::shared_ptr<const Task> task;  // for several runs on the same data; absent: made for each run
+  std::optional<CollectiveFault> collective_fault;
   std::optional<KernelFault> kernel_fault;
 };
+
+// Copies of one tensor a parameter.
+using Elements = std::vector<Tensor>;
+
+inline Elements elements_of(const std::vector<Parameter*>& parameters, Tensor Parameter::*tensor) {
+  Elements elements;
+  for (const Parameter* parameter : parameters) elements.push_back(copy_of(parameter->*tensor));
+  return elements;
+}
+
+inline bool same_bits(const Elements& x, const Elements& y) {
+  return std::equal(x.begin(), x.end(), y.begin(), y.end(),
+                    [](const Tensor& a, const Tensor& b) { return same_bits(a, b); });
+}
 
 struct Outcome {
   int exit_code;
   RunRecord record;
+  Elements gradients, values;  // the last step's gradients, and what they made of the parameters
 };
 
 // A Llama of 30 thousand parameters, 12 sequences a step: they divide by 1, 2, 3 and 4 ranks.
-inline Job small_llama() {
+inline Job small_llama(const std::string& collectives = "ours") {
   Job job;
+  job.options.collectives = collectives;
   job.options.llama = {.dim = 32, .layers = 2, .heads = 4, .kv_heads = 2, .ffn = 48, .vocab = 256};
   job.options.length = 16;
   job.options.batch = 12;
@@ -35,8 +56,9 @@ inline Job small_llama() {
 }
 
 // The MNIST CNN with its own optimizer, 12 images a step.
-inline Job small_mnist_cnn() {
+inline Job small_mnist_cnn(const std::string& collectives = "ours") {
   Job job;
+  job.options.collectives = collectives;
   job.model = "mnist_cnn";
   Options nothing_given("test", "");
   job.options.declare_run(nothing_given);
@@ -49,6 +71,10 @@ inline Job small_mnist_cnn() {
   return job;
 }
 
+inline std::shared_ptr<const Task> task_of(const Job& job) {
+  return job.task ? job.task : make_task(job.model, job.options);
+}
+
 // How a program splits the work on a model that has no storage yet.
 using Parallelize = std::function<Parallelism(Model& model, const Mesh& mesh, const TrainOptions& options)>;
 
@@ -56,21 +82,25 @@ using Parallelize = std::function<Parallelism(Model& model, const Mesh& mesh, co
 inline Outcome train(Job job, const Parallelize& parallelize) {
   TrainOptions& options = job.options;
   const Options command_line("test", "");
-  World world(options.world(), job.collectives);
+  const CollectivesFactory collectives = collectives::named(options.collectives);
+  World world(options.world(),
+              job.collective_fault ? faulty_collectives(collectives, *job.collective_fault) : collectives);
   if (job.kernel_fault) {
     world.device()->decorate_kernels([fault = *job.kernel_fault](std::unique_ptr<Kernels> inner) {
       return std::make_unique<FaultyKernels>(std::move(inner), fault);
     });
   }
   const Mesh mesh(world, {{"dp_replicate", 0}});
-  const auto task = make_task(job.model, options);
+  const auto task = task_of(job);
   options.resolve(mesh.size("dp_replicate"));
   const auto model = task->make_model();
   const Parallelism parallelism = parallelize(*model, mesh, options);
   materialize(*model, world.device(), options.precision(), options.seed);
   Trainer trainer("test", options, command_line, mesh, mesh["dp_replicate"], *task, *model, parallelism);
   const int exit_code = trainer.run();
-  return {exit_code, trainer.record()};
+  const auto parameters = parameters_of(*model);
+  return {exit_code, trainer.record(), elements_of(parameters, &Parameter::gradient),
+          elements_of(parameters, &Parameter::value)};
 }
 
 // The faults of an all_reduce that a check must find.
@@ -94,7 +124,7 @@ inline void expect_the_check_to_find_wrong_all_reduces(Job job, const Paralleliz
   if (job_size() == 1) return;
   job.options.steps = 2;
   for (const CollectiveFault fault : all_reduce_faults) {
-    job.collectives = faulty_collectives(mpi_collectives(), fault);
+    job.collective_fault = fault;
     const Outcome outcome = train(job, parallelize);
     EXPECT_EQ(outcome.exit_code, 1) << "fault " << static_cast<int>(fault);
     EXPECT_FALSE(outcome.record.check.passed) << "fault " << static_cast<int>(fault);
