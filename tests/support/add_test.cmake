@@ -9,6 +9,7 @@ set(NINEFOLD_TEST_ENVIRONMENT
   OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
   OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_orte_execute_quiet=1 OMP_NUM_THREADS=1)
+set(NINEFOLD_TEST_AVX2 ONEDNN_MAX_CPU_ISA=AVX2)
 set(NINEFOLD_TEST_TIMEOUT 300)  # seconds
 
 function(add_test_program target source main)
@@ -26,18 +27,18 @@ function(add_unit_test name)
   if(arg_ALSO_AVX2)
     add_test(NAME ${name}/avx2 COMMAND ${target})
     set_tests_properties(${name}/avx2 PROPERTIES TIMEOUT ${NINEFOLD_TEST_TIMEOUT}
-      ENVIRONMENT "${NINEFOLD_TEST_ENVIRONMENT};ONEDNN_MAX_CPU_ISA=AVX2")
+      ENVIRONMENT "${NINEFOLD_TEST_ENVIRONMENT};${NINEFOLD_TEST_AVX2}")
   endif()
 endfunction()
 
 # ctest counts processors so that it does not start more ranks at once than the machine has cores; two is the most that
-# every machine is sure to give.
+# every machine is sure to give. Further arguments are added to the environment.
 function(set_mpi_test_properties name ranks)
   set(processors 2)
   if(ranks LESS 2)
     set(processors 1)
   endif()
-  set_tests_properties(${name} PROPERTIES ENVIRONMENT "${NINEFOLD_TEST_ENVIRONMENT}"
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT "${NINEFOLD_TEST_ENVIRONMENT};${ARGN}"
     TIMEOUT ${NINEFOLD_TEST_TIMEOUT} PROCESSORS ${processors})
 endfunction()
 
@@ -46,13 +47,17 @@ function(add_mpi_test name)
     add_library(ninefold_mpi_main STATIC ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/mpi_main.cpp)
     target_link_libraries(ninefold_mpi_main PUBLIC ninefold_comm GTest::gtest)
   endif()
-  cmake_parse_arguments(arg "" "" "LINK;RANKS" ${ARGN})
+  cmake_parse_arguments(arg "ALSO_AVX2" "" "LINK;RANKS" ${ARGN})
   string(REPLACE "/" "_" target ${name})
   add_test_program(${target} ${name} ninefold_mpi_main ${arg_LINK})
   foreach(ranks IN LISTS arg_RANKS)
-    add_test(NAME ${name}/ranks_${ranks}
-      COMMAND ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:${target}> --ranks=${ranks})
+    set(command ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:${target}> --ranks=${ranks})
+    add_test(NAME ${name}/ranks_${ranks} COMMAND ${command})
     set_mpi_test_properties(${name}/ranks_${ranks} ${ranks})
+    if(arg_ALSO_AVX2)
+      add_test(NAME ${name}/ranks_${ranks}/avx2 COMMAND ${command})
+      set_mpi_test_properties(${name}/ranks_${ranks}/avx2 ${ranks} ${NINEFOLD_TEST_AVX2})
+    endif()
   endforeach()
 endfunction()
 
