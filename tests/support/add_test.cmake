@@ -85,3 +85,13 @@ function(add_command_test name)
     "-DEXPECT_OUTPUT=${arg_EXPECT_OUTPUT}" -P ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/expect.cmake -- ${arg_COMMAND})
   set_mpi_test_properties(${name} ${ranks})
 endfunction()
+
+# The commands of a chapter's lesson print what its README holds. They are of full size: only where code is optimised.
+function(add_lesson_test chapter)
+  if(NOT CMAKE_BUILD_TYPE STREQUAL "Release")
+    return()
+  endif()
+  add_test(NAME lessons/${chapter} COMMAND bash ${NINEFOLD_ROOT}/docs/lessons.sh check
+    ${NINEFOLD_ROOT}/${chapter}/README.md ${CMAKE_BINARY_DIR})
+  set_mpi_test_properties(lessons/${chapter} 2)
+endfunction()
