@@ -8,7 +8,7 @@
 
 #include "01_collectives/benchmark/bytes.h"
 #include "01_collectives/executor/plan_work.h"
-#include "01_collectives/plan/simulate.h"
+#include "01_collectives/plan/drawing.h"
 #include "01_collectives/selector.h"
 #include "common/base/options.h"
 #include "common/base/report.h"
@@ -25,6 +25,7 @@ struct ShowOptions {
   int ranks = 4;
   int root = 0;
   std::string bytes = "1M";
+  std::string svg;
 
   void declare(Options& options) {
     options.group("What to show");
@@ -34,15 +35,11 @@ struct ShowOptions {
     options.add("--ranks", ranks, "size of the group", {.minimum = 2, .maximum = 16});
     options.add("--root", root, "of broadcast and reduce", {.minimum = 0});
     options.add("--bytes", bytes, "the whole data, of f32, for the table of bytes (K, M, G: powers of 1024)");
+    options.add("--svg", svg, "also draw it, into this file");
   }
 };
 
 constexpr char digits[] = "0123456789abcdef";
-
-std::string chunk_name(Chunks chunks, int of) {
-  if (chunks.count == 1) return fmt::format("c{}", chunks.first);
-  return fmt::format("c{}-c{}", chunks.first, (chunks.first + chunks.count - 1) % of);
-}
 
 class Show {
  public:
@@ -68,6 +65,8 @@ class Show {
     print_bytes();
   }
 
+  void draw(const std::string& path) const { write_file_atomically(path, drawing(algorithm_.operation, simulation_)); }
+
  private:
   size_t steps() const { return simulation_.messages.size(); }
   bool is_all_to_all() const { return algorithm_.operation == Operation::all_to_all; }
@@ -85,11 +84,6 @@ class Show {
                chunks, chunks == 1 ? "" : "s", reduces() ? ", added up" : "");
     fmt::print("'.' nobody's, '<' has just been received{}.\n",
                reduces() ? ", '+' has just been added to, '*' is complete" : "");
-  }
-
-  // The chunks that the columns of a rank stand for.
-  int chunk_of(int rank, int column) const {
-    return is_all_to_all() ? chunk_between(column, rank, options_.ranks) : column;
   }
 
   // What the step before has done to the rank's chunk: ' ', '<' or '+'.
@@ -114,7 +108,7 @@ class Show {
   }
 
   std::string grid(size_t step) const {
-    const int columns = is_all_to_all() ? options_.ranks : plans_[0].chunks;
+    const int columns = columns_of(algorithm_.operation, simulation_);
     std::vector<std::string> headers = {"        "};
     for (int column = 0; column < columns; ++column) {
       headers.push_back(fmt::format(" {}{}", is_all_to_all() ? "from " : "c", column));
@@ -122,7 +116,8 @@ class Show {
     Table table(headers);
     for (int rank = 0; rank < options_.ranks; ++rank) {
       std::vector<std::string> cells = {fmt::format("  rank {}", digits[rank])};
-      for (int column = 0; column < columns; ++column) cells.push_back(cell(step, rank, chunk_of(rank, column)));
+      for (int column = 0; column < columns; ++column)
+        cells.push_back(cell(step, rank, chunk_in_column(algorithm_.operation, rank, column, options_.ranks)));
       table.add_row(cells);
     }
     return table.text();
@@ -132,7 +127,7 @@ class Show {
     std::string text;
     int on_line = 0;
     for (const Message& message : simulation_.messages[step]) {
-      const std::string chunk = is_all_to_all() ? "--->" : "--" + chunk_name(message.chunks, plans_[0].chunks) + "-->";
+      const std::string chunk = is_all_to_all() ? "--->" : "--" + name_of(message.chunks, plans_[0].chunks) + "-->";
       text += fmt::format("{}{} {} {}", on_line == 0 ? "  " : "    ", digits[message.from], chunk, digits[message.to]);
       if (++on_line < 6 && &message != &simulation_.messages[step].back()) continue;
       text += '\n';
@@ -186,7 +181,9 @@ int run(int argc, char** argv) {
   }
   require(options.root < options.ranks, "--root ({}) must be below --ranks ({})", options.root, options.ranks);
   if (options.algorithm.empty()) options.algorithm = algorithm_names(options.collective).front();
-  Show(options, find_algorithm(options.collective, options.algorithm)).print();
+  const Show show(options, find_algorithm(options.collective, options.algorithm));
+  show.print();
+  if (!options.svg.empty()) show.draw(options.svg);
   return 0;
 }
 

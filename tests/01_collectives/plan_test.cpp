@@ -6,7 +6,7 @@
 #include "01_collectives/algorithms/hierarchical.h"
 #include "01_collectives/algorithms/ring.h"
 #include "01_collectives/executor/plan_work.h"
-#include "01_collectives/plan/simulate.h"
+#include "01_collectives/plan/drawing.h"
 
 namespace ninefold::collectives {
 namespace {
@@ -207,6 +207,33 @@ TEST(Algorithms, AnUnknownNameListsTheKnownOnes) {
                  "all_reduce has no algorithm 'rings': there are ring, recursive_doubling, halving_doubling, "
                  "hierarchical, ordered");
   }
+}
+
+int count(std::string_view text, std::string_view what) {
+  int found = 0;
+  for (size_t at = text.find(what); at != text.npos; at = text.find(what, at + what.size())) ++found;
+  return found;
+}
+
+// 4 ranks: 6 steps of 4 messages, each changing a cell of the 4 x 4. Filled are 16 strips at the beginning, one more for
+// each contribution that a cell gains, and all 64 when everybody has everything.
+TEST(Drawing, RingAllReduce) {
+  const Algorithm& ring = find_algorithm(Operation::all_reduce, "ring");
+  const std::string svg = drawing(ring.operation, simulate(ring.operation, plans_of(ring, 4, 0), 0));
+  EXPECT_EQ(count(svg, "marker-end"), 6 * 4);
+  EXPECT_EQ(count(svg, "stroke-width=\"2.5\""), 6 * 4);
+  EXPECT_EQ(count(svg, "<rect") - 1 - 7 * 16, 16 + 20 + 28 + 40 + 52 + 60 + 64);
+  EXPECT_EQ(count(svg, ">c3</text>"), 6);
+  EXPECT_EQ(count(svg, "nan"), 0);
+}
+
+// Tensors of parts: a column for each sender, no names of chunks.
+TEST(Drawing, AllToAll) {
+  const Algorithm& pairwise = find_algorithm(Operation::all_to_all, "pairwise");
+  const std::string svg = drawing(pairwise.operation, simulate(pairwise.operation, plans_of(pairwise, 3, 0), 0));
+  EXPECT_EQ(count(svg, "marker-end"), 2 * 3);
+  EXPECT_EQ(count(svg, "<rect") - 1 - 3 * 9, 3 + 6 + 9);
+  EXPECT_EQ(count(svg, ">c"), 0);
 }
 
 }  // namespace

@@ -20,6 +20,9 @@ add_command_test(01/show/unknown_algorithm EXPECT_EXIT 1 COMMAND ${show} --algor
 add_command_test(01/show/root EXPECT_EXIT 1 COMMAND ${show} --collective broadcast --ranks 3 --root 3
   EXPECT_OUTPUT "^ninefold: --root .3. must be below --ranks .3.\n$")
 
+add_command_test(01/show/svg EXPECT_EXIT 1 COMMAND ${show} --svg /no/such/folder/ring.svg
+  EXPECT_OUTPUT "ninefold: .*/no/such/folder")
+
 set(bench $<TARGET_FILE:01_collectives_bench>)
 foreach(ranks 2 3)
   add_command_test(01/bench/ranks_${ranks} RANKS ${ranks} EXPECT_OUTPUT "copies between processes: .*# wrong elements: 0 OK"
