@@ -173,6 +173,9 @@ class Bench {
     add("fill_", Bound::memory, [=] { return ops::fill_(scratch, 0.5f), scratch; });
     add("copy_", Bound::memory, [=] { return ops::copy_(scratch, x), scratch; });
     add("cast from f32", Bound::memory, [=, dtype = dtype_] { return ops::cast(other, dtype); });
+    const Tensor q = ops::quantize(x, 0.01f, Dtype::f8_e4m3);
+    add("quantize_", Bound::memory, [=] { return ops::quantize_(q, x, 0.01f), x; });
+    add("dequantize_", Bound::memory, [=] { return ops::dequantize_(scratch, q, 0.01f), scratch; });
     add("add", Bound::memory, [=] { return ops::add(x, y); });
     add("scale_", Bound::memory, [=] { return ops::scale_(scratch, -1.0f), scratch; });
     add("add_bias_", Bound::memory, [=] { return ops::add_bias_(scratch, bias), scratch; });
@@ -224,6 +227,7 @@ class Bench {
     const Tensor momentum = zeros(shape);
     const ops::UpdateTensors update = {parameter, gradient, dtype_ == Dtype::bf16 ? x : Tensor(), 1.0f};
     add("sum", Bound::memory, [=] { return ops::sum(x), x; });
+    add("absolute_max", Bound::memory, [=] { return ops::absolute_max(x), x; });
     add("sum_of_squares", Bound::memory, [=] { return ops::sum_of_squares(x), x; });
     add("fill_random_", Bound::memory, [=] {
       return ops::fill_random_(x, {ops::Distribution::Kind::normal, 0.0, 1.0}, 1, 0), x;

@@ -18,6 +18,8 @@ class KernelDecorator : public Kernels {
   }
   void fill(const Tensor& x, float value) override { inner_->fill(x, value); }
   void copy(const Tensor& destination, const Tensor& source) override { inner_->copy(destination, source); }
+  void quantize(const Tensor& q, const Tensor& x, float scale) override { inner_->quantize(q, x, scale); }
+  void dequantize(const Tensor& x, const Tensor& q, float scale) override { inner_->dequantize(x, q, scale); }
   void add(const Tensor& out, const Tensor& x, const Tensor& y) override { inner_->add(out, x, y); }
   void scale(const Tensor& x, float factor) override { inner_->scale(x, factor); }
   void add_bias(const Tensor& x, const Tensor& bias) override { inner_->add_bias(x, bias); }
@@ -89,6 +91,7 @@ class KernelDecorator : public Kernels {
   void max_pool_backward(const Tensor& dx, const Tensor& dy, const Tensor& index) override {
     inner_->max_pool_backward(dx, dy, index);
   }
+  float absolute_max(const Tensor& x) override { return inner_->absolute_max(x); }
   double sum(const Tensor& x) override { return inner_->sum(x); }
   ops::ExactSum sum_of_squares(const Tensor& x) override { return inner_->sum_of_squares(x); }
   void fill_random(const Tensor& x, const ops::Distribution& distribution, uint64_t key,

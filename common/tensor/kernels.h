@@ -15,6 +15,8 @@ class Kernels {
 
   virtual void fill(const Tensor& x, float value) = 0;
   virtual void copy(const Tensor& destination, const Tensor& source) = 0;
+  virtual void quantize(const Tensor& q, const Tensor& x, float scale) = 0;
+  virtual void dequantize(const Tensor& x, const Tensor& q, float scale) = 0;
   virtual void add(const Tensor& out, const Tensor& x, const Tensor& y) = 0;  // out may be x
   virtual void scale(const Tensor& x, float factor) = 0;
   virtual void add_bias(const Tensor& x, const Tensor& bias) = 0;
@@ -60,6 +62,7 @@ class Kernels {
   virtual void max_pool_backward(const Tensor& dx, const Tensor& dy, const Tensor& index) = 0;
 
   virtual double sum(const Tensor& x) = 0;
+  virtual float absolute_max(const Tensor& x) = 0;
   virtual ops::ExactSum sum_of_squares(const Tensor& x) = 0;
   virtual void fill_random(const Tensor& x, const ops::Distribution& distribution, uint64_t key,
                            int64_t first_element) = 0;

@@ -48,8 +48,13 @@ void Operation::has_dtype(const Tensor& x, Dtype dtype) const {
 }
 
 void Operation::is_float(const Tensor& x) const {
-  expect(x.dtype() == Dtype::f32 || x.dtype() == Dtype::bf16, "{}: an argument of type {} must be f32 or bf16", name_,
+  expect(ninefold::is_float(x.dtype()), "{}: an argument of type {} must be f32, bf16 or f16", name_,
          ninefold::name_of(x.dtype()));
+}
+
+void Operation::is_f8(const Tensor& x) const {
+  expect(x.dtype() == Dtype::f8_e4m3 || x.dtype() == Dtype::f8_e5m2,
+         "{}: an argument of type {} must be f8_e4m3 or f8_e5m2", name_, ninefold::name_of(x.dtype()));
 }
 
 void Operation::can_hold_sum(const Tensor& x, const Tensor& y) const {

@@ -27,6 +27,8 @@ class Operation {
   void same_size(const Tensor& x, const Tensor& y) const;
   void has_dtype(const Tensor& x, Dtype dtype) const;
   void is_float(const Tensor& x) const;
+  // One of the 8-bit floats.
+  void is_f8(const Tensor& x) const;
   // x is f32 or of y's type: what a sum over elements of y's type may be kept in.
   void can_hold_sum(const Tensor& x, const Tensor& y) const;
   // The same shape, type and device.

@@ -1,10 +1,10 @@
-// Every operation the course's models need, forward and backward, for f32 and bf16, on every device.
+// Every operation the course's models need, forward and backward, for f32, bf16 and f16, on every device.
 //
 // Conventions. Activations are [tokens, features]. Weights are [out, in]. Outputs are new tensors (activations are
 // assigned), except that gradients of parameters are accumulated (`+=`) into the tensor given, and functions whose name
 // ends in `_` change their first argument. Sums longer than a vector run in f32 whatever the storage type; a gradient
-// of a parameter may be f32 while the parameter is bf16. Undefined tensors mean "absent" where the text allows it.
-// An empty tensor is a valid argument everywhere. Shapes that do not fit throw Error.
+// of a parameter may be f32 while the parameter is bf16 or f16. Undefined tensors mean "absent" where the text allows
+// it. An empty tensor is a valid argument everywhere. Shapes that do not fit throw Error.
 #pragma once
 
 #include <optional>
@@ -30,6 +30,14 @@ void fill_(const Tensor& x, float value);
 // Copies the elements, converting the type where it differs. Sizes must agree, shapes need not.
 void copy_(const Tensor& destination, const Tensor& source);
 Tensor cast(const Tensor& x, Dtype dtype);
+// The 8-bit floats hold x as q * scale, with a positive and finite scale that moves x into their range: most precise is
+// absolute_max(x) / 448 for f8_e4m3. q = x / scale, rounded: in f8_e4m3 what is too large becomes +-448, in f8_e5m2
+// +-infinity; NaN stays NaN. x is f32, bf16 or f16; destination and source have equal sizes.
+void quantize_(const Tensor& q, const Tensor& x, float scale);
+Tensor quantize(const Tensor& x, float scale, Dtype dtype);
+// x = q * scale, rounded.
+void dequantize_(const Tensor& x, const Tensor& q, float scale);
+Tensor dequantize(const Tensor& q, float scale, Dtype dtype);
 // x += y; the types may differ.
 void add_(const Tensor& x, const Tensor& y);
 Tensor add(const Tensor& x, const Tensor& y);
@@ -141,6 +149,8 @@ Tensor max_pool_backward(const Tensor& dy, const Tensor& index, const Shape& x_s
 // ---- sums over a whole tensor -----------------------------------------------------------------------------------
 // The sum of all elements in f64, in row-major order.
 double sum(const Tensor& x);
+// The largest |x[i]|, 0 of none; NaN if any element is.
+float absolute_max(const Tensor& x);
 
 // A sum in which order cannot matter: squares are added in f64 within each aligned 16-element block, the blocks in
 // 128-bit fixed point with 80 bits behind the point: sums reach to 2^47 (a norm of 1e7), and of a block only what

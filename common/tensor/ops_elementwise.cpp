@@ -1,8 +1,20 @@
 // Operations on one element at a time. The flops are nominal: memory decides their speed.
+#include <cmath>
+
 #include "common/tensor/operation.h"
 #include "common/tensor/ops.h"
 
 namespace ninefold::ops {
+namespace {
+
+void check_scaled(const Operation& op, const Tensor& q, const Tensor& x, float scale) {
+  op.is_f8(q);
+  op.is_float(x);
+  op.same_size(q, x);
+  expect(scale > 0 && std::isfinite(scale), "a scale ({}) must be positive and finite", scale);
+}
+
+}  // namespace
 
 void fill_(const Tensor& x, float value) {
   const Operation op("fill", {&x});
@@ -26,6 +38,32 @@ Tensor cast(const Tensor& x, Dtype dtype) {
   Tensor y = Tensor::empty(x.device(), x.shape(), dtype);
   copy_(y, x);
   return y;
+}
+
+void quantize_(const Tensor& q, const Tensor& x, float scale) {
+  const Operation op("quantize", {&q, &x});
+  check_scaled(op, q, x, scale);
+  op.kernels().quantize(q, x, scale);
+  op.done(static_cast<double>(x.size()), {&q, &x});
+}
+
+Tensor quantize(const Tensor& x, float scale, Dtype dtype) {
+  Tensor q = Tensor::empty(x.device(), x.shape(), dtype);
+  quantize_(q, x, scale);
+  return q;
+}
+
+void dequantize_(const Tensor& x, const Tensor& q, float scale) {
+  const Operation op("dequantize", {&x, &q});
+  check_scaled(op, q, x, scale);
+  op.kernels().dequantize(x, q, scale);
+  op.done(static_cast<double>(x.size()), {&x, &q});
+}
+
+Tensor dequantize(const Tensor& q, float scale, Dtype dtype) {
+  Tensor x = Tensor::empty(q.device(), q.shape(), dtype);
+  dequantize_(x, q, scale);
+  return x;
 }
 
 void add_(const Tensor& x, const Tensor& y) {

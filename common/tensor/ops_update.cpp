@@ -33,6 +33,14 @@ double sum(const Tensor& x) {
   return total;
 }
 
+float absolute_max(const Tensor& x) {
+  const Operation op("absolute_max", {&x});
+  op.is_float(x);
+  const float largest = op.kernels().absolute_max(x);
+  op.done(static_cast<double>(x.size()), {&x});
+  return largest;
+}
+
 ExactSum sum_of_squares(const Tensor& x) {
   const Operation op("sum_of_squares", {&x});
   op.is_float(x);

@@ -103,7 +103,7 @@ class Attention : public testing::TestWithParam<Dtype> {
                                          positions(of.k_positions), result, of.shape);
   }
 
-  // bf16 rounds the weights too, so its error is bounded by the largest value and not by each.
+  // bf16 rounds the weights too, so its error is bounded by the largest value and not by each. f16 does not.
   void expect_near(const char* name, const Tensor& actual, const Values& expected) const {
     const Values values = doubles(actual);
     ASSERT_EQ(values.size(), expected.size());
@@ -111,7 +111,8 @@ class Attention : public testing::TestWithParam<Dtype> {
     for (const double value : expected) {
       if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
     }
-    const double tolerance = actual.dtype() == Dtype::bf16 ? 0.01 : GetParam() == Dtype::bf16 ? 1e-5 : 2e-6;
+    const double tolerance =
+        2e-6 + (actual.dtype() == Dtype::f32 ? rounding_of(GetParam()) / 400 : 2.5 * rounding_of(GetParam()));
     for (size_t i = 0; i < values.size(); ++i) {
       if (values[i] == expected[i]) continue;  // infinities
       ASSERT_NEAR(values[i], expected[i], tolerance * std::max(largest, 1.0)) << name << " " << i;
@@ -251,7 +252,7 @@ TEST_P(Attention, BlocksOfKeysMergeIntoTheWhole) {
   expect_near("dv", of_second.dv, doubles(all.dv.rows(cut, length)));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Attention, testing::Values(Dtype::f32, Dtype::bf16),
+INSTANTIATE_TEST_SUITE_P(All, Attention, testing::ValuesIn(float_types),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
 // [batch, heads, time, width] as [batch * time, heads * width].

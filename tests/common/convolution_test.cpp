@@ -44,7 +44,7 @@ class Convolution : public testing::TestWithParam<Dtype> {
     const std::vector<double> values = doubles(actual);
     ASSERT_EQ(values.size(), expected.size());
     for (size_t i = 0; i < values.size(); ++i) {
-      const double rounding = actual.dtype() == Dtype::bf16 ? std::abs(expected[i]) / 256 : 0.0;
+      const double rounding = rounding_of(actual.dtype(), expected[i]);
       ASSERT_NEAR(values[i], expected[i], 1e-6 * static_cast<double>(products + 1) + rounding) << "element " << i;
     }
   }
@@ -157,7 +157,7 @@ TEST_P(Convolution, MaxPoolAgreesWithALoop) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Convolution, testing::Values(Dtype::f32, Dtype::bf16),
+INSTANTIATE_TEST_SUITE_P(All, Convolution, testing::ValuesIn(float_types),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
 }  // namespace

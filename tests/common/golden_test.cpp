@@ -15,7 +15,8 @@ namespace ninefold {
 namespace {
 
 constexpr double f32_bound = 1e-5;
-constexpr double bf16_bound = 2e-2;
+// Of bf16 and f16: five roundings.
+double bound_of(Dtype dtype) { return 5 * rounding_of(dtype); }
 
 double norm(const std::vector<double>& values) {
   return std::sqrt(std::inner_product(values.begin(), values.end(), values.begin(), 0.0));
@@ -97,14 +98,16 @@ TEST(LlamaGolden, LogitsAndGradients) {
   run.expect_gradients(f32_bound);
 }
 
-TEST(LlamaGolden, Bf16StaysWithinItsPrecision) {
-  const LlamaRun run(Dtype::bf16);
-  const auto [scores, loss_sum] = evaluate(*run.model, run.tokens(), run.step());
-  const auto& logits = run.golden["logits"].floats;
-  expect_within(doubles(scores), logits, 0, static_cast<int64_t>(logits.size()), bf16_bound, "logits");
-  EXPECT_NEAR(loss_sum / 32, run.golden["loss.0"].floats[0], bf16_bound);
-  run.train_pass();
-  run.expect_gradients(bf16_bound);
+TEST(LlamaGolden, NarrowTypesStayWithinTheirPrecision) {
+  for (const Dtype dtype : {Dtype::bf16, Dtype::f16}) {
+    const LlamaRun run(dtype);
+    const auto [scores, loss_sum] = evaluate(*run.model, run.tokens(), run.step());
+    const auto& logits = run.golden["logits"].floats;
+    expect_within(doubles(scores), logits, 0, static_cast<int64_t>(logits.size()), bound_of(dtype), "logits");
+    EXPECT_NEAR(loss_sum / 32, run.golden["loss.0"].floats[0], bound_of(dtype));
+    run.train_pass();
+    run.expect_gradients(bound_of(dtype));
+  }
 }
 
 TEST(LlamaGolden, ThreeAdamwStepsWithClipping) {
@@ -136,7 +139,9 @@ Tensor fill(const DeviceHandle& device, const Shape& shape, uint64_t salt, doubl
 }
 
 struct MnistRun {
-  MnistRun() : golden(read_safetensors(NINEFOLD_TEST_DATA "/mnist_cnn.safetensors")), model(make_mnist_cnn(/*with_dropout=*/false)) {
+  MnistRun()
+      : golden(read_safetensors(NINEFOLD_TEST_DATA "/mnist_cnn.safetensors")),
+        model(make_mnist_cnn(/*with_dropout=*/false)) {
     materialize(*model, device, {}, 1);
     const auto scales = nlohmann::json::parse(golden.metadata.at("scales"));
     uint64_t salt = 0;
@@ -183,8 +188,8 @@ TEST(MnistCnnGolden, LogProbabilitiesAndGradients) {
     if (!run.is_cut(*parameter)) squares += std::pow(norm(widen(run.reference("gradient.", *parameter))), 2);
   }
   for (const Parameter* parameter : parameters_of(*run.model)) {
-    expect_within(run.held(*parameter, parameter->gradient), run.reference("gradient.", *parameter),
-                  std::sqrt(squares), parameter_count(*run.model), f32_bound, parameter->name);
+    expect_within(run.held(*parameter, parameter->gradient), run.reference("gradient.", *parameter), std::sqrt(squares),
+                  parameter_count(*run.model), f32_bound, parameter->name);
   }
 }
 

@@ -17,8 +17,11 @@ struct Case {
 
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
-  const std::pair<Dtype, Dtype> types[] = {
-      {Dtype::f32, Dtype::f32}, {Dtype::bf16, Dtype::bf16}, {Dtype::bf16, Dtype::f32}};
+  const std::pair<Dtype, Dtype> types[] = {{Dtype::f32, Dtype::f32},
+                                           {Dtype::bf16, Dtype::bf16},
+                                           {Dtype::bf16, Dtype::f32},
+                                           {Dtype::f16, Dtype::f16},
+                                           {Dtype::f16, Dtype::f32}};
   for (const auto& [in, out] : types) {
     for (int bits = 0; bits < 8; ++bits) cases.push_back({in, out, (bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0});
   }
@@ -47,7 +50,7 @@ class Matmul : public testing::TestWithParam<Case> {
           sum += term;
           magnitude += std::abs(term);
         }
-        const double rounding = of.out == Dtype::bf16 ? std::abs(sum) / 256 : 0.0;
+        const double rounding = rounding_of(of.out, sum);
         ASSERT_NEAR(after[i * n + j], sum, 1e-6 * magnitude + rounding) << m << " x " << n << " x " << k;
       }
     }

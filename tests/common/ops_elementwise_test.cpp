@@ -1,4 +1,4 @@
-// Element-by-element operations against f64, in both types and at odd sizes.
+// Element-by-element operations against f64, in every type and at odd sizes.
 #include <gtest/gtest.h>
 
 #include "tests/support/compare.h"
@@ -38,7 +38,7 @@ TEST_P(Elementwise, FillAndScale) {
 TEST_P(Elementwise, CopyConvertsTheType) {
   for (const int64_t n : sizes) {
     const Tensor x = random({n}, 1);
-    for (const Dtype to : {Dtype::f32, Dtype::bf16}) {
+    for (const Dtype to : float_types) {
       const Tensor copy = ops::cast(x, to);
       EXPECT_EQ(copy.dtype(), to);
       expect_near(copy, doubles(x), 0);
@@ -51,7 +51,7 @@ TEST_P(Elementwise, CopyConvertsTheType) {
 
 TEST_P(Elementwise, AddAlsoBetweenTypes) {
   for (const int64_t n : sizes) {
-    for (const Dtype other : {Dtype::f32, Dtype::bf16}) {
+    for (const Dtype other : float_types) {
       const Tensor x = random({n}, 1), y = random_tensor(device_, {n}, other, 2);
       std::vector<double> expected = doubles(x);
       for (int64_t i = 0; i < n; ++i) expected[i] += doubles(y)[i];
@@ -116,7 +116,7 @@ TEST_P(Elementwise, Swiglu) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, Elementwise, testing::Values(Dtype::f32, Dtype::bf16),
+INSTANTIATE_TEST_SUITE_P(Types, Elementwise, testing::ValuesIn(float_types),
                          [](const auto& parameter) { return std::string(name_of(parameter.param)); });
 
 }  // namespace

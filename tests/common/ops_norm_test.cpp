@@ -78,11 +78,10 @@ TEST_P(Norm, BackwardWithResidualAndWhatFlowsPast) {
   EXPECT_TRUE(same_bits(dweight, plain_dweight));
   std::vector<double> expected = doubles(plain);
   for (size_t i = 0; i < expected.size(); ++i) expected[i] += doubles(dsum)[i];
-  expect_near(dx, expected, dtype() == Dtype::bf16 ? 0.01 : 1e-6);
+  expect_near(dx, expected, 1e-6 + 2.5 * rounding_of(dtype()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, Norm,
-                         testing::Combine(testing::Values(Dtype::f32, Dtype::bf16), testing::Values(1, 17, 129)));
+INSTANTIATE_TEST_SUITE_P(Sizes, Norm, testing::Combine(testing::ValuesIn(float_types), testing::Values(1, 17, 129)));
 
 TEST(Norm, OfNoRows) {
   const DeviceHandle device = make_cpu_device();
@@ -136,11 +135,11 @@ void compare_rope(Dtype dtype, int64_t head_dim) {
   ops::rope_(x, at, head_dim, theta, ops::RopeDirection::forward);
   expect_near(x, expected, 2e-7);
   ops::rope_(x, at, head_dim, theta, ops::RopeDirection::backward);
-  expect_near(x, before, dtype == Dtype::bf16 ? 0.01 : 1e-6);
+  expect_near(x, before, 1e-6 + 2.5 * rounding_of(dtype));
 }
 
 TEST(Rope, LongPositionsManyHeadsAndBack) {
-  for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+  for (const Dtype dtype : float_types) {
     for (const int64_t head_dim : {2, 8, 34, 64}) compare_rope(dtype, head_dim);
   }
 }
@@ -157,7 +156,8 @@ TEST(Embedding, LooksUpAndAddsBack) {
   const std::vector<int32_t> ids = {3, 0, 3, 6, 3};
   const Tensor tokens = Tensor::from(device, {5}, ids);
   for (const auto& [dtype, gradient_type] :
-       {std::pair(Dtype::f32, Dtype::f32), std::pair(Dtype::bf16, Dtype::f32), std::pair(Dtype::bf16, Dtype::bf16)}) {
+       {std::pair(Dtype::f32, Dtype::f32), std::pair(Dtype::bf16, Dtype::f32), std::pair(Dtype::bf16, Dtype::bf16),
+        std::pair(Dtype::f16, Dtype::f32), std::pair(Dtype::f16, Dtype::f16)}) {
     for (const int64_t features : {0, 1, 17, 129}) {
       const Tensor table = random_tensor(device, {7, features}, dtype, 1);
       const Tensor dy = random_tensor(device, {5, features}, dtype, 2);

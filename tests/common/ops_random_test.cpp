@@ -49,7 +49,7 @@ TEST(FillRandom, IsPhiloxOfTheElementsIndex) {
       uniform.push_back(0.5 + 2 * (2 * unit(first + i) - 1));
       gaussian.push_back(1 + 0.02 * normal(first + i));
     }
-    for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+    for (const Dtype dtype : float_types) {
       expect_near(drawn(device, {Kind::uniform, 0.5, 2}, first, 129, dtype), uniform, 3e-7);
       expect_near(drawn(device, {Kind::normal, 1, 0.02}, first, 129, dtype), gaussian, 3e-7);
     }
@@ -61,7 +61,7 @@ TEST(FillRandom, AnElementHasTheSameBitsInEveryRange) {
   const DeviceHandle device = make_cpu_device();
   for (const Kind kind : {Kind::uniform, Kind::normal}) {
     const Distribution distribution{kind, 0.25, 1.5};
-    for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+    for (const Dtype dtype : float_types) {
       const Tensor whole = drawn(device, distribution, 0, 300, dtype);
       for (const int64_t first : {0, 1, 2, 3, 15, 16, 33, 150}) {
         for (const int64_t n : {0, 1, 2, 3, 17, 129, 150}) {
@@ -136,7 +136,7 @@ TEST_F(Dropout, EveryFieldOfTheKeyChangesTheMask) {
 }
 
 TEST_F(Dropout, DoesNotDependOnHowRowsAreGrouped) {
-  for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+  for (const Dtype dtype : float_types) {
     const Tensor x = random_tensor(device_, {6, 33}, dtype, 1);
     const Tensor whole = ops::dropout(x, 0.3f, {.seed = 1, .first_sample = 10, .rows_per_sample = 2});
     for (int64_t sample = 0; sample < 3; ++sample) {

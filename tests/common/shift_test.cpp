@@ -55,7 +55,15 @@ std::vector<Operation> elementwise_operations() {
   return {
       {"copy",
        [](const Inputs& in) {
-         return std::vector{ops::cast(in.random(odd, 1), Dtype::f32), ops::cast(in.random(odd, 1), Dtype::bf16)};
+         std::vector<Tensor> copies;
+         for (const Dtype to : float_types) copies.push_back(ops::cast(in.random(odd, 1), to));
+         return copies;
+       }},
+      {"quantize",
+       [](const Inputs& in) {
+         const Tensor q = ops::quantize(in.random(odd, 1), 0.01f, Dtype::f8_e4m3);
+         return std::vector{q, ops::dequantize(shifted(q, in.by), 0.01f, in.dtype),
+                            ops::quantize(in.random(odd, 1), 1.0f, Dtype::f8_e5m2)};
        }},
       {"fill",
        [](const Inputs& in) {
@@ -278,8 +286,7 @@ TEST_P(Shift, GivesTheSameBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Operations, Shift,
-                         testing::Combine(testing::ValuesIn(all_operations()),
-                                          testing::Values(Dtype::f32, Dtype::bf16)),
+                         testing::Combine(testing::ValuesIn(all_operations()), testing::ValuesIn(float_types)),
                          [](const auto& info) {
                            return std::get<0>(info.param).name + "_" + std::string(name_of(std::get<1>(info.param)));
                          });

@@ -9,13 +9,12 @@
 
 namespace ninefold {
 
-// Every element within `tolerance` * max(1, |expected|) and, for bf16, half a unit of its last place more.
+// Every element within `tolerance` * max(1, |expected|) and, for bf16 and f16, half a unit of its last place more.
 inline void expect_near(const Tensor& result, const std::vector<double>& expected, double tolerance = 1e-6) {
   const std::vector<double> values = doubles(result);
   ASSERT_EQ(values.size(), expected.size());
-  const double rounding = result.dtype() == Dtype::bf16 ? 1.0 / 256 : 0.0;
   for (size_t i = 0; i < values.size(); ++i) {
-    const double bound = tolerance * std::max(1.0, std::abs(expected[i])) + rounding * std::abs(expected[i]);
+    const double bound = tolerance * std::max(1.0, std::abs(expected[i])) + rounding_of(result.dtype(), expected[i]);
     ASSERT_NEAR(values[i], expected[i], bound) << "element " << i << " of " << values.size();
   }
 }

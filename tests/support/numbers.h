@@ -1,6 +1,8 @@
 // Tensors with reproducible contents, and how tests compare them.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -8,6 +10,19 @@
 #include "common/tensor/ops.h"
 
 namespace ninefold {
+
+// The types that operations compute with.
+inline constexpr Dtype float_types[] = {Dtype::f32, Dtype::bf16, Dtype::f16};
+
+// How far rounding to the type moves a number, relative to it.
+inline double rounding_of(Dtype dtype) {
+  return dtype == Dtype::bf16 ? 1.0 / 256 : dtype == Dtype::f16 ? 1.0 / 2048 : 0.0;
+}
+
+// How far rounding to the type may move this number; f16 ends at 2^-24.
+inline double rounding_of(Dtype dtype, double value) {
+  return std::max(rounding_of(dtype) * std::abs(value), dtype == Dtype::f16 ? 0x1p-25 : 0.0);
+}
 
 // Uniform in [-1, 1), rounded to the type.
 inline Tensor random_tensor(const DeviceHandle& device, const Shape& shape, Dtype dtype, uint32_t seed) {
@@ -17,7 +32,7 @@ inline Tensor random_tensor(const DeviceHandle& device, const Shape& shape, Dtyp
   return ops::cast(Tensor::from(device, shape, values), dtype);
 }
 
-// The elements of an f32 or bf16 tensor.
+// The elements of a tensor of floats.
 inline std::vector<double> doubles(const Tensor& x) {
   const std::vector<float> values = ops::cast(x, Dtype::f32).to_vector<float>();
   return {values.begin(), values.end()};

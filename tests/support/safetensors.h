@@ -14,7 +14,7 @@
 
 namespace ninefold {
 
-// One of `floats` (F32, BF16) and `ints` (I32) holds the elements.
+// One of `floats` (F32, BF16, F16) and `ints` (I32) holds the elements.
 struct GoldenTensor {
   Shape shape;
   std::vector<float> floats;
@@ -40,8 +40,9 @@ namespace detail {
 inline GoldenTensor golden_tensor(const std::string& dtype, Shape shape, const char* bytes, size_t length) {
   GoldenTensor tensor{std::move(shape), {}, {}};
   const auto count = static_cast<size_t>(elements(tensor.shape));
-  require(dtype == "F32" || dtype == "I32" || dtype == "BF16", "type {} is not F32, I32 or BF16", dtype);
-  require(length == count * (dtype == "BF16" ? 2 : 4), "{} bytes do not hold {} of {}", length, count, dtype);
+  const bool narrow = dtype == "BF16" || dtype == "F16";
+  require(narrow || dtype == "F32" || dtype == "I32", "type {} is not F32, BF16, F16 or I32", dtype);
+  require(length == count * (narrow ? 2 : 4), "{} bytes do not hold {} of {}", length, count, dtype);
   if (dtype == "I32") {
     tensor.ints.resize(count);
     std::memcpy(tensor.ints.data(), bytes, length);
@@ -49,9 +50,12 @@ inline GoldenTensor golden_tensor(const std::string& dtype, Shape shape, const c
     tensor.floats.resize(count);
     std::memcpy(tensor.floats.data(), bytes, length);
   } else {
-    std::vector<bf16> rounded(count);
-    std::memcpy(static_cast<void*>(rounded.data()), bytes, length);
-    for (const bf16 value : rounded) tensor.floats.push_back(static_cast<float>(value));
+    const auto widen = [&](auto zero) {
+      std::vector<decltype(zero)> rounded(count);
+      std::memcpy(static_cast<void*>(rounded.data()), bytes, length);
+      for (const auto value : rounded) tensor.floats.push_back(static_cast<float>(value));
+    };
+    dtype == "BF16" ? widen(bf16()) : widen(f16());
   }
   return tensor;
 }

@@ -14,7 +14,7 @@ namespace ninefold::attention {
 inline constexpr int64_t half_panel = 2 * simd::lanes;
 inline constexpr int64_t panel = 2 * half_panel;
 
-// The unit of the summed dimension, and how many elements it holds.
+// The unit of the summed dimension, and how many elements it holds. f16 is multiplied as f32.
 template <typename T>
 using UnitOf = std::conditional_t<std::is_same_v<T, bf16>, Pair, float>;
 template <typename T>
@@ -77,16 +77,24 @@ inline simd::Floats power_of_two(simd::Floats x) {
 // The operands are copies: in a tensor, the rows of one head lie a power of two apart and would evict each other from
 // the caches.
 
+// `to` [head_dim] = a row, as f32.
+template <typename T>
+void copy_row(float* to, const T* row, int64_t head_dim) {
+  simd::for_each_vector(head_dim,
+                        [&](int64_t i, auto in_use) { simd::store(to + i, simd::load(row + i, in_use), in_use); });
+}
+// As pairs; the second half of the last may be missing, and is zero.
+inline void copy_row(Pair* to, const bf16* row, int64_t head_dim) {
+  to[units<bf16>(head_dim) - 1] = {};
+  std::memcpy(static_cast<void*>(to), row, static_cast<size_t>(head_dim) * sizeof(bf16));
+}
+
 // A head's rows as a left operand that is summed over head_dim; `space` holds `count` rows of whole units.
 template <typename T>
-LeftOperand rows_on_the_left(HeadRows<const T> rows, int64_t count, int64_t head_dim, T* space) {
-  const int64_t padded = units<T>(head_dim) * per_unit<T>;
-  for (int64_t row = 0; row < count; ++row) {
-    space[(row + 1) * padded - 1] = T(0.0f);
-    std::memcpy(static_cast<void*>(space + row * padded), rows.address + row * rows.stride,
-                static_cast<size_t>(head_dim) * sizeof(T));
-  }
-  return {space, units<T>(head_dim), 1};
+LeftOperand rows_on_the_left(HeadRows<const T> rows, int64_t count, int64_t head_dim, UnitOf<T>* space) {
+  const int64_t depth = units<T>(head_dim);
+  for (int64_t row = 0; row < count; ++row) copy_row(space + row * depth, rows.address + row * rows.stride, head_dim);
+  return {space, depth, 1};
 }
 
 // Transposes a square of words, one row a vector: exchanges blocks off the diagonal, of 1, 2, 4, … words.
@@ -124,8 +132,9 @@ void transpose_into_panel(Unit* out, LeftOperand rows, int64_t count, int64_t de
 
 // A head's rows as a right operand that is summed over rows: `width` (head_dim rounded up to lanes) columns. Pairs take
 // two rows each; a missing last row is zero. `space` holds `count` rows.
-inline RightOperand<float> rows_on_the_right(HeadRows<const float> rows, int64_t count, int64_t head_dim, int64_t width,
-                                             float* space) {
+template <typename T>
+RightOperand<float> rows_on_the_right(HeadRows<const T> rows, int64_t count, int64_t head_dim, int64_t width,
+                                      float* space) {
   for (int64_t row = 0; row < count; ++row) {
     simd::for_each_vector(head_dim, [&](int64_t i, auto in_use) {
       simd::store(space + row * width + i, simd::load(rows.address + row * rows.stride + i, in_use));

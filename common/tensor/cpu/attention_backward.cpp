@@ -60,13 +60,14 @@ inline void mask(Weights& weights, int32_t query, const int32_t* keys) {
   weights.ds = visible ? weights.ds : Floats{};
 }
 
-// Scores become p, and dout vᵀ becomes ds: for f32 in place.
-void differentiate(const QueryPanel<float>& queries, const KeyBlock<float>& keys, int64_t half, Meeting meeting,
-                   float scale, const Space<float>& space) {
+// Scores become p, and dout vᵀ becomes ds: in place where the unit is f32.
+template <typename T>
+void differentiate(const QueryPanel<T>& queries, const KeyBlock<T>& keys, int64_t half, Meeting meeting, float scale,
+                   const Space<T>& space) {
   for (int64_t query = meeting.first; query < meeting.end; ++query) {
     for (int64_t key = half * half_panel; key < (half + 1) * half_panel; key += lanes) {
-      float* const p = space.p.data<float>() + query * block_keys + key;
-      float* const ds = space.ds.data<float>() + query * block_keys + key;
+      float* const p = space.p.template data<float>() + query * block_keys + key;
+      float* const ds = space.ds.template data<float>() + query * block_keys + key;
       Weights w = weights(p, ds, scale, queries.log_sum_exp[query], queries.dot_of_out[query]);
       if (!meeting.all) mask(w, queries.positions.at[query], keys.positions.at + key);
       simd::store(p, w.p);
@@ -88,24 +89,28 @@ void differentiate(const QueryPanel<bf16>& queries, const KeyBlock<bf16>& keys, 
         w[i] = weights(p + at, ds + at, scale, queries.log_sum_exp[row], queries.dot_of_out[row]);
         if (!meeting.all) mask(w[i], queries.positions.at[row], keys.positions.at + key);
       }
-      const simd::Halves first = simd::narrow(w[0].ds), second = simd::narrow(w[1].ds);
+      const simd::Halves first = simd::narrow<bf16>(w[0].ds), second = simd::narrow<bf16>(w[1].ds);
       simd::store_raw(ds_rows + query * block_keys + key, first);
       simd::store_raw(ds_rows + (query + 1) * block_keys + key, second);
       simd::store_raw(ds + query / 2 * block_keys + key, interleave(first, second));
-      simd::store_raw(p + query / 2 * block_keys + key, interleave(simd::narrow(w[0].p), simd::narrow(w[1].p)));
+      simd::store_raw(p + query / 2 * block_keys + key,
+                      interleave(simd::narrow<bf16>(w[0].p), simd::narrow<bf16>(w[1].p)));
     }
   }
 }
 
 // ds as the left operand of dq: zero where a half panel of keys was left out because its queries do not see it.
-LeftOperand ds_on_the_left(const Space<float>& space) { return {space.ds.raw(), block_keys, 1}; }
+template <typename T>
+LeftOperand ds_on_the_left(const Space<T>& space) {
+  return {space.ds.raw(), block_keys, 1};
+}
 LeftOperand ds_on_the_left(const Space<bf16>& space) { return {space.ds_rows.raw(), block_keys / 2, 1}; }
 
 template <typename T>
 void clear_unseen(const Meeting& meeting, int64_t half, const Space<T>& space) {
-  std::byte* const ds = static_cast<std::byte*>(const_cast<void*>(ds_on_the_left(space).address));
+  auto* const ds = static_cast<UnitOf<T>*>(const_cast<void*>(ds_on_the_left(space).address));
   for (int64_t query = 0; query < meeting.first; ++query) {
-    std::memset(ds + (query * block_keys + half * half_panel) * sizeof(T), 0, half_panel * sizeof(T));
+    std::fill_n(ds + units<T>(query * block_keys + half * half_panel), units<T>(half_panel), UnitOf<T>{});
   }
 }
 
@@ -246,8 +251,9 @@ void CpuKernels::attention_block_backward(const ops::AttentionGradients& out, co
                                           const Tensor& q_positions, const Tensor& k, const Tensor& v,
                                           const Tensor& k_positions, const ops::Attention& forward,
                                           const ops::AttentionShape& shape) {
-  (q.dtype() == Dtype::bf16 ? backward<bf16> : backward<float>)(out, dout, q, q_positions, k, v, k_positions, forward,
-                                                                shape);
+  for_float_type(q.dtype(), [&](auto type) {
+    backward<decltype(type)>(out, dout, q, q_positions, k, v, k_positions, forward, shape);
+  });
 }
 
 }  // namespace ninefold

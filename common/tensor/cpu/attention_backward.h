@@ -55,8 +55,8 @@ const UnitOf<T>* transpose_rows(Tensor space, HeadRows<const T> rows, int64_t co
   for (int64_t row = 0; row < count; row += panel) {
     const int64_t present = std::min(panel, count - row);
     transpose_into_panel(static_cast<UnitOf<T>*>(space.raw()) + row * depth,
-                         rows_on_the_left(rows.from(row), present, head_dim, static_cast<T*>(copies.raw())), present,
-                         depth);
+                         rows_on_the_left(rows.from(row), present, head_dim, static_cast<UnitOf<T>*>(copies.raw())),
+                         present, depth);
   }
   return static_cast<const UnitOf<T>*>(space.raw());
 }
@@ -106,12 +106,12 @@ QueryPanel<T> make_query_panel(const Group<T>& of, int64_t head, int64_t first, 
     return HeadRows<const T>{x.address + first * x.stride + head * d, x.stride};
   };
   const HeadRows<const T> q = rows(of.q), dout = rows(of.dout);
-  T* const copies = static_cast<T*>(space.rows.raw());
   using Unit = UnitOf<T>;
+  Unit* const copies = static_cast<Unit*>(space.rows.raw());
   QueryPanel<T> panel_of{count,
                          {of.q_positions + first, count, INT_MIN},
                          rows_on_the_left(q, count, d, copies),
-                         rows_on_the_left(dout, count, d, copies + panel * units<T>(d) * per_unit<T>),
+                         rows_on_the_left(dout, count, d, copies + panel * units<T>(d)),
                          rows_on_the_right(q, count, d, space.width, static_cast<Unit*>(space.query_rows.raw())),
                          rows_on_the_right(dout, count, d, space.width, static_cast<Unit*>(space.dout_rows.raw())),
                          space.dq.template data<float>() + (head * of.queries + first) * space.width,

@@ -94,7 +94,7 @@ Floats mask_and_find_largest(float* scores, Floats largest, float scale, Ints qu
 
 // Turns the column into 2^(score * scale - largest), ready to be the left operand of the product with the values, and
 // returns its sum.
-Floats exponentiate(float* scores, Floats largest, float scale, int64_t keys, float*) {
+Floats exponentiate(float* scores, Floats largest, float scale, int64_t keys, const float*) {
   Floats sum{};
   for (int64_t key = 0; key < keys; ++key) {
     const Floats p = power_of_two(simd::load(scores + key * panel) * scale - largest);
@@ -103,13 +103,13 @@ Floats exponentiate(float* scores, Floats largest, float scale, int64_t keys, fl
   }
   return sum;
 }
-Floats exponentiate(float* scores, Floats largest, float scale, int64_t keys, bf16*) {
+Floats exponentiate(float* scores, Floats largest, float scale, int64_t keys, const Pair*) {
   Floats sum{};
   for (int64_t key = 0; key < keys; key += 2) {
     const Floats first = power_of_two(simd::load(scores + key * panel) * scale - largest);
     const Floats second = power_of_two(simd::load(scores + (key + 1) * panel) * scale - largest);
     simd::store_raw(scores + key / 2 * panel,
-                    interleave(simd::narrow(first), simd::narrow(second)));  // a row that has been read
+                    interleave(simd::narrow<bf16>(first), simd::narrow<bf16>(second)));  // a row that has been read
     sum += first + second;
   }
   return sum;
@@ -126,7 +126,8 @@ void softmax_half(float* scores, QueryPanel<T>& queries, int half, const Positio
     const Floats finite = largest > -infinity ? largest : Floats{};  // no key seen so far: avoid inf - inf
     alignas(64) float shrink[lanes];
     simd::store(shrink, power_of_two(before - finite));
-    const Floats sum = exponentiate(scores + query, finite, scale, visible.keys, static_cast<T*>(nullptr));
+    const Floats sum =
+        exponentiate(scores + query, finite, scale, visible.keys, static_cast<const UnitOf<T>*>(nullptr));
     simd::store(queries.largest + query, largest);
     simd::store(queries.denominator + query, simd::load(queries.denominator + query) * simd::load(shrink) + sum);
     for (int64_t lane = 0; lane < lanes; ++lane) {
@@ -178,7 +179,7 @@ QueryPanel<T> start_panel(HeadRows<const T> q, const int32_t* positions, int64_t
                           const Space<T>& space) {
   using Unit = UnitOf<T>;
   Unit* const transposed = static_cast<Unit*>(space.queries.raw()) + index * units<T>(head_dim) * panel;
-  const LeftOperand rows = rows_on_the_left(q, count, head_dim, static_cast<T*>(space.rows.raw()));
+  const LeftOperand rows = rows_on_the_left(q, count, head_dim, static_cast<Unit*>(space.rows.raw()));
   transpose_into_panel(transposed, rows, count, units<T>(head_dim));
   QueryPanel<T> queries{
       transposed, count, {positions, count, INT_MIN}, space.sums.template data<float>() + index * panel * space.width,
@@ -214,7 +215,7 @@ void attend_block(const Head<T>& head, int64_t first_query, const Space<T>& spac
     const Positions<block_keys> positions(head.k_positions + key, count, INT_MAX);
     if (positions.smallest(0, count) > last_query) continue;
     const LeftOperand keys =
-        rows_on_the_left(head.k.from(key), count, head.head_dim, static_cast<T*>(space.rows.raw()));
+        rows_on_the_left(head.k.from(key), count, head.head_dim, static_cast<UnitOf<T>*>(space.rows.raw()));
     const RightOperand<UnitOf<T>> values = rows_on_the_right(head.v.from(key), count, head.head_dim, space.width,
                                                              static_cast<UnitOf<T>*>(space.values.raw()));
     for (QueryPanel<T>& queries : panels) attend(queries, keys, values, positions, count, head.head_dim, space);
@@ -256,7 +257,7 @@ void forward(const ops::Attention& out, const Tensor& q, const Tensor& q_positio
 
 void CpuKernels::attention_block(const ops::Attention& out, const Tensor& q, const Tensor& q_positions, const Tensor& k,
                                  const Tensor& v, const Tensor& k_positions, const ops::AttentionShape& shape) {
-  (q.dtype() == Dtype::bf16 ? forward<bf16> : forward<float>)(out, q, q_positions, k, v, k_positions, shape);
+  for_float_type(q.dtype(), [&](auto type) { forward<decltype(type)>(out, q, q_positions, k, v, k_positions, shape); });
 }
 
 }  // namespace ninefold

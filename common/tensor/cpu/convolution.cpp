@@ -1,5 +1,5 @@
 // Convolution by oneDNN: stride 1, no padding, plain [n, channels, height, width] outside. Inside, oneDNN chooses the
-// layouts, and the primitive reorders to and from them. Where the processor has no bf16, everything runs in f32.
+// layouts, and the primitive reorders to and from them. f16, and bf16 where the processor has none, run in f32.
 #include "common/tensor/cpu/cpu_kernels.h"
 #include "common/tensor/cpu/onednn.h"
 
@@ -75,7 +75,7 @@ Tensor widened(CpuKernels& kernels, const Tensor& x) {
 }  // namespace
 
 void CpuKernels::convolution(const Tensor& y, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  if (x.dtype() == Dtype::bf16 && !onednn_->bf16_native) {
+  if (!onednn_->multiplies(x.dtype())) {
     const Tensor y_f32 = workspace_like(y);
     convolution(y_f32, widened(*this, x), widened(*this, weight), widened(*this, bias));
     return copy(y, y_f32);
@@ -86,7 +86,7 @@ void CpuKernels::convolution(const Tensor& y, const Tensor& x, const Tensor& wei
 
 void CpuKernels::convolution_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& weight,
                                       const Tensor& dweight, const Tensor& dbias) {
-  if (x.dtype() == Dtype::bf16 && !onednn_->bf16_native) {
+  if (!onednn_->multiplies(x.dtype())) {
     const Tensor dx_f32 = dx.defined() ? workspace_like(dx) : Tensor();
     convolution_backward(dx_f32, widened(*this, dy), widened(*this, x), widened(*this, weight), dweight, dbias);
     if (dx.defined()) copy(dx, dx_f32);

@@ -22,6 +22,8 @@ class CpuKernels final : public Kernels {
   // elementwise.cpp
   void fill(const Tensor& x, float value) override;
   void copy(const Tensor& destination, const Tensor& source) override;
+  void quantize(const Tensor& q, const Tensor& x, float scale) override;
+  void dequantize(const Tensor& x, const Tensor& q, float scale) override;
   void add(const Tensor& out, const Tensor& x, const Tensor& y) override;
   void scale(const Tensor& x, float factor) override;
   void add_bias(const Tensor& x, const Tensor& bias) override;
@@ -78,6 +80,7 @@ class CpuKernels final : public Kernels {
 
   // reduce.cpp
   double sum(const Tensor& x) override;
+  float absolute_max(const Tensor& x) override;
   ops::ExactSum sum_of_squares(const Tensor& x) override;
 
   // random.cpp

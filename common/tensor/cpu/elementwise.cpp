@@ -31,6 +31,28 @@ void CpuKernels::copy(const Tensor& destination, const Tensor& source) {
   });
 }
 
+void CpuKernels::quantize(const Tensor& q, const Tensor& x, float scale) {
+  for_f8_type(q.dtype(), [&](auto q_type) {
+    for_float_type(x.dtype(), [&](auto type) {
+      auto* const to = q.data<decltype(q_type)>();
+      const auto* const from = x.data<decltype(type)>();
+      simd::for_each_vector(x.size(),
+                            [&](int64_t i, auto in_use) { store(to + i, load(from + i, in_use) / scale, in_use); });
+    });
+  });
+}
+
+void CpuKernels::dequantize(const Tensor& x, const Tensor& q, float scale) {
+  for_f8_type(q.dtype(), [&](auto q_type) {
+    for_float_type(x.dtype(), [&](auto type) {
+      auto* const to = x.data<decltype(type)>();
+      const auto* const from = q.data<decltype(q_type)>();
+      simd::for_each_vector(q.size(),
+                            [&](int64_t i, auto in_use) { store(to + i, load(from + i, in_use) * scale, in_use); });
+    });
+  });
+}
+
 void CpuKernels::add(const Tensor& out, const Tensor& x, const Tensor& y) {
   for_float_types(x.dtype(), y.dtype(), [&](auto type, auto y_type) {
     using T = decltype(type);

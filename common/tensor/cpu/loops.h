@@ -9,15 +9,19 @@ namespace ninefold {
 // Memory for the length of one call, booked as workspace.
 Tensor workspace(const DeviceHandle& device, int64_t elements, Dtype dtype = Dtype::f32);
 
-// Calls body(T()) with T the storage type, float or bf16, so that one loop serves both: `using T = decltype(type)`.
+// Calls body(T()) with T the storage type, float, bf16 or f16, so that one loop serves all: `using T = decltype(type)`.
 template <typename Body>
 void for_float_type(Dtype dtype, Body&& body) {
-  if (dtype == Dtype::f32) {
-    body(float());
-  } else {
-    expect(dtype == Dtype::bf16, "{} is not a float type", name_of(dtype));
-    body(bf16());
-  }
+  expect(is_float(dtype), "{} is not a float type", name_of(dtype));
+  if (dtype == Dtype::f32) body(float());
+  if (dtype == Dtype::bf16) body(bf16());
+  if (dtype == Dtype::f16) body(f16());
+}
+
+// The same with the 8-bit floats.
+template <typename Body>
+void for_f8_type(Dtype dtype, Body&& body) {
+  dtype == Dtype::f8_e4m3 ? body(f8_e4m3()) : body(f8_e5m2());
 }
 
 template <typename Body>

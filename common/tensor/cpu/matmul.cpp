@@ -1,9 +1,9 @@
-// Matrix products by oneDNN. Where it has no bf16, blocks are converted to f32, multiplied, and rounded once.
+// Matrix products by oneDNN. Blocks of f16, and of bf16 where the processor has none, are converted to f32,
+// multiplied, and rounded once.
 #include <algorithm>
 
 #include "common/tensor/cpu/cpu_kernels.h"
 #include "common/tensor/cpu/onednn.h"
-#include "common/tensor/cpu/simd.h"
 
 namespace ninefold {
 namespace {
@@ -66,7 +66,7 @@ void multiply(OneDnn& onednn, const DeviceHandle& device, const Matrix& out, con
       .run(onednn.stream, device, {out.address, a.address, b.address});
 }
 
-// ---- bf16 where the processor has none ----------------------------------------------------------------------------
+// ---- types that oneDNN does not multiply ---------------------------------------------------------------------------
 
 template <typename To, typename From>
 void convert(To* to, const From* from, int64_t size) {
@@ -78,8 +78,10 @@ Matrix widened(float* address, const Matrix& from) {
   const bool by_rows = from.column_stride == 1;
   const int64_t lines = by_rows ? from.rows : from.columns, length = by_rows ? from.columns : from.rows;
   const int64_t stride = by_rows ? from.row_stride : from.column_stride;
-  const bf16* const source = reinterpret_cast<const bf16*>(from.address);
-  for (int64_t line = 0; line < lines; ++line) convert(address + line * length, source + line * stride, length);
+  for_float_type(from.dtype, [&](auto type) {
+    const auto* const source = reinterpret_cast<const decltype(type)*>(from.address);
+    for (int64_t line = 0; line < lines; ++line) convert(address + line * length, source + line * stride, length);
+  });
   return {reinterpret_cast<std::byte*>(address),
           Dtype::f32,
           from.rows,
@@ -88,10 +90,11 @@ Matrix widened(float* address, const Matrix& from) {
           by_rows ? 1 : length};
 }
 
-// out (bf16) = or += the f32 matrix `product`.
+// out = or += the f32 matrix `product`, rounded.
+template <typename T>
 void narrow_into(const Matrix& out, const Matrix& product, bool accumulate) {
   for (int64_t row = 0; row < out.rows; ++row) {
-    bf16* const to = reinterpret_cast<bf16*>(out.address) + row * out.row_stride;
+    T* const to = reinterpret_cast<T*>(out.address) + row * out.row_stride;
     const float* const from = reinterpret_cast<const float*>(product.address) + row * product.row_stride;
     simd::for_each_vector(out.columns, [&](int64_t i, auto lanes) {
       const simd::Floats value = simd::load(from + i, lanes);
@@ -106,7 +109,7 @@ void multiply_emulated(OneDnn& onednn, const DeviceHandle& device, const Matrix&
   const int64_t block_rows = std::min<int64_t>(out.rows, 256), block_columns = std::min<int64_t>(out.columns, 512);
   const Tensor a_space = workspace(device, block_rows * a.columns);
   const Tensor b_space = workspace(device, block_columns * b.rows);
-  const Tensor out_space = workspace(device, out.dtype == Dtype::bf16 ? block_rows * block_columns : 0);
+  const Tensor out_space = workspace(device, out.dtype == Dtype::f32 ? 0 : block_rows * block_columns);
   for (int64_t column = 0; column < out.columns; column += block_columns) {
     const int64_t columns = std::min(block_columns, out.columns - column);
     const Matrix b_block = widened(b_space.data<float>(), b.block(0, b.rows, column, columns));
@@ -119,7 +122,7 @@ void multiply_emulated(OneDnn& onednn, const DeviceHandle& device, const Matrix&
       } else {
         const Matrix product = {static_cast<std::byte*>(out_space.raw()), Dtype::f32, rows, columns, columns, 1};
         multiply(onednn, device, product, a_block, b_block, false);
-        narrow_into(target, product, accumulate);
+        for_float_type(out.dtype, [&](auto type) { narrow_into<decltype(type)>(target, product, accumulate); });
       }
     }
   }
@@ -153,9 +156,8 @@ void multiply_blocks(OneDnn& onednn, const DeviceHandle& device, const Matrix& o
 
 void CpuKernels::matmul(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options) {
   const Matrix left = matrix_of(a, options.transpose_a), right = matrix_of(b, options.transpose_b);
-  const bool emulate = a.dtype() == Dtype::bf16 && !onednn_->bf16_native;
-  (emulate ? multiply_emulated : multiply_blocks)(*onednn_, out.device(), matrix_of(out), left, right,
-                                                  options.accumulate);
+  const auto multiply_all = onednn_->multiplies(a.dtype()) ? multiply_blocks : multiply_emulated;
+  multiply_all(*onednn_, out.device(), matrix_of(out), left, right, options.accumulate);
 }
 
 }  // namespace ninefold

@@ -11,6 +11,7 @@ extern "C" void omp_set_num_threads(int);
 namespace ninefold {
 
 dnnl::memory::data_type onednn_type(Dtype dtype) {
+  expect(dtype == Dtype::f32 || dtype == Dtype::bf16, "oneDNN multiplies no {} here", name_of(dtype));
   return dtype == Dtype::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
 }
 
@@ -71,6 +72,8 @@ OneDnn::OneDnn(int threads) : engine(dnnl::engine::kind::cpu, 0), stream(engine)
   const int needed = static_cast<int>(dnnl::cpu_isa::avx512_core_bf16);
   bf16_native = (present & needed) == needed;
 }
+
+bool OneDnn::multiplies(Dtype dtype) const { return dtype == Dtype::f32 || (dtype == Dtype::bf16 && bf16_native); }
 
 dnnl::primitive_attr user_scratchpad() {
   dnnl::primitive_attr attributes;

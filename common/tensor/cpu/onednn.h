@@ -61,6 +61,8 @@ struct OneDnn {
 
   // Whether products of bf16 run on the processor's own instructions; else they are computed in f32.
   bool bf16_native;
+  // Whether it multiplies elements of the type; others are computed in f32.
+  bool multiplies(Dtype dtype) const;
   dnnl::engine engine;
   dnnl::stream stream;
   std::map<Key, ReadyPrimitive> primitives;

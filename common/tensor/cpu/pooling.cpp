@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "common/tensor/cpu/cpu_kernels.h"
-#include "common/tensor/cpu/simd.h"
+#include "common/tensor/cpu/loops.h"
 
 namespace ninefold {
 namespace {
@@ -82,11 +82,11 @@ void pool_backward(const Tensor& dx, const Tensor& dy, const Tensor& index) {
 }  // namespace
 
 void CpuKernels::max_pool(const ops::MaxPool& out, const Tensor& x) {
-  x.dtype() == Dtype::f32 ? pool<float>(out, x) : pool<bf16>(out, x);
+  for_float_type(x.dtype(), [&](auto type) { pool<decltype(type)>(out, x); });
 }
 
 void CpuKernels::max_pool_backward(const Tensor& dx, const Tensor& dy, const Tensor& index) {
-  dx.dtype() == Dtype::f32 ? pool_backward<float>(dx, dy, index) : pool_backward<bf16>(dx, dy, index);
+  for_float_type(dx.dtype(), [&](auto type) { pool_backward<decltype(type)>(dx, dy, index); });
 }
 
 }  // namespace ninefold

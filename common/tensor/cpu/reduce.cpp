@@ -27,7 +27,8 @@ Doubles squares_of_block(const float* x) {
   }
   return sums;
 }
-Doubles squares_of_block(const bf16* x) {
+template <simd::Narrow T>
+Doubles squares_of_block(const T* x) {
   float values[block_elements];
   for (int64_t i = 0; i < block_elements; i += simd::lanes) simd::store(values + i, simd::load(x + i));
   return squares_of_block(values);
@@ -86,6 +87,20 @@ double CpuKernels::sum(const Tensor& x) {
     for (int64_t i = 0; i < x.size(); ++i) total += static_cast<double>(static_cast<float>(values[i]));
   });
   return total;
+}
+
+float CpuKernels::absolute_max(const Tensor& x) {
+  simd::Words largest{};  // as bits: without their signs floats are ordered like integers, NaN above all
+  for_float_type(x.dtype(), [&](auto type) {
+    const auto* const values = x.data<decltype(type)>();
+    simd::for_each_vector(x.size(), [&](int64_t i, auto in_use) {
+      const simd::Words magnitude = simd::bits_of(simd::load(values + i, in_use)) & 0x7fffffffu;
+      largest = magnitude > largest ? magnitude : largest;
+    });
+  });
+  uint32_t bits = 0;
+  for (int lane = 0; lane < simd::lanes; ++lane) bits = std::max<uint32_t>(bits, largest[lane]);
+  return std::bit_cast<float>(bits);
 }
 
 ops::ExactSum CpuKernels::sum_of_squares(const Tensor& x) {

@@ -12,7 +12,7 @@
 
 #include "common/tensor/dtype.h"
 
-#if defined(__AVX512BF16__)
+#if defined(__F16C__) || defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -31,6 +31,7 @@ using Floats = float __attribute__((vector_size(vector_bytes)));          // `la
 using Ints = int32_t __attribute__((vector_size(vector_bytes)));          // `lanes`
 using Words = uint32_t __attribute__((vector_size(vector_bytes)));        // `lanes`
 using Halves = uint16_t __attribute__((vector_size(vector_bytes / 2)));   // `lanes`
+using Bytes = uint8_t __attribute__((vector_size(vector_bytes / 4)));     // `lanes`
 using HalfFloats = float __attribute__((vector_size(vector_bytes / 2)));  // `lanes / 2`
 using Doubles = double __attribute__((vector_size(vector_bytes)));        // `lanes / 2`
 using Longs = int64_t __attribute__((vector_size(vector_bytes)));         // `lanes / 2`
@@ -98,20 +99,40 @@ inline void store_raw(T* target, Vector x, FirstLanes in_use) {
   std::memcpy(static_cast<void*>(target), &x, static_cast<size_t>(in_use.count) * sizeof(T));
 }
 
+// Storage types of 16 and 8 bits, and `lanes` of their elements.
+template <typename T>
+concept Narrow =
+    std::is_same_v<T, bf16> || std::is_same_v<T, f16> || std::is_same_v<T, f8_e4m3> || std::is_same_v<T, f8_e5m2>;
+template <Narrow T>
+using Packed = std::conditional_t<sizeof(T) == 2, Halves, Bytes>;
+
+template <typename T>
+inline Floats widen(Packed<T> bits) {
+  const Halves halves = __builtin_convertvector(bits, Halves);  // g++ 12 takes bytes to words one by one
+  return T::template decoded<Floats>(__builtin_convertvector(halves, Words));
+}
 // A zero below each: one shuffle, where converting and shifting take five instructions.
-inline Floats widen(Halves bf16_bits) {
-  return [bf16_bits]<int... half>(std::integer_sequence<int, half...>) {
-    return std::bit_cast<Floats>(
-        __builtin_shufflevector(Halves{}, bf16_bits, (half % 2 == 0 ? 0 : lanes + half / 2)...));
+template <>
+inline Floats widen<bf16>(Halves bits) {
+  return [bits]<int... half>(std::integer_sequence<int, half...>) {
+    return std::bit_cast<Floats>(__builtin_shufflevector(Halves{}, bits, (half % 2 == 0 ? 0 : lanes + half / 2)...));
   }
   (std::make_integer_sequence<int, 2 * lanes>{});
 }
 
-// To bf16 as the scalar type does it: nearest, ties to even; NaN stays NaN; subnormal numbers become zero.
+// As the scalar type does it, to the bit.
+template <typename T>
+inline Packed<T> narrow(Floats x) {
+  return __builtin_convertvector(T::template encoded<Words>(x), Packed<T>);
+}
 #if defined(__AVX512BF16__)
-inline Halves narrow(Floats x) { return std::bit_cast<Halves>(_mm512_cvtneps_pbh(std::bit_cast<__m512>(x))); }
+template <>
+inline Halves narrow<bf16>(Floats x) {
+  return std::bit_cast<Halves>(_mm512_cvtneps_pbh(std::bit_cast<__m512>(x)));
+}
 #else
-inline Halves narrow(Floats x) {
+template <>
+inline Halves narrow<bf16>(Floats x) {
   const Words subnormal = std::bit_cast<Words>((bits_of(x) & 0x7fffffffu) < 0x00800000u);
   const Words word = bits_of(x) & (~subnormal | 0x80000000u);
   const Words rounded_up = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
@@ -119,23 +140,43 @@ inline Halves narrow(Floats x) {
   return __builtin_convertvector(x == x ? rounded_up : quiet_nan, Halves);
 }
 #endif
+#if defined(__AVX512F__)
+// Masked, with all lanes in use: g++ 12 takes the plain forms' output for uninitialised.
+template <>
+inline Floats widen<f16>(Halves bits) {
+  return std::bit_cast<Floats>(_mm512_maskz_cvtph_ps(0xffff, std::bit_cast<__m256i>(bits)));
+}
+template <>
+inline Halves narrow<f16>(Floats x) {
+  return std::bit_cast<Halves>(_mm512_maskz_cvtps_ph(0xffff, std::bit_cast<__m512>(x), _MM_FROUND_TO_NEAREST_INT));
+}
+#elif defined(__AVX2__) && defined(__F16C__)
+template <>
+inline Floats widen<f16>(Halves bits) {
+  return std::bit_cast<Floats>(_mm256_cvtph_ps(std::bit_cast<__m128i>(bits)));
+}
+template <>
+inline Halves narrow<f16>(Floats x) {
+  return std::bit_cast<Halves>(_mm256_cvtps_ph(std::bit_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT));
+}
+#endif
 
-// f32 values from f32 or bf16 storage.
+// f32 values from any float storage.
 template <typename InUse = AllLanes>
 inline Floats load(const float* source, InUse in_use = {}) {
   return load_raw<Floats>(source, in_use);
 }
-template <typename InUse = AllLanes>
-inline Floats load(const bf16* source, InUse in_use = {}) {
-  return widen(load_raw<Halves>(source, in_use));
+template <Narrow T, typename InUse = AllLanes>
+inline Floats load(const T* source, InUse in_use = {}) {
+  return widen<T>(load_raw<Packed<T>>(source, in_use));
 }
 template <typename InUse = AllLanes>
 inline void store(float* target, Floats x, InUse in_use = {}) {
   store_raw(target, x, in_use);
 }
-template <typename InUse = AllLanes>
-inline void store(bf16* target, Floats x, InUse in_use = {}) {
-  store_raw(target, narrow(x), in_use);
+template <Narrow T, typename InUse = AllLanes>
+inline void store(T* target, Floats x, InUse in_use = {}) {
+  store_raw(target, narrow<T>(x), in_use);
 }
 // `lanes / 2` values.
 inline Doubles load_doubles(const double* source) {
@@ -146,10 +187,10 @@ inline Doubles load_doubles(const double* source) {
 // Stores x and returns the value that a load would now give.
 template <typename T, typename InUse = AllLanes>
 inline Floats store_rounded(T* target, Floats x, InUse in_use = {}) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    const Halves halves = narrow(x);
-    store_raw(target, halves, in_use);
-    return widen(halves);
+  if constexpr (Narrow<T>) {
+    const Packed<T> packed = narrow<T>(x);
+    store_raw(target, packed, in_use);
+    return widen<T>(packed);
   } else {
     store_raw(target, x, in_use);
     return x;
@@ -158,7 +199,7 @@ inline Floats store_rounded(T* target, Floats x, InUse in_use = {}) {
 // The value that storing as T and loading again gives.
 template <typename T>
 inline Floats rounded_to(Floats x) {
-  if constexpr (std::is_same_v<T, bf16>) return widen(narrow(x));
+  if constexpr (Narrow<T>) return widen<T>(narrow<T>(x));
   return x;
 }
 

@@ -12,6 +12,8 @@ class MetaKernels final : public Kernels {
   void matmul(const Tensor&, const Tensor&, const Tensor&, const ops::MatmulOptions&) override {}
   void fill(const Tensor&, float) override {}
   void copy(const Tensor&, const Tensor&) override {}
+  void quantize(const Tensor&, const Tensor&, float) override {}
+  void dequantize(const Tensor&, const Tensor&, float) override {}
   void add(const Tensor&, const Tensor&, const Tensor&) override {}
   void scale(const Tensor&, float) override {}
   void add_bias(const Tensor&, const Tensor&) override {}
@@ -44,6 +46,7 @@ class MetaKernels final : public Kernels {
   void max_pool(const ops::MaxPool&, const Tensor&) override {}
   void max_pool_backward(const Tensor&, const Tensor&, const Tensor&) override {}
   double sum(const Tensor&) override { return 0; }
+  float absolute_max(const Tensor&) override { return 0; }
   ops::ExactSum sum_of_squares(const Tensor&) override { return {}; }
   void fill_random(const Tensor&, const ops::Distribution&, uint64_t, int64_t) override {}
   void adamw(const ops::UpdateTensors&, const Tensor&, const Tensor&, const ops::Adamw&) override {}
