@@ -109,7 +109,7 @@ bool can_read_neighbour(const Group& group) {
 }  // namespace
 
 bool blocking_mpi(const Group& group, const Call& call) {
-  if (call.reduces() && call.in.dtype() == Dtype::bf16) return false;
+  if (call.reduces() && size_of(call.in.dtype()) == 2) return false;
   mpi::check(run(group, call));
   const bool has_result = call.operation != Operation::reduce || group.rank() == call.peer;
   if (call.reduces() && call.op == ReduceOp::avg && has_result) {

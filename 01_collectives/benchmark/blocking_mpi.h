@@ -8,7 +8,7 @@
 namespace ninefold::collectives {
 
 // Makes the call and returns when it is complete; the group's transport is MPI's. False, and nothing happens, for
-// reductions of bf16, which MPI does not know.
+// reductions of bf16 and f16, which MPI does not know.
 bool blocking_mpi(const Group& group, const Call& call);
 
 // How Open MPI copies large messages from process to process on this machine, in one sentence: with CMA

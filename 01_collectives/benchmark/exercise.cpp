@@ -19,12 +19,14 @@ bool is_made_of_parts(Operation operation) {
 void write(const Tensor& tensor, int64_t i, float value) {
   if (tensor.dtype() == Dtype::f32) tensor.data<float>()[i] = value;
   if (tensor.dtype() == Dtype::bf16) tensor.data<bf16>()[i] = bf16(value);
+  if (tensor.dtype() == Dtype::f16) tensor.data<f16>()[i] = f16(value);
   if (tensor.dtype() == Dtype::i32) tensor.data<int32_t>()[i] = static_cast<int32_t>(value);
 }
 
 float read(const Tensor& tensor, int64_t i) {
   if (tensor.dtype() == Dtype::f32) return tensor.data<float>()[i];
   if (tensor.dtype() == Dtype::bf16) return static_cast<float>(tensor.data<bf16>()[i]);
+  if (tensor.dtype() == Dtype::f16) return static_cast<float>(tensor.data<f16>()[i]);
   return static_cast<float>(tensor.data<int32_t>()[i]);
 }
 
@@ -115,6 +117,7 @@ int64_t Exercise::wrong() const {
   for (int64_t i = 0; i < out_.size(); ++i) {
     float right = expected(i);
     if (out_.dtype() == Dtype::bf16) right = static_cast<float>(bf16(right));
+    if (out_.dtype() == Dtype::f16) right = static_cast<float>(f16(right));
     count += read(out_, i) != right;
   }
   return count;

@@ -32,7 +32,8 @@ void BenchOptions::declare(Options& options) {
                                 {"max", ReduceOp::max},
                                 {"avg", ReduceOp::avg}},
                                "reduction");
-  options.add_choice<Dtype>("-d,--dtype", dtype, {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"i32", Dtype::i32}},
+  options.add_choice<Dtype>("-d,--dtype", dtype,
+                            {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}, {"i32", Dtype::i32}},
                             "type of the elements");
   options.group("Report");
   options.add("--report", report, "write the results as JSON to this file");

@@ -5,7 +5,7 @@
 namespace ninefold::collectives {
 namespace {
 
-// The vectors in which T is added: f32 for bf16, unsigned integers for i32 because they wrap around.
+// The vectors in which T is added: f32 for bf16 and f16, unsigned integers for i32 because they wrap around.
 template <typename T, typename InUse>
 simd::Floats load(const T* source, InUse in_use) {
   return simd::load(source, in_use);
@@ -93,8 +93,13 @@ void combine(void* target, std::span<const void* const> pieces, int64_t count, D
       return combine_as<float>(target, pieces, count, op, factor);
     case Dtype::bf16:
       return combine_as<bf16>(target, pieces, count, op, factor);
+    case Dtype::f16:
+      return combine_as<f16>(target, pieces, count, op, factor);
     case Dtype::i32:
       return combine_as<int32_t>(target, pieces, count, op, factor);
+    case Dtype::f8_e4m3:
+    case Dtype::f8_e5m2:
+      return expect(false, "{} is not added", name_of(dtype));
   }
 }
 

@@ -15,6 +15,8 @@ void expect_root(const Group& group, int root) {
 }
 
 void expect_reducible(const Tensor& tensor, ReduceOp op) {
+  expect(is_float(tensor.dtype()) || tensor.dtype() == Dtype::i32, "{} is not added: dequantize it first",
+         name_of(tensor.dtype()));
   expect(op != ReduceOp::avg || tensor.dtype() != Dtype::i32, "an average of i32 is not an i32: use sum");
 }
 

@@ -187,7 +187,7 @@ TEST_P(ExecutorTest, GivesTheResult) {
 
 TEST_P(ExecutorTest, ReducesEveryTypeInEveryWay) {
   constexpr int64_t size = 37;  // full vectors and a rest
-  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::i32}) {
+  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::i32}) {
     for (const ReduceOp op : exact_ops(dtype)) {
       SCOPED_TRACE(name_of(dtype));
       if (operation_ == Operation::all_reduce) test_all_reduce(dtype, size, op, true);

@@ -28,7 +28,7 @@ foreach(ranks 2 3)
   add_command_test(01/bench/ranks_${ranks} RANKS ${ranks} EXPECT_OUTPUT "copies between processes: .*# wrong elements: 0 OK"
     COMMAND ${bench} --collective all -b 4 -e 64K -f 128 --rounds 2 -n 1 -w 1 --segment 4K)
 endforeach()
-foreach(type bf16 i32)
+foreach(type bf16 f16 i32)
   add_command_test(01/bench/${type} RANKS 2 EXPECT_OUTPUT "# wrong elements: 0 OK"
     COMMAND ${bench} --collective all -b 1K -e 1K --rounds 1 -n 1 -d ${type} -o prod)
 endforeach()

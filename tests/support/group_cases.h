@@ -30,7 +30,7 @@ class GroupTest : public testing::TestWithParam<GroupCase> {
     if (shape.empty()) shape = {static_cast<int64_t>(values.size())};
     if (dtype_ == Dtype::i32) return Tensor::from(device_, shape, std::vector<int32_t>(values.begin(), values.end()));
     const Tensor f32 = Tensor::from(device_, shape, values);
-    return dtype_ == Dtype::f32 ? f32 : ops::cast(f32, Dtype::bf16);
+    return ops::cast(f32, dtype_);
   }
   Tensor space(int64_t size) const { return tensor(Values(size, -77)); }
 
@@ -109,6 +109,20 @@ TEST_P(GroupTest, AllReduceOfProducts) {
   float product = 1;
   for (int rank = 0; rank < ranks_; ++rank) product *= rank % 2 ? -1.0f : 2.0f;
   EXPECT_EQ(values(x), Values(size_, product));
+}
+
+TEST_P(GroupTest, EightBitFloatsAreGatheredButNotAdded) {
+  const auto quantized = [&](const Values& values) {
+    return ops::quantize(Tensor::from(device_, {static_cast<int64_t>(values.size())}, values), 0.5f, Dtype::f8_e4m3);
+  };
+  Values expected;
+  for (int rank = 0; rank < ranks_; ++rank) {
+    for (const float value : contribution(rank, size_)) expected.push_back(value);
+  }
+  const Tensor out = quantized(Values(ranks_ * size_, -77));
+  group_.all_gather(out, quantized(contribution(rank_, size_)));
+  EXPECT_EQ(values(ops::dequantize(out, 0.5f, Dtype::f32)), expected);
+  EXPECT_THROW(group_.all_reduce(out), Error);
 }
 
 TEST_P(GroupTest, AllGather) {
@@ -261,8 +275,9 @@ TEST_P(GroupTest, SubGroups) {
 }
 
 inline auto group_cases(const std::string& name, CollectivesFactory (*make)()) {
-  return testing::Combine(testing::Values(Dtype::f32, Dtype::bf16, Dtype::i32), testing::Values(0, 1, 3, 1000),
-                          testing::Values(Sends::buffered, Sends::synchronous), testing::Values(Carrier{name, make}));
+  return testing::Combine(testing::Values(Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::i32),
+                          testing::Values(0, 1, 3, 1000), testing::Values(Sends::buffered, Sends::synchronous),
+                          testing::Values(Carrier{name, make}));
 }
 
 inline std::string group_case_name(const testing::TestParamInfo<GroupCase>& info) {

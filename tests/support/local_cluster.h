@@ -37,7 +37,7 @@ class Cluster {
     const Shape shape = {static_cast<int64_t>(values.size())};
     if (dtype_ == Dtype::i32) return Tensor::from(device_, shape, std::vector<int32_t>(values.begin(), values.end()));
     const Tensor f32 = Tensor::from(device_, shape, values);
-    return dtype_ == Dtype::f32 ? f32 : ops::cast(f32, Dtype::bf16);
+    return ops::cast(f32, dtype_);
   }
   Tensor space(int64_t size) const { return tensor(Values(size, -77)); }
   static Values values(const Tensor& tensor) {

@@ -21,31 +21,32 @@ float reduced(float a, float b) {
   return a + b;
 }
 
-// What MPI calls to combine bf16 elements: each pair is combined in f32 and rounded once.
-template <ReduceOp op>
-void reduce_bf16(void* in, void* in_out, int* count, MPI_Datatype*) {
-  const bf16* a = static_cast<const bf16*>(in);
-  bf16* b = static_cast<bf16*>(in_out);
-  for (int i = 0; i < *count; ++i) b[i] = bf16(reduced<op>(static_cast<float>(a[i]), static_cast<float>(b[i])));
+// What MPI calls to combine elements of bf16 or f16: each pair is combined in f32 and rounded once.
+template <typename T, ReduceOp op>
+void reduce_narrow(void* in, void* in_out, int* count, MPI_Datatype*) {
+  const T* a = static_cast<const T*>(in);
+  T* b = static_cast<T*>(in_out);
+  for (int i = 0; i < *count; ++i) b[i] = T(reduced<op>(static_cast<float>(a[i]), static_cast<float>(b[i])));
 }
 
-// bf16 as a type and four operations of MPI, which knows none.
-class Bf16Types {
+// bf16 or f16 as a type and four operations of MPI, which knows neither.
+template <typename T>
+class NarrowType {
  public:
-  Bf16Types() {
-    mpi::check(MPI_Type_contiguous(2, MPI_BYTE, &type_));
+  NarrowType() {
+    mpi::check(MPI_Type_contiguous(sizeof(T), MPI_BYTE, &type_));
     mpi::check(MPI_Type_commit(&type_));
-    mpi::check(MPI_Op_create(reduce_bf16<ReduceOp::sum>, 1, &sum_));
-    mpi::check(MPI_Op_create(reduce_bf16<ReduceOp::min>, 1, &min_));
-    mpi::check(MPI_Op_create(reduce_bf16<ReduceOp::max>, 1, &max_));
-    mpi::check(MPI_Op_create(reduce_bf16<ReduceOp::product>, 1, &product_));
+    mpi::check(MPI_Op_create(reduce_narrow<T, ReduceOp::sum>, 1, &sum_));
+    mpi::check(MPI_Op_create(reduce_narrow<T, ReduceOp::min>, 1, &min_));
+    mpi::check(MPI_Op_create(reduce_narrow<T, ReduceOp::max>, 1, &max_));
+    mpi::check(MPI_Op_create(reduce_narrow<T, ReduceOp::product>, 1, &product_));
   }
-  ~Bf16Types() {
+  ~NarrowType() {
     for (MPI_Op* op : {&sum_, &min_, &max_, &product_}) MPI_Op_free(op);
     MPI_Type_free(&type_);
   }
-  Bf16Types(const Bf16Types&) = delete;
-  Bf16Types& operator=(const Bf16Types&) = delete;
+  NarrowType(const NarrowType&) = delete;
+  NarrowType& operator=(const NarrowType&) = delete;
 
   MPI_Datatype type() const { return type_; }
   MPI_Op op(ReduceOp op) const {
@@ -60,6 +61,27 @@ class Bf16Types {
 MPI_Op native_op(ReduceOp op) {
   return op == ReduceOp::min ? MPI_MIN : op == ReduceOp::max ? MPI_MAX : op == ReduceOp::product ? MPI_PROD : MPI_SUM;
 }
+
+// What MPI is told of a type and an operation on it.
+struct TypeAndOp {
+  MPI_Datatype type;
+  MPI_Op op;
+};
+
+class Types {
+ public:
+  TypeAndOp of(Dtype dtype, ReduceOp op) const {
+    if (dtype == Dtype::f32) return {MPI_FLOAT, native_op(op)};
+    if (dtype == Dtype::i32) return {MPI_INT32_T, native_op(op)};
+    if (dtype == Dtype::bf16) return {bf16_.type(), bf16_.op(op)};
+    if (dtype == Dtype::f16) return {f16_.type(), f16_.op(op)};
+    return {MPI_BYTE, MPI_OP_NULL};  // the 8-bit floats are not reduced
+  }
+
+ private:
+  NarrowType<bf16> bf16_;
+  NarrowType<f16> f16_;
+};
 
 int count_of(int64_t elements) {
   expect(elements <= INT_MAX, "{} elements: MPI takes at most {} a call, so call it for pieces", elements, INT_MAX);
@@ -83,15 +105,11 @@ struct Parts {
 class MpiWork : public Work {
  public:
   // Starts the call.
-  MpiWork(const Call& call, MPI_Comm communicator, const Bf16Types& bf16_types)
+  MpiWork(const Call& call, MPI_Comm communicator, const Types& types)
       : call_(call), communicator_(communicator), in_parts_(call.in_counts), out_parts_(call.out_counts) {
     MPI_Comm_rank(communicator, &rank_);
     MPI_Comm_size(communicator, &size_);
-    if (call.tensor().defined()) {
-      const Dtype dtype = call.tensor().dtype();
-      type_ = dtype == Dtype::f32 ? MPI_FLOAT : dtype == Dtype::i32 ? MPI_INT32_T : bf16_types.type();
-      op_ = dtype == Dtype::bf16 ? bf16_types.op(call.op) : native_op(call.op);
-    }
+    if (call.tensor().defined()) mpi_ = types.of(call.tensor().dtype(), call.op);
     mpi::check(start());
   }
 
@@ -127,42 +145,43 @@ class MpiWork : public Work {
 
   int all_reduce() {
     const void* in = call_.in.raw() == call_.out.raw() ? MPI_IN_PLACE : call_.in.raw();
-    return MPI_Iallreduce(in, call_.out.raw(), count_of(call_.out.size()), type_, op_, communicator_, &request_);
+    return MPI_Iallreduce(in, call_.out.raw(), count_of(call_.out.size()), mpi_.type, mpi_.op, communicator_,
+                          &request_);
   }
 
   int all_gather() {
     const int count = count_of(call_.in.size());
     const char* own_part = static_cast<const char*>(call_.out.raw()) + rank_ * call_.in.bytes();
     const void* in = call_.in.raw() == own_part ? MPI_IN_PLACE : call_.in.raw();
-    return MPI_Iallgather(in, count, type_, call_.out.raw(), count, type_, communicator_, &request_);
+    return MPI_Iallgather(in, count, mpi_.type, call_.out.raw(), count, mpi_.type, communicator_, &request_);
   }
 
   int reduce_scatter() {
     // MPI forbids that input and output overlap.
     const bool overlap = call_.out.shares_storage_with(call_.in);
     result_ = overlap ? Tensor::empty(call_.out.device(), call_.out.shape(), call_.out.dtype()) : call_.out;
-    return MPI_Ireduce_scatter_block(call_.in.raw(), result_.raw(), count_of(call_.out.size()), type_, op_,
+    return MPI_Ireduce_scatter_block(call_.in.raw(), result_.raw(), count_of(call_.out.size()), mpi_.type, mpi_.op,
                                      communicator_, &request_);
   }
 
   int broadcast() {
-    return MPI_Ibcast(call_.out.raw(), count_of(call_.out.size()), type_, call_.peer, communicator_, &request_);
+    return MPI_Ibcast(call_.out.raw(), count_of(call_.out.size()), mpi_.type, call_.peer, communicator_, &request_);
   }
 
   int reduce() {
     const void* in = rank_ == call_.peer ? MPI_IN_PLACE : call_.in.raw();
-    return MPI_Ireduce(in, call_.out.raw(), count_of(call_.in.size()), type_, op_, call_.peer, communicator_,
+    return MPI_Ireduce(in, call_.out.raw(), count_of(call_.in.size()), mpi_.type, mpi_.op, call_.peer, communicator_,
                        &request_);
   }
 
   int all_to_all() {
     const int count = count_of(call_.in.size() / size_);
-    return MPI_Ialltoall(call_.in.raw(), count, type_, call_.out.raw(), count, type_, communicator_, &request_);
+    return MPI_Ialltoall(call_.in.raw(), count, mpi_.type, call_.out.raw(), count, mpi_.type, communicator_, &request_);
   }
 
   int uneven_all_to_all() {
-    return MPI_Ialltoallv(call_.in.raw(), in_parts_.counts.data(), in_parts_.offsets.data(), type_, call_.out.raw(),
-                          out_parts_.counts.data(), out_parts_.offsets.data(), type_, communicator_, &request_);
+    return MPI_Ialltoallv(call_.in.raw(), in_parts_.counts.data(), in_parts_.offsets.data(), mpi_.type, call_.out.raw(),
+                          out_parts_.counts.data(), out_parts_.offsets.data(), mpi_.type, communicator_, &request_);
   }
 
   void finish() {
@@ -175,8 +194,7 @@ class MpiWork : public Work {
   MPI_Comm communicator_;
   Parts in_parts_, out_parts_;
   int rank_, size_;
-  MPI_Datatype type_ = MPI_BYTE;
-  MPI_Op op_ = MPI_SUM;
+  TypeAndOp mpi_ = {MPI_BYTE, MPI_OP_NULL};
   Tensor result_;  // of reduce_scatter
   MPI_Request request_ = MPI_REQUEST_NULL;
 };
@@ -199,12 +217,12 @@ class Message : public Work {
 
 class MpiCollectives : public Collectives {
  public:
-  MpiCollectives(mpi::MpiTransport& transport, std::shared_ptr<const Bf16Types> bf16_types)
-      : transport_(transport), bf16_types_(std::move(bf16_types)) {}
+  MpiCollectives(mpi::MpiTransport& transport, std::shared_ptr<const Types> types)
+      : transport_(transport), types_(std::move(types)) {}
 
   std::unique_ptr<Work> start(const Call& call) override {
     if (!sends_by_itself(call)) return std::make_unique<Message>(call, transport_);
-    return std::make_unique<MpiWork>(call, transport_.communicator(), *bf16_types_);
+    return std::make_unique<MpiWork>(call, transport_.communicator(), *types_);
   }
 
   Volume volume(const Call& call) const override {
@@ -217,13 +235,13 @@ class MpiCollectives : public Collectives {
 
  private:
   mpi::MpiTransport& transport_;
-  std::shared_ptr<const Bf16Types> bf16_types_;
+  std::shared_ptr<const Types> types_;
 };
 
 }  // namespace
 
 CollectivesFactory mpi_collectives() {
-  return [types = std::make_shared<const Bf16Types>()](Transport& transport) -> std::unique_ptr<Collectives> {
+  return [types = std::make_shared<const Types>()](Transport& transport) -> std::unique_ptr<Collectives> {
     auto* mpi_transport = dynamic_cast<mpi::MpiTransport*>(&transport);
     require(mpi_transport != nullptr, "the collectives of MPI need its own transport: choose other --collectives");
     return std::make_unique<MpiCollectives>(*mpi_transport, types);
