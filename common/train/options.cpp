@@ -8,10 +8,11 @@ void TrainOptions::declare_run(Options& options) {
   options.group("Run");
   options.add_choice<DeviceType>("--device", device, {{"cpu", DeviceType::cpu}, {"meta", DeviceType::meta}},
                                  "where tensors live; meta has shapes only and counts bytes");
-  options.add_choice<Dtype>("--dtype", dtype, {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}},
-                            "type of parameters and activations; bf16 keeps f32 master values");
-  options.add_choice<Dtype>("--grad-dtype", grad_dtype, {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}},
-                            "type of the parameters' gradients");
+  const std::vector<std::pair<std::string, Dtype>> types = {
+      {"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}};
+  options.add_choice<Dtype>("--dtype", dtype, types,
+                            "type of parameters and activations; bf16 and f16 keep f32 master values");
+  options.add_choice<Dtype>("--grad-dtype", grad_dtype, types, "type of the parameters' gradients");
   options.add("--seed", seed, "of initial values, order of the data and dropout");
   options.add("--threads", threads, "compute threads of each rank", {.minimum = 1, .maximum = 1024});
   options.group("Batch");

@@ -33,8 +33,8 @@ std::vector<StateTensor> state_of(const std::vector<Parameter*>& parameters, con
 
 Values to_floats(const Tensor& tensor) {
   if (tensor.dtype() == Dtype::f32) return tensor.to_vector<float>();
-  const auto narrow = tensor.to_vector<bf16>();
-  return Values(narrow.begin(), narrow.end());
+  const auto widened = [](const auto& narrow) { return Values(narrow.begin(), narrow.end()); };
+  return tensor.dtype() == Dtype::bf16 ? widened(tensor.to_vector<bf16>()) : widened(tensor.to_vector<f16>());
 }
 
 // This rank's elements of a global tensor.
@@ -66,7 +66,7 @@ bool same_bits(const Values& a, const Values& b) {
 }
 
 constexpr double f32_bound = 1e-5;
-constexpr double bf16_factor = 1.5;
+constexpr double narrow_factor = 1.5;
 // A loss is a mean of f32 losses added in f64; only the grouping of the sum may differ.
 constexpr double loss_bound = 1e-6;
 
@@ -196,7 +196,7 @@ void Oracle::compare_gradient(size_t index, const Norms& norms, Verdict& verdict
   const Values found = to_floats(parameter.gradient);
   const double relative = distance(found, reference) / scale;
   const double own = std::max(distance(serial, reference), norms.own_distance * share);
-  const double bound = f32_bound + bf16_factor * own / scale;  // own is 0 in f32
+  const double bound = f32_bound + narrow_factor * own / scale;  // own is 0 in f32
   verdict.add(relative, bit_identical() ? same_bits(found, serial) : relative <= bound, index);
 }
 

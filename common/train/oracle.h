@@ -6,7 +6,7 @@
 //   gradients   one buffer per data rank, that rank's micro-batches added into it, then the buffers in rank order.
 //               Bit-identical techniques must have the same bits. Bounded ones, for a tensor t with n of the model's N
 //               elements, f32: |d_t| <= 1e-5 · max(|ref_t|, |ref| · sqrt(n / N)).
-//               bf16: the distance to the f32 serial gradient is at most 1.5 times the serial bf16 run's own, on the
+//               bf16, f16: the distance to the f32 serial gradient is at most 1.5 times the serial run's own, on the
 //               same scale: max(|own_t|, |own| · sqrt(n / N)), plus the bound of f32.
 //   loss        bit-identical: the same bits; bounded: within 1e-6 of it.
 //   update      the serial optimizer is fed the parallel gradients and must give the same bits.
@@ -64,7 +64,7 @@ class Oracle {
     void add(double relative, bool within, size_t index);
   };
   bool bit_identical() const { return numerics_ == Numerics::bit_identical; }
-  // The bound of bf16 is measured from the f32 serial gradient.
+  // The bound of bf16 and f16 is measured from the f32 serial gradient.
   bool needs_reference() const { return !bit_identical() && options_.dtype != Dtype::f32; }
   void take_over();
   double accumulate(Serial& serial, const GlobalBatch& batch) const;

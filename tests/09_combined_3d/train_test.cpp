@@ -23,12 +23,14 @@ TEST(Train, EqualsTheSerialModelWithMicroBatches) {
   EXPECT_EQ(train(job, parallelize).exit_code, 0);
 }
 
-TEST(Train, EqualsTheSerialModelInBf16) {
-  for (const Dtype gradient : {Dtype::f32, Dtype::bf16}) {
-    Job job = small_llama();
-    job.options.dtype = Dtype::bf16;
-    job.options.grad_dtype = gradient;
-    EXPECT_EQ(train(job, parallelize).exit_code, 0) << name_of(gradient);
+TEST(Train, EqualsTheSerialModelInBf16AndF16) {
+  for (const Dtype dtype : {Dtype::bf16, Dtype::f16}) {
+    for (const Dtype gradient : {Dtype::f32, dtype}) {
+      Job job = small_llama();
+      job.options.dtype = dtype;
+      job.options.grad_dtype = gradient;
+      EXPECT_EQ(train(job, parallelize).exit_code, 0) << name_of(dtype) << ", gradients " << name_of(gradient);
+    }
   }
 }
 
