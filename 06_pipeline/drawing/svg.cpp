@@ -11,8 +11,8 @@ namespace ninefold::pipeline {
 namespace {
 
 // Pixels.
-constexpr double left = 70, right = 90, top = 74, row_height = 34, box_height = 28, bottom = 44;
-constexpr double mean_box = 24, narrowest = 640, widest = 3200;
+constexpr double left = 70, right = 80, top = 74, row_height = 34, box_height = 28, bottom = 44;
+constexpr double mean_box = 24, narrowest = 720, widest = 3200;
 
 struct Style {
   Kind kind;
@@ -99,12 +99,19 @@ class Drawing {
       if (has(style.kind)) entry(style.colour, style.meaning);
     }
     entry("url(#idle)", "idle (bubble)");
-    line(R"svg(<text x="{:.1f}" y="50">peak live</text>)svg", left + plot_ + 12);
+    if (schedule_.stages_of(0).size() > 1) {
+      line(R"svg(<text x="{:.1f}" y="50">lighter: the rank's later stages</text>)svg", at);
+    }
+    line(R"svg(<text x="{:.1f}" y="66">peak live</text>)svg", left + plot_ + 12);
   }
 
   bool has(Kind kind) const {
-    const auto& tasks = schedule_.tasks(0);
-    return std::any_of(tasks.begin(), tasks.end(), [&](const Task& task) { return task.action.kind == kind; });
+    for (int rank = 0; rank < schedule_.ranks(); ++rank) {
+      for (const Task& task : schedule_.tasks(rank)) {
+        if (task.action.kind == kind) return true;
+      }
+    }
+    return false;
   }
 
   void axis() {

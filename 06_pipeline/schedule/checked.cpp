@@ -36,19 +36,22 @@ void CheckedSchedule::add(const Action& action, Place place, std::string_view na
 
 // Gives a task its messages. Its producer comes first in the order, so what it receives has been sent.
 void CheckedSchedule::connect(Task& task, int rank, std::map<std::pair<int, int>, int>& sent) {
-  const auto& [stage, kind, micro_batch] = task.action;
-  const bool is_forward = kind == Kind::forward;
-  if (!is_forward && !task.action.gives_input_gradient()) return;
+  const Action& action = task.action;
+  const bool is_forward = action.kind == Kind::forward;
+  if (!is_forward && !action.gives_input_gradient()) return;
 
-  const int source = is_forward ? stage - 1 : stage + 1, target = is_forward ? stage + 1 : stage - 1;
-  const auto is_elsewhere = [&](int other) {
-    return other >= 0 && other < stages_ && rank_of(other, micro_batch) != rank;
+  const auto is_elsewhere = [&](int stage) {
+    return stage >= 0 && stage < stages_ && rank_of(stage, action.micro_batch) != rank;
   };
+  const int direction = is_forward ? 1 : -1;
+  const int source = action.stage - direction, target = action.stage + direction;
   if (is_elsewhere(source)) {
-    task.receives = task_of(is_forward ? Action{source, kind, micro_batch} : input_gradient(source, micro_batch)).sends;
+    task.receives = task_of(is_forward ? Action{source, Kind::forward, action.micro_batch}
+                                       : input_gradient(source, action.micro_batch))
+                        .sends;
   }
   if (is_elsewhere(target)) {
-    const int to = rank_of(target, micro_batch);
+    const int to = rank_of(target, action.micro_batch);
     task.sends = Message{rank, to, sent[{rank, to}]++, !is_forward};
   }
 }

@@ -10,7 +10,14 @@ namespace {
 // How far each rank has come: the number of its tasks that are done.
 using Progress = std::vector<size_t>;
 
-std::string at(std::string_view name, Place place) { return fmt::format("{}, {}", name, text_of(place)); }
+template <typename... Args>
+[[noreturn]] void refuse(std::string_view name, Place place, fmt::format_string<Args...> text, Args&&... args) {
+  throw UserError(fmt::format("{}, {}: {}", name, text_of(place), fmt::format(text, std::forward<Args>(args)...)));
+}
+
+Action next_action(const CheckedSchedule& schedule, int rank, const Progress& done) {
+  return schedule.tasks(rank)[done[rank]].action;
+}
 
 Place next_place(const CheckedSchedule& schedule, int rank, const Progress& done) {
   return {rank, schedule.tasks(rank)[done[rank]].column};
@@ -24,7 +31,7 @@ bool is_done(const CheckedSchedule& schedule, const Action& action, const Progre
 
 // What the rank's next task needs and has not got.
 std::optional<Action> unmet_need(const CheckedSchedule& schedule, int rank, const Progress& done) {
-  for (const Action& need : schedule.needs(schedule.tasks(rank)[done[rank]].action)) {
+  for (const Action& need : schedule.needs(next_action(schedule, rank, done))) {
     if (!is_done(schedule, need, done)) return need;
   }
   return std::nullopt;
@@ -37,65 +44,70 @@ std::optional<Action> unmet_need(const CheckedSchedule& schedule, int rank, cons
   while (done[first] == schedule.tasks(first).size()) ++first;
   for (int step = 0; step < schedule.ranks(); ++step) first = waits_for(first);
 
-  std::string sentence;
+  std::string chain;
   int rank = first;
   do {
-    const Action action = schedule.tasks(rank)[done[rank]].action, need = *unmet_need(schedule, rank, done);
+    const Action need = *unmet_need(schedule, rank, done);
     const Place place = *schedule.find(need);
-    sentence += sentence.empty() ? fmt::format("{}: {} cannot start: it needs",
-                                               at(name, next_place(schedule, rank, done)), text_of(action))
-                                 : fmt::format(", which needs");
-    sentence += fmt::format(" {} in {}", text_of(need), text_of(place));
+    chain += fmt::format("{} {} in {}", chain.empty() ? "it needs" : ", which needs", text_of(need), text_of(place));
     rank = place.rank;
     const Place blocked = next_place(schedule, rank, done);
     if (blocked == place) continue;
-    sentence +=
-        fmt::format(", which comes after {} in {}", text_of(schedule.tasks(rank)[done[rank]].action), text_of(blocked));
+    chain += fmt::format(", which comes after {} in {}", text_of(next_action(schedule, rank, done)), text_of(blocked));
   } while (rank != first);
-  throw UserError(sentence + ": a cycle, in which nothing can start");
+  refuse(name, next_place(schedule, first, done), "{} cannot start: {}: a cycle, in which nothing can start",
+         text_of(next_action(schedule, first, done)), chain);
 }
 
 // Told at the place of an action that waits for the missing one, or else at the end of a row where it could be.
 [[noreturn]] void tell_missing(const CheckedSchedule& schedule, std::string_view name, const Action& missing) {
   const auto& [stage, kind, micro_batch] = missing;
-  const bool is_forward = kind == Kind::forward;
+  const Action neighbour =
+      kind == Kind::forward ? Action{stage + 1, kind, micro_batch} : schedule.input_gradient(stage - 1, micro_batch);
   for (const Action& waiting :
-       {Action{stage, Kind::input_gradient, micro_batch}, Action{stage, Kind::backward, micro_batch},
-        Action{stage, Kind::weight_gradient, micro_batch},
-        is_forward ? Action{stage + 1, kind, micro_batch} : schedule.input_gradient(stage - 1, micro_batch)}) {
+       {schedule.input_gradient(stage, micro_batch), Action{stage, Kind::weight_gradient, micro_batch}, neighbour}) {
     const auto place = schedule.find(waiting);
     if (!place) continue;
-    throw UserError(fmt::format("{}: {} cannot start: it needs {}, which is missing", at(name, *place),
-                                text_of(waiting), text_of(missing)));
+    refuse(name, *place, "{} cannot start: it needs {}, which is missing", text_of(waiting), text_of(missing));
   }
   int rank = std::min(stage, schedule.ranks() - 1);
   for (int other = 0; other < schedule.micro_batches(); ++other) {
     if (const auto place = schedule.find({stage, Kind::forward, other})) rank = place->rank;
   }
-  const Place end{rank, schedule.tasks(rank).back().column + 1};
-  throw UserError(fmt::format("{}: {} is missing", at(name, end), text_of(missing)));
+  refuse(name, {rank, schedule.tasks(rank).back().column + 1}, "{} is missing", text_of(missing));
 }
 
-// The forward is at `forward`; is there one backward, and on the same rank?
-void check_backward(const CheckedSchedule& schedule, std::string_view name, const Action& action, Place forward) {
-  const auto& [stage, kind, micro_batch] = action;
-  const Action whole{stage, Kind::backward, micro_batch}, input{stage, Kind::input_gradient, micro_batch},
-      weight{stage, Kind::weight_gradient, micro_batch};
-  const auto whole_place = schedule.find(whole), input_place = schedule.find(input),
-             weight_place = schedule.find(weight);
-  if (!whole_place && !input_place && weight_place) tell_missing(schedule, name, input);
-  require(whole_place || input_place, "{}: {} has no backward: {}, or {} and {}, is missing", at(name, forward),
-          text_of(action), text_of(whole), text_of(input), text_of(weight));
-  require(whole_place || weight_place, "{}: {} has no second half: {} is missing",
-          at(name, input_place.value_or(forward)), text_of(input), text_of(weight));
-  for (const auto& [half, place] : {std::pair(input, input_place), std::pair(weight, weight_place)}) {
-    require(!whole_place || !place, "{}: {} is a second backward, beside {} in {}", at(name, place.value_or(forward)),
-            text_of(half), text_of(whole), text_of(whole_place.value_or(forward)));
+// An action that a table may have, and where.
+struct Located {
+  Action action;
+  std::optional<Place> place;
+};
+
+// The micro-batch of `forward`, which is at `place`, has one backward on the stage, and has it on the same rank.
+void check_backward(const CheckedSchedule& schedule, std::string_view name, const Action& forward, Place place) {
+  const auto locate = [&](Kind kind) {
+    const Action action{forward.stage, kind, forward.micro_batch};
+    return Located{action, schedule.find(action)};
+  };
+  const Located whole = locate(Kind::backward), input = locate(Kind::input_gradient),
+                weight = locate(Kind::weight_gradient);
+  if (!whole.place && !input.place && !weight.place) {
+    refuse(name, place, "{} has no backward: {}, or {} and {}, is missing", text_of(forward), text_of(whole.action),
+           text_of(input.action), text_of(weight.action));
   }
-  for (const auto& [other, place] :
-       {std::pair(whole, whole_place), std::pair(input, input_place), std::pair(weight, weight_place)}) {
-    require(!place || place->rank == forward.rank, "{}: {} is on another rank than {} in {}, which keeps what it needs",
-            at(name, place.value_or(forward)), text_of(other), text_of(action), text_of(forward));
+  if (!whole.place && !input.place) tell_missing(schedule, name, input.action);
+  if (!whole.place && !weight.place) {
+    refuse(name, *input.place, "{} has no second half: {} is missing", text_of(input.action), text_of(weight.action));
+  }
+  for (const Located& half : {input, weight}) {
+    if (!whole.place || !half.place) continue;
+    refuse(name, *half.place, "{} is a second backward, beside {} in {}", text_of(half.action), text_of(whole.action),
+           text_of(*whole.place));
+  }
+  for (const Located& other : {whole, input, weight}) {
+    if (!other.place || other.place->rank == place.rank) continue;
+    refuse(name, *other.place, "{} is on another rank than {} in {}, which keeps what it needs", text_of(other.action),
+           text_of(forward), text_of(place));
   }
 }
 
@@ -107,24 +119,30 @@ struct Sharding {
   bool computes = false;
 };
 
-void check_compute(const Action& action, const Sharding& stage, const std::string& place) {
-  require(!stage.is_used || stage.is_whole, "{}: {} cannot start: stage {} is sharded; put {}UNSHARD before it", place,
-          text_of(action), action.stage, action.stage);
-  require(!stage.is_reduced || !action.gives_weight_gradient(),
-          "{}: {} comes too late: the gradients of stage {} are reduced already; move {}REDUCE_GRAD behind it", place,
-          text_of(action), action.stage, action.stage);
+void check_compute(const Action& action, Sharding& stage, std::string_view name, Place place) {
+  if (stage.is_used && !stage.is_whole) {
+    refuse(name, place, "{} cannot start: stage {} is sharded; put {}UNSHARD before it", text_of(action), action.stage,
+           action.stage);
+  }
+  if (stage.is_reduced && action.gives_weight_gradient()) {
+    refuse(name, place,
+           "{} comes too late: the gradients of stage {} are reduced already; move {}REDUCE_GRAD behind it",
+           text_of(action), action.stage, action.stage);
+  }
 }
 
-void apply(const Action& action, Sharding& stage, const std::string& place) {
-  require(stage.computes, "{}: {} is of a stage on which this rank computes nothing", place, text_of(action));
+void apply(const Action& action, Sharding& stage, std::string_view name, Place place) {
+  if (!stage.computes) refuse(name, place, "{} is of a stage on which this rank computes nothing", text_of(action));
   if (action.kind == Kind::reduce_grad) {
-    require(!stage.is_reduced, "{}: {} is there a second time", place, text_of(action));
+    if (stage.is_reduced) refuse(name, place, "{} is there a second time", text_of(action));
     stage.is_reduced = true;
     return;
   }
   const bool becomes_whole = action.kind == Kind::unshard;
-  require(stage.is_whole != becomes_whole, "{}: {} cannot start: stage {} is {} already", place, text_of(action),
-          action.stage, becomes_whole ? "unsharded" : "sharded");
+  if (stage.is_whole == becomes_whole) {
+    refuse(name, place, "{} cannot start: stage {} is {} already", text_of(action), action.stage,
+           becomes_whole ? "unsharded" : "sharded");
+  }
   stage.is_whole = becomes_whole;
 }
 
@@ -136,7 +154,7 @@ void check_ranks(const CheckedSchedule& schedule, std::string_view name) {
     const auto& tasks = schedule.tasks(rank);
     const bool computes =
         std::any_of(tasks.begin(), tasks.end(), [](const Task& task) { return !task.action.is_of_whole_stage(); });
-    require(computes, "{}: the rank computes nothing; remove the row or give it a stage", at(name, {rank, 0}));
+    if (!computes) refuse(name, {rank, 0}, "the rank computes nothing; remove the row or give it a stage");
   }
 }
 
@@ -161,8 +179,7 @@ void check_sharding(const CheckedSchedule& schedule, std::string_view name) {
     }
     for (const Task& task : schedule.tasks(rank)) {
       Sharding& stage = stages[task.action.stage];
-      const std::string place = at(name, {rank, task.column});
-      task.action.is_of_whole_stage() ? apply(task.action, stage, place) : check_compute(task.action, stage, place);
+      (task.action.is_of_whole_stage() ? apply : check_compute)(task.action, stage, name, {rank, task.column});
     }
   }
 }

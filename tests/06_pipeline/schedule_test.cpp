@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "06_pipeline/generators/generators.h"
+#include "06_pipeline/generators/sharded.h"
 #include "06_pipeline/schedule/peak.h"
 #include "06_pipeline/schedule/simulate.h"
 #include "common/base/check.h"
@@ -236,6 +237,20 @@ TEST(Simulation, OfTwoStagesByHand) {
   EXPECT_DOUBLE_EQ(simulation.ranks[1].busy, 10);
   EXPECT_DOUBLE_EQ(simulation.ranks[1].start, 1.5);
   EXPECT_DOUBLE_EQ(simulation.bubble(), 6 / 14.0);
+}
+
+// Gathering long before the first micro-batch comes is no part of the pipeline.
+TEST(Simulation, OfShardedStagesTakesNoLonger) {
+  for_each_case([](const Generator& generator, const PipelineSize& size) {
+    const CheckedSchedule plain = make(generator.name, size);
+    const CheckedSchedule sharded(with_sharded_stages(generator.make(size)), generator.name);
+    const Times times = equal_times(plain, {1, 2, 0.5}, 0.25);
+    EXPECT_DOUBLE_EQ(simulate(sharded, times).bubble(), simulate(plain, times).bubble());
+    for (int rank = 0; rank < size.ranks; ++rank) {
+      EXPECT_EQ(sharded.tasks(rank).size(), plain.tasks(rank).size() + 3 * plain.stages_of(rank).size());
+      EXPECT_EQ(peak_of(sharded, rank).live, peak_of(plain, rank).live);
+    }
+  });
 }
 
 TEST(Simulation, OfARankWithBothStagesSendsNothing) {

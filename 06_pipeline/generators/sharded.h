@@ -1,0 +1,13 @@
+// Pipelines whose stages are sharded over data-parallel ranks, as FSDP shards them.
+#pragma once
+
+#include "06_pipeline/schedule/schedule.h"
+
+namespace ninefold::pipeline {
+
+// The schedule with, for every stage of a rank, an UNSHARD before its first action, a REDUCE_GRAD after its last weight
+// gradient and a RESHARD after its last action. So a stage is gathered once and its gradients are reduced once, however
+// many micro-batches there are.
+Schedule with_sharded_stages(const Schedule& schedule);
+
+}  // namespace ninefold::pipeline
