@@ -16,19 +16,22 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
 }
 
-// Cuts the text before the separator off and returns it; the rest stays without the separator.
-std::string_view take_until(char separator, std::string_view& rest) {
-  const size_t end = rest.find(separator);
-  const std::string_view part = rest.substr(0, end);
-  rest.remove_prefix(end == rest.npos ? rest.size() : end + 1);
-  return part;
+// The parts between the separators: one more than there are separators.
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(separator, begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
 }
 
 Row parse_row(std::string_view line, int rank, std::string_view name) {
   Row row;
-  while (!line.empty()) {
+  for (const std::string_view part : split(line, ',')) {
     const int column = static_cast<int>(row.size());
-    const std::string_view cell = trimmed(take_until(',', line));
+    const std::string_view cell = trimmed(part);
     row.emplace_back();
     if (!cell.empty()) row.back() = parse_action(cell, fmt::format("{}, {}", name, text_of(Place{rank, column})));
   }
@@ -43,8 +46,8 @@ bool is_empty(const Row& row) {
 
 Schedule parse_csv(std::string_view content, std::string_view name) {
   Schedule schedule;
-  while (!content.empty()) {
-    schedule.push_back(parse_row(take_until('\n', content), static_cast<int>(schedule.size()), name));
+  for (const std::string_view line : split(content, '\n')) {
+    schedule.push_back(parse_row(line, static_cast<int>(schedule.size()), name));
   }
   while (!schedule.empty() && is_empty(schedule.back())) schedule.pop_back();
   require(!schedule.empty(), "{} holds no action; a row lists a rank's actions, like 0F0,0B0", name);

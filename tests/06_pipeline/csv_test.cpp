@@ -20,8 +20,14 @@ std::string refusal(std::string_view csv) {
 TEST(Csv, ComesBackAsItWas) {
   for (const Generator& generator : generators()) {
     const Schedule schedule = generator.make({4, 8, 2});
-    EXPECT_EQ(parse_csv(csv_of(schedule), "t.csv"), schedule) << generator.name;
+    Schedule again = parse_csv(csv_of(schedule), "t.csv");
+    EXPECT_EQ(csv_of(again), csv_of(schedule)) << generator.name;
+    for (Row& row : again) {
+      while (!row.back()) row.pop_back();  // the file's rows are of equal length
+    }
+    EXPECT_EQ(again, schedule) << generator.name;
   }
+  EXPECT_EQ(csv_of(parse_csv("0F0,,0B0,,,", "t.csv")), "0F0,,0B0,,,\n");
 }
 
 TEST(Csv, IsReadAsPyTorchAndSpreadsheetsWriteIt) {
