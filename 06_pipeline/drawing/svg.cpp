@@ -12,7 +12,7 @@ namespace {
 
 // Pixels.
 constexpr double left = 70, right = 80, top = 74, row_height = 34, box_height = 28, bottom = 44;
-constexpr double mean_box = 24, narrowest = 720, widest = 3200;
+constexpr double mean_box = 24, narrowest = 860, widest = 3200;
 
 struct Style {
   Kind kind;

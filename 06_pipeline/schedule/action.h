@@ -35,7 +35,7 @@ struct Action {
   // Adds to the gradients of the stage's weights.
   bool gives_weight_gradient() const { return kind == Kind::weight_gradient || kind == Kind::backward; }
 
-  friend auto operator<=>(const Action&, const Action&) = default;
+  friend auto operator<=>(const Action&, const Action&) = default;  // NOLINT(modernize-use-nullptr): tidy 14 is wrong
 };
 
 // "2F5", "2UNSHARD".

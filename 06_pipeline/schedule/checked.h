@@ -7,8 +7,8 @@
 //   2. Before a task is computed, its own receive and that of the next task have been started: a receive is started one
 //      task ahead, so that the message can arrive during a computation, and no earlier, so that a rank never keeps room
 //      for more than two messages.
-//   3. A task waits for its own message only. Its result is sent as soon as it is there, and the send is waited for at
-//      the end of the table.
+//   3. A task waits for its own message only. Its result is sent as soon as it is there. The sent tensor is let go of
+//      once it has been received, which is waited for at the end of the table and not before.
 //   4. So a task's send and the next receive are under way together: where two neighbours exchange a forward's
 //      activations for a backward's gradient, neither waits for the other. Stages of one rank hand over directly.
 //
