@@ -46,7 +46,7 @@ void Replicated::lay_out(Bucket& bucket, const DeviceHandle& device) const {
   bucket.gradients = Tensor::zeros(device, {bucket.elements}, gradient_);
   int64_t offset = 0;
   for (Parameter* parameter : bucket.parameters) {
-    parameter->gradient = bucket.gradients.slice(offset, parameter->local_shape());
+    parameter->gradient = parameter->owned.gradient = bucket.gradients.slice(offset, parameter->local_shape());
     offset += padded(*parameter, gradient_);
   }
 }

@@ -1,5 +1,7 @@
 #include "common/comm/mesh.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 namespace ninefold {
@@ -56,6 +58,26 @@ Mesh::Mesh(World& world, std::vector<MeshDimension> dimensions) : world_(world),
 
 bool Mesh::has(std::string_view name) const {
   return std::any_of(dimensions_.begin(), dimensions_.end(), [&](const auto& one) { return one.name == name; });
+}
+
+Group Mesh::flatten(const std::vector<std::string>& names) const {
+  std::vector<int> members = {world_.rank()};
+  std::vector<std::string> joined;
+  int64_t stride = world_.size();
+  for (const MeshDimension& dimension : dimensions_) {
+    stride /= dimension.size;
+    if (dimension.size == 1 || std::count(names.begin(), names.end(), dimension.name) == 0) continue;
+    joined.push_back(dimension.name);
+    const int64_t own = coordinate(dimension.name);
+    std::vector<int> extended;
+    for (const int member : members) {
+      for (int64_t i = 0; i < dimension.size; ++i) extended.push_back(static_cast<int>(member + (i - own) * stride));
+    }
+    members = std::move(extended);
+  }
+  if (joined.empty()) return world_.make_group(names.front(), members);
+  if (joined.size() == 1) return (*this)[joined.front()];
+  return world_.make_group(fmt::format("{}", fmt::join(joined, "+")), members);
 }
 
 size_t Mesh::index_of(std::string_view name) const {

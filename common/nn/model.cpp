@@ -49,14 +49,17 @@ int64_t parameter_count(Layer& layer) {
 
 void materialize(Layer& layer, const DeviceHandle& device, const Precision& precision, uint64_t seed) {
   for (Parameter* parameter : parameters_of(layer)) {
-    {
+    Parameter::Owned& owned = parameter->owned;
+    if (!owned.value.defined()) {
       const MemoryScope scope(*device, MemoryKind::parameters);
-      parameter->value = Tensor::empty(device, parameter->local_shape(), precision.compute);
+      parameter->value = owned.value = Tensor::empty(device, parameter->local_shape(), precision.compute);
     }
-    parameter->initialise(parameter->value, seed);
-    if (parameter->gradient.defined()) continue;
-    const MemoryScope scope(*device, MemoryKind::gradients);
-    parameter->gradient = Tensor::empty(device, parameter->local_shape(), precision.gradient);
+    if (!owned.gradient.defined()) {
+      const MemoryScope scope(*device, MemoryKind::gradients);
+      parameter->gradient = owned.gradient = Tensor::empty(device, parameter->local_shape(), precision.gradient);
+    }
+    // What layers use holds what is owned, if it is there.
+    parameter->initialise(parameter->value.defined() ? parameter->value : owned.value, seed);
   }
 }
 

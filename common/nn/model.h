@@ -46,7 +46,8 @@ struct Precision {
   Dtype compute = Dtype::f32;   // of parameters and activations
   Dtype gradient = Dtype::f32;  // of the parameters' gradients
 };
-// Gives every parameter its value, initialised by global index from `seed`, and a gradient where it has none yet.
+// Gives every parameter its initial value, by global index from `seed`. Those for which no technique has laid out
+// tensors yet get a value and a gradient of their own.
 void materialize(Layer& layer, const DeviceHandle& device, const Precision& precision, uint64_t seed);
 
 // One micro-batch: forward, loss, backward. Gradients are added; returns the sum of the losses (f64).

@@ -1,5 +1,7 @@
 #include "common/nn/parameter.h"
 
+#include <algorithm>
+
 #include "common/base/random.h"
 
 namespace ninefold {
@@ -36,6 +38,12 @@ std::vector<Piece> sharded_runs(const Placement& placement, const Shape& global)
 
 }  // namespace
 
+bool Placement::is_sharded_over(std::string_view mesh_dimension) const {
+  const auto is_it = [&](const Shard& shard) { return shard.mesh_dimension == mesh_dimension; };
+  if (std::any_of(shards.begin(), shards.end(), is_it)) return true;
+  return flat && std::count(flat->mesh_dimensions.begin(), flat->mesh_dimensions.end(), mesh_dimension) > 0;
+}
+
 Shape Placement::sharded_shape(const Shape& global) const {
   Shape local = global;
   for (const auto& shard : shards) {
@@ -67,6 +75,7 @@ void Parameter::zero_gradient(int64_t contributions) {
 }
 
 void Parameter::write_gradient(const std::function<void(const Tensor&, bool)>& write) {
+  if (!gradient.defined() && on_gradient_needed) on_gradient_needed();
   write(gradient, has_gradient_);
   has_gradient_ = true;
   if (--missing_ == 0 && on_gradient_complete) on_gradient_complete();
@@ -86,7 +95,9 @@ void Parameter::complete_gradient() {
 }
 
 void Parameter::initialise(const Tensor& target, uint64_t seed) const {
-  for (const Piece& piece : placement.pieces(shape)) {
+  const bool is_owned_part = target.size() == elements(local_shape());
+  const Placement whole{.shards = placement.shards, .flat = {}, .partial = {}};
+  for (const Piece& piece : (is_owned_part ? placement : whole).pieces(shape)) {
     ops::fill_random_(target.slice(piece.local_offset, {piece.length}), initial, hash_key(seed, name),
                       piece.global_offset);
   }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/tensor/ops.h"
@@ -27,9 +28,11 @@ struct Placement {
     int dim;
     int64_t index, count;
   };
-  // This rank holds elements [offset, offset + length) of the row-major order that the shards left.
+  // This rank holds elements [offset, offset + length) of the row-major order that the shards left; the ranks along
+  // these mesh dimensions hold the others.
   struct Flat {
     int64_t offset, length;
+    std::vector<std::string> mesh_dimensions{};
   };
 
   std::vector<Shard> shards;
@@ -37,9 +40,13 @@ struct Placement {
   // Mesh dimensions over which the gradient is still a sum to be made.
   std::vector<std::string> partial;
 
+  bool is_sharded() const { return flat || !shards.empty(); }
+  // Whether the ranks along this mesh dimension hold different elements, not copies.
+  bool is_sharded_over(std::string_view mesh_dimension) const;
+
   // The shape that the shards leave of `global`; throws UserError where a dimension does not divide.
   Shape sharded_shape(const Shape& global) const;
-  // The shape of what this rank stores: sharded_shape, or [length] under a flat range.
+  // The shape of what this rank owns: sharded_shape, or [length] under a flat range.
   Shape local_shape(const Shape& global) const;
   // This rank's elements as maximal consecutive runs, in local order; together they cover the local tensor once.
   std::vector<Piece> pieces(const Shape& global) const;
@@ -54,10 +61,20 @@ class Parameter {
   Shape shape;       // global
   ops::Distribution initial;
   Placement placement;
-  Tensor value;     // local, in the compute type; undefined until materialised
-  Tensor gradient;  // local, f32 or the compute type
+
+  // What layers compute with, of shape layer_shape(). Undefined until materialised, and while a technique that shards
+  // the parameter has it gathered nowhere.
+  Tensor value;
+  // Where layers put the gradient, f32 or the compute type; while it is undefined, on_gradient_needed provides it.
+  Tensor gradient;
+  // What this rank owns and updates, of shape local_shape(): the same tensors, or, under a flat range, a part of them
+  // or tensors of their own.
+  struct Owned {
+    Tensor value, gradient;
+  } owned;
 
   int64_t size() const { return elements(shape); }
+  Shape layer_shape() const { return placement.sharded_shape(shape); }
   Shape local_shape() const { return placement.local_shape(shape); }
 
   // A step begins: the gradient counts as zero from here on, without a pass over its memory. `contributions` is how
@@ -72,8 +89,11 @@ class Parameter {
   void complete_gradient();
   // Called when a step's last contribution is in. Reductions that overlap with the backward listen to it.
   std::function<void()> on_gradient_complete;
+  // Called before the first write while `gradient` is undefined: provides it.
+  std::function<void()> on_gradient_needed;
 
-  // Fills `target` (this rank's elements, any float type) with the initial values that `seed` gives the global tensor.
+  // Fills `target` (what this rank owns, or all that its layers use; any float type) with the initial values that
+  // `seed` gives the global tensor.
   void initialise(const Tensor& target, uint64_t seed) const;
 
  private:

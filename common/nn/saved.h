@@ -31,7 +31,10 @@ class Saved {
   Step& step() { return step_; }
   // Keeps a tensor for the backward; lets it go where no backward follows.
   void push(const Tensor& tensor) {
-    if (step_.training) stack_.push_back(tensor);
+    if (!step_.training) return;
+    expect(!tensor.defined() || (tensor.kind() != MemoryKind::parameters && tensor.kind() != MemoryKind::gathered),
+           "a forward would keep a parameter of shape {}", to_string(tensor.shape()));
+    stack_.push_back(tensor);
   }
   Tensor pop() {
     expect(!stack_.empty(), "backward asks for more tensors than forward kept");

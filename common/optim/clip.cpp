@@ -6,7 +6,7 @@ namespace ninefold {
 
 ops::ExactSum gradient_squares(const std::vector<Parameter*>& parameters) {
   ops::ExactSum total;
-  for (const Parameter* parameter : parameters) total += ops::sum_of_squares(parameter->gradient);
+  for (const Parameter* parameter : parameters) total += ops::sum_of_squares(parameter->owned.gradient);
   return total;
 }
 

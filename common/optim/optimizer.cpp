@@ -71,15 +71,15 @@ Optimizer::Optimizer(const std::vector<Parameter*>& parameters, const OptimizerS
                      std::vector<std::string> names, uint64_t seed)
     : settings_(settings), state_names_(std::move(names)) {
   for (Parameter* parameter : parameters) {
-    const DeviceHandle& device = parameter->value.device();
+    const DeviceHandle& device = parameter->owned.value.device();
     const MemoryScope scope(*device, MemoryKind::optimizer);
     Entry entry{.parameter = parameter, .master = {}, .states = {}};
-    if (parameter->value.dtype() != Dtype::f32) {
-      entry.master = Tensor::empty(device, parameter->value.shape(), Dtype::f32);
+    if (parameter->owned.value.dtype() != Dtype::f32) {
+      entry.master = Tensor::empty(device, parameter->local_shape(), Dtype::f32);
       parameter->initialise(entry.master, seed);
     }
     for (size_t state = 0; state < state_names_.size(); ++state) {
-      entry.states.push_back(Tensor::zeros(device, parameter->value.shape(), Dtype::f32));
+      entry.states.push_back(Tensor::zeros(device, parameter->local_shape(), Dtype::f32));
     }
     entries_.push_back(std::move(entry));
   }
@@ -91,9 +91,9 @@ void Optimizer::step(double lr, float gradient_scale) {
     const Parameter& parameter = *entry.parameter;
     const bool decays = settings_.decay_vectors || parameter.shape.size() > 1;
     const bool has_master = entry.master.defined();
-    update({.parameter = has_master ? entry.master : parameter.value,
-            .gradient = parameter.gradient,
-            .compute_copy = has_master ? parameter.value : Tensor(),
+    update({.parameter = has_master ? entry.master : parameter.owned.value,
+            .gradient = parameter.owned.gradient,
+            .compute_copy = has_master ? parameter.owned.value : Tensor(),
             .gradient_scale = gradient_scale},
            entry.states, lr, decays ? settings_.weight_decay : 0);
   }

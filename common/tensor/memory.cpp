@@ -9,7 +9,7 @@ namespace ninefold {
 
 std::string_view name_of(MemoryKind kind) {
   constexpr std::array<std::string_view, memory_kinds> names = {"parameters", "gradients", "optimizer",
-                                                                "activations", "communication", "workspace",
+                                                                "activations", "gathered", "communication", "workspace",
                                                                 "host", "data", "oracle"};
   return names[static_cast<size_t>(kind)];
 }

@@ -8,8 +8,20 @@
 
 namespace ninefold {
 
-enum class MemoryKind { parameters, gradients, optimizer, activations, communication, workspace, host, data, oracle };
-inline constexpr int memory_kinds = 9;
+// `gathered` is what sharding holds whole for a moment: the parameters and gradients of the layers at work.
+enum class MemoryKind {
+  parameters,
+  gradients,
+  optimizer,
+  activations,
+  gathered,
+  communication,
+  workspace,
+  host,
+  data,
+  oracle
+};
+inline constexpr int memory_kinds = 10;
 
 std::string_view name_of(MemoryKind kind);
 

@@ -61,6 +61,11 @@ const DeviceHandle& Tensor::device() const {
   return storage_->device;
 }
 
+MemoryKind Tensor::kind() const {
+  expect(defined(), "an undefined tensor has no memory");
+  return storage_->kind;
+}
+
 void* Tensor::raw() const {
   if (!storage_ || !storage_->address) return nullptr;
   return static_cast<std::byte*>(storage_->address) + offset_ * size_of(dtype_);

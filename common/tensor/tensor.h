@@ -35,6 +35,8 @@ class Tensor {
   }
 
   bool defined() const { return storage_ != nullptr; }
+  // Under which its storage is booked.
+  MemoryKind kind() const;
   const Shape& shape() const { return shape_; }
   // Negative dimensions count from the end.
   int64_t dim(int index) const { return shape_.at(index < 0 ? shape_.size() + index : index); }

@@ -32,10 +32,18 @@ Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch)
 }
 
 double accumulate_gradients(Model& model, const std::vector<Parameter*>& parameters, const Task& task,
-                            const DeviceHandle& device, const std::vector<MicroBatch>& micro_batches) {
-  for (Parameter* parameter : parameters) parameter->zero_gradient(static_cast<int64_t>(micro_batches.size()));
+                            const DeviceHandle& device, const std::vector<MicroBatch>& micro_batches,
+                            bool each_micro_batch) {
+  const auto begin = [&](int64_t contributions) {
+    for (Parameter* parameter : parameters) parameter->zero_gradient(contributions);
+  };
+  const auto complete = [&] {
+    for (Parameter* parameter : parameters) parameter->complete_gradient();
+  };
   double loss_sum = 0;
+  if (!each_micro_batch) begin(static_cast<int64_t>(micro_batches.size()));
   for (const MicroBatch& part : micro_batches) {
+    if (each_micro_batch) begin(1);
     const Batch batch = task.load(device, Split::train, part.indices);
     Step step = make_step(task, device, batch);
     step.number = part.step;
@@ -43,8 +51,9 @@ double accumulate_gradients(Model& model, const std::vector<Parameter*>& paramet
     step.global_targets = part.global_targets;
     step.seed = part.seed;
     loss_sum += forward_backward(model, batch.x, std::move(step));
+    if (each_micro_batch) complete();
   }
-  for (Parameter* parameter : parameters) parameter->complete_gradient();
+  if (!each_micro_batch) complete();
   return loss_sum;
 }
 

@@ -30,10 +30,22 @@ struct MicroBatch {
 std::vector<MicroBatch> micro_batches(const GlobalBatch& batch, const Task& task, const TrainOptions& options, int rank,
                                       int ranks);
 
-// Forward and backward of each micro-batch in turn, into the parameters' gradients, which start from zero. Returns the
-// sum of the losses.
+// The order in which the gradients of all data ranks and their micro-batches are added up. Floating-point sums depend
+// on it: a technique states it, and the oracle follows it.
+struct SumGrouping {
+  // So many neighbouring data ranks add up first, then these sums are added; 0: all ranks at once.
+  int inner_ranks = 0;
+  // Each micro-batch is summed over the inner ranks by itself, then these sums are added. Otherwise a rank's
+  // micro-batches accumulate before any rank's gradient meets another's.
+  bool each_micro_batch = false;
+};
+
+// Forward and backward of each micro-batch in turn, into the parameters' gradients, which start from zero. A gradient
+// is complete after the last micro-batch, or, with `each_micro_batch`, starts from zero and is complete in each of
+// them. Returns the sum of the losses.
 double accumulate_gradients(Model& model, const std::vector<Parameter*>& parameters, const Task& task,
-                            const DeviceHandle& device, const std::vector<MicroBatch>& micro_batches);
+                            const DeviceHandle& device, const std::vector<MicroBatch>& micro_batches,
+                            bool each_micro_batch = false);
 
 // What every forward over `batch` needs to know, before it is told which step and micro-batch it is.
 Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch);

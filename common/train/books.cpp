@@ -128,26 +128,33 @@ bool RunRecord::books_agree() const {
 }
 
 std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& parameters, const TrainOptions& options,
-                                         const Task& task) {
-  int64_t parameter_bytes = 0, gradient_bytes = 0;
+                                         const Task& task, const std::function<void(MemoryByKind&)>& technique) {
+  MemoryByKind bytes{};
+  const auto of = [&](MemoryKind kind) -> int64_t& { return bytes[static_cast<size_t>(kind)]; };
   for (const Parameter* parameter : parameters) {
     const int64_t size = elements(parameter->local_shape());
-    parameter_bytes += rounded(size * size_of(options.dtype));
-    gradient_bytes += rounded(size * size_of(options.grad_dtype));
+    of(MemoryKind::parameters) += rounded(size * size_of(options.dtype));
+    of(MemoryKind::gradients) += rounded(size * size_of(options.grad_dtype));
   }
+  of(MemoryKind::optimizer) = optimizer_bytes(options.optimizer, parameters, options.dtype);
+  if (options.steps > 0) of(MemoryKind::activations) = task.activation_bytes(options.micro_batch, options.dtype);
+  technique(bytes);
+  if (options.steps == 0) of(MemoryKind::gathered) = 0;
   std::vector<MemoryRecord> memory;
-  for (int kind = 0; kind < memory_kinds; ++kind) memory.push_back({static_cast<MemoryKind>(kind), 0, 0});
-  const auto predict = [&](MemoryKind kind, int64_t bytes) { memory[static_cast<size_t>(kind)].predicted = bytes; };
-  predict(MemoryKind::parameters, parameter_bytes);
-  predict(MemoryKind::gradients, gradient_bytes);
-  predict(MemoryKind::optimizer, optimizer_bytes(options.optimizer, parameters, options.dtype));
-  if (options.steps > 0) predict(MemoryKind::activations, task.activation_bytes(options.micro_batch, options.dtype));
+  for (int kind = 0; kind < memory_kinds; ++kind) {
+    memory.push_back({static_cast<MemoryKind>(kind), bytes[static_cast<size_t>(kind)], 0});
+  }
   return memory;
 }
 
-void measure_memory(std::vector<MemoryRecord>& memory, const World& world) {
+void measure_memory(std::vector<MemoryRecord>& memory, const Device& device) {
+  for (MemoryRecord& entry : memory) entry.measured_peak = device.ledger().peak(entry.kind);
+}
+
+void take_largest(std::vector<MemoryRecord>& memory, const Group& group) {
   for (MemoryRecord& entry : memory) {
-    entry.measured_peak = control::max(world.group(), world.device()->ledger().peak(entry.kind));
+    entry.predicted = control::max(group, entry.predicted);
+    entry.measured_peak = control::max(group, entry.measured_peak);
   }
 }
 

@@ -2,6 +2,7 @@
 // Printed for people, written as JSON for programs.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -59,11 +60,14 @@ struct RunRecord {
   bool books_agree() const;
 };
 
-// The bytes of each kind by formula, for the parameters that this rank holds.
+// The bytes of each kind by formula, for what this rank owns of the parameters. `technique` replaces those that it
+// lays out otherwise than one tensor a parameter.
 std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& parameters, const TrainOptions& options,
-                                         const Task& task);
-// Adds the measured peaks, the largest of all ranks.
-void measure_memory(std::vector<MemoryRecord>& memory, const World& world);
+                                         const Task& task, const std::function<void(MemoryByKind&)>& technique);
+// Adds this rank's measured peaks.
+void measure_memory(std::vector<MemoryRecord>& memory, const Device& device);
+// Of every kind the largest prediction and the largest peak of all ranks.
+void take_largest(std::vector<MemoryRecord>& memory, const Group& group);
 
 // Tables of summary, memory and traffic, and the verdict.
 std::string summary_text(const RunRecord& record, const TrainOptions& options);

@@ -1,9 +1,11 @@
 #include "common/train/oracle.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "common/comm/control.h"
 #include "common/optim/clip.h"
@@ -24,7 +26,7 @@ struct StateTensor {
 // In the same order for every model and optimizer of one kind.
 std::vector<StateTensor> state_of(const std::vector<Parameter*>& parameters, const Optimizer& optimizer) {
   std::vector<StateTensor> state;
-  for (const Parameter* parameter : parameters) state.push_back({parameter, parameter->value});
+  for (const Parameter* parameter : parameters) state.push_back({parameter, parameter->owned.value});
   optimizer.visit([&](const std::string&, const Parameter& parameter, const Tensor& tensor) {
     state.push_back({&parameter, tensor});
   });
@@ -80,9 +82,7 @@ struct Oracle::Serial {
         parameters(parameters_of(*model)) {
     materialize(*model, device, precision, options.seed);
     optimizer = make_optimizer(options.optimizer, parameters, options.seed);
-    for (const Parameter* parameter : parameters) {
-      totals.push_back(Tensor::empty(device, parameter->shape, precision.gradient));
-    }
+    for (const Parameter* parameter : parameters) gradients.push_back(parameter->gradient);
   }
 
   DeviceHandle device;
@@ -90,19 +90,26 @@ struct Oracle::Serial {
   std::unique_ptr<Model> model;
   std::vector<Parameter*> parameters;
   std::unique_ptr<Optimizer> optimizer;
-  std::vector<Tensor> totals;  // gradients summed over the data ranks
+  Tensors gradients;                 // the parameters'
+  std::array<Tensors, 3> sums;       // partial sums, one for each level of the grouping that has more than one term
+  const Tensors* total = nullptr;    // gradients summed over the data ranks
+  std::vector<double> losses;        // of each data rank
 };
 
-Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, Model& model,
-               Optimizer& optimizer, Numerics numerics)
+Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks,
+               const SumGrouping& grouping, Numerics numerics, Model& model, Optimizer& optimizer)
     : world_(world),
       task_(task),
       options_(options),
       data_ranks_(data_ranks),
+      grouping_(grouping),
       optimizer_(optimizer),
       numerics_(numerics),
       parameters_(parameters_of(model)) {
   for (const Parameter* parameter : parameters_) total_elements_ += parameter->size();
+  const int inner = grouping.inner_ranks > 0 ? grouping.inner_ranks : data_ranks;
+  extents_ = {data_ranks / inner, inner};
+  if (grouping.each_micro_batch) extents_.insert(extents_.begin() + 1, static_cast<int>(options.micro_batches));
   if (world.rank() != 0) return;
   serial_ = std::make_unique<Serial>(task, options, options.precision());
   if (needs_reference()) reference_ = std::make_unique<Serial>(task, options, Precision{});
@@ -132,25 +139,47 @@ void Oracle::take_over() {
   }
 }
 
-double Oracle::accumulate(Serial& serial, const GlobalBatch& batch) const {
-  double loss_sum = 0;
-  for (int rank = 0; rank < data_ranks_; ++rank) {
-    loss_sum += accumulate_gradients(*serial.model, serial.parameters, task_, serial.device,
-                                     micro_batches(batch, task_, options_, rank, data_ranks_));
-    for (size_t i = 0; i < serial.totals.size(); ++i) {
-      const Tensor& gradient = serial.parameters[i]->gradient;
-      rank == 0 ? ops::copy_(serial.totals[i], gradient) : ops::add_(serial.totals[i], gradient);
+double Oracle::compute_gradients(Serial& serial, const GlobalBatch& batch) const {
+  serial.losses.assign(static_cast<size_t>(data_ranks_), 0);
+  serial.total = &sum(serial, batch, {});
+  return std::accumulate(serial.losses.begin(), serial.losses.end(), 0.0);
+}
+
+// The sum over all terms that begin with `outer`, added level by level, each in order. Levels of one term need no
+// tensors of their own.
+const Oracle::Tensors& Oracle::sum(Serial& serial, const GlobalBatch& batch, const Term& outer) const {
+  const size_t level = outer.size();
+  if (level == extents_.size()) return contribution(serial, batch, outer);
+  Tensors& total = serial.sums[level];
+  for (int i = 0; i < extents_[level]; ++i) {
+    Term term = outer;
+    term.push_back(i);
+    const Tensors& one = sum(serial, batch, term);
+    if (extents_[level] == 1) return one;
+    for (size_t p = 0; p < one.size(); ++p) {
+      if (i == 0 && total.size() <= p) total.push_back(Tensor::empty(serial.device, one[p].shape(), one[p].dtype()));
+      i == 0 ? ops::copy_(total[p], one[p]) : ops::add_(total[p], one[p]);
     }
   }
-  return loss_sum;
+  return total;
+}
+
+// What one data rank adds at once: all its micro-batches, or one.
+const Oracle::Tensors& Oracle::contribution(Serial& serial, const GlobalBatch& batch, const Term& term) const {
+  const int rank = term[0] * extents_.back() + term.back();
+  std::vector<MicroBatch> parts = micro_batches(batch, task_, options_, rank, data_ranks_);
+  if (grouping_.each_micro_batch) parts = {parts[static_cast<size_t>(term[1])]};
+  serial.losses[static_cast<size_t>(rank)] +=
+      accumulate_gradients(*serial.model, serial.parameters, task_, serial.device, parts);
+  return serial.gradients;
 }
 
 void Oracle::begin_step(const GlobalBatch& batch) {
   const OutsideTheBooks outside(world_);
   take_over();
   if (serial_) {
-    serial_loss_ = accumulate(*serial_, batch) / static_cast<double>(batch.targets(task_));
-    if (reference_) accumulate(*reference_, batch);
+    serial_loss_ = compute_gradients(*serial_, batch) / static_cast<double>(batch.targets(task_));
+    if (reference_) compute_gradients(*reference_, batch);
   }
   world_.group().barrier();
 }
@@ -158,10 +187,10 @@ void Oracle::begin_step(const GlobalBatch& batch) {
 Oracle::Norms Oracle::serial_norms() const {
   double reference = 0, own = 0;
   const Serial* const f32 = reference_ ? reference_.get() : serial_.get();
-  for (size_t i = 0; f32 && i < f32->totals.size(); ++i) {
-    const Values values = to_floats(f32->totals[i]);
+  for (size_t i = 0; f32 && i < f32->total->size(); ++i) {
+    const Values values = to_floats((*f32->total)[i]);
     reference += std::pow(norm_of(values), 2);
-    if (reference_) own += std::pow(distance(to_floats(serial_->totals[i]), values), 2);
+    if (reference_) own += std::pow(distance(to_floats((*serial_->total)[i]), values), 2);
   }
   return control::broadcast<Norms>(world_.group(), {{std::sqrt(reference), std::sqrt(own)}})[0];
 }
@@ -186,14 +215,14 @@ void Oracle::compare_gradients(double loss) {
 void Oracle::compare_gradient(size_t index, const Norms& norms, Verdict& verdict) const {
   const Parameter& parameter = *parameters_[index];
   const auto serial_gradient = [&](const std::unique_ptr<Serial>& serial) {
-    return local_part(control::broadcast(world_.group(), serial ? to_floats(serial->totals[index]) : Values()),
+    return local_part(control::broadcast(world_.group(), serial ? to_floats((*serial->total)[index]) : Values()),
                       parameter);
   };
   const Values serial = serial_gradient(serial_);
   const Values reference = needs_reference() ? serial_gradient(reference_) : serial;
   const double share = std::sqrt(static_cast<double>(reference.size()) / static_cast<double>(total_elements_));
   const double scale = std::max({norm_of(reference), norms.reference * share, 1e-30});
-  const Values found = to_floats(parameter.gradient);
+  const Values found = to_floats(parameter.owned.gradient);
   const double relative = distance(found, reference) / scale;
   const double own = std::max(distance(serial, reference), norms.own_distance * share);
   const double bound = f32_bound + narrow_factor * own / scale;  // own is 0 in f32
@@ -203,7 +232,7 @@ void Oracle::compare_gradient(size_t index, const Norms& norms, Verdict& verdict
 void Oracle::compare_update(double lr, double norm) {
   const OutsideTheBooks outside(world_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    const std::string bytes = gather_global(world_, *parameters_[i], parameters_[i]->gradient);
+    const std::string bytes = gather_global(world_, *parameters_[i], parameters_[i]->owned.gradient);
     if (serial_) std::memcpy(serial_->parameters[i]->gradient.raw(), bytes.data(), bytes.size());
   }
   double serial_norm = 0;

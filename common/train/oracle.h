@@ -37,9 +37,9 @@ struct CheckResult {
 class Oracle {
  public:
   // All ranks make one; the serial model exists on rank 0 only. `model` and `optimizer` are the parallel run's, which
-  // claims `numerics`.
-  Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, Model& model,
-         Optimizer& optimizer, Numerics numerics);
+  // adds gradients up as `grouping` says and claims `numerics`.
+  Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, const SumGrouping& grouping,
+         Numerics numerics, Model& model, Optimizer& optimizer);
   ~Oracle();
 
   // Takes over the parallel run's state and computes the serial loss and gradients. The other ranks wait.
@@ -67,7 +67,13 @@ class Oracle {
   // The bound of bf16 and f16 is measured from the f32 serial gradient.
   bool needs_reference() const { return !bit_identical() && options_.dtype != Dtype::f32; }
   void take_over();
-  double accumulate(Serial& serial, const GlobalBatch& batch) const;
+  // Returns the sum of the losses.
+  double compute_gradients(Serial& serial, const GlobalBatch& batch) const;
+  // Coordinates of a contribution: block of ranks, micro-batch (where each is summed by itself), rank in the block.
+  using Term = std::vector<int>;
+  using Tensors = std::vector<Tensor>;
+  const Tensors& sum(Serial& serial, const GlobalBatch& batch, const Term& outer) const;
+  const Tensors& contribution(Serial& serial, const GlobalBatch& batch, const Term& term) const;
   // Norms of the whole serial gradient, and of its distance to f32 (0 where it is f32).
   struct Norms {
     double reference = 0, own_distance = 0;
@@ -81,6 +87,8 @@ class Oracle {
   const Task& task_;
   const TrainOptions& options_;
   int data_ranks_;
+  SumGrouping grouping_;
+  Term extents_;  // of each coordinate of a Term
   Optimizer& optimizer_;
   Numerics numerics_;
   std::vector<Parameter*> parameters_;

@@ -30,6 +30,13 @@ std::vector<std::pair<std::string, double>> memory_series(const Ledger& ledger) 
   return series;
 }
 
+bool holds_first_copy(const Placement& placement, const Mesh& mesh) {
+  const auto dimensions = mesh.dimensions();
+  return std::all_of(dimensions.begin(), dimensions.end(), [&](const MeshDimension& dimension) {
+    return placement.is_sharded_over(dimension.name) || mesh.coordinate(dimension.name) == 0;
+  });
+}
+
 }  // namespace
 
 Trainer::Trainer(std::string program, const TrainOptions& options, const Options& command_line, const Mesh& mesh,
@@ -46,7 +53,8 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
   optimizer_ = make_optimizer(options.optimizer, parameters_, options.seed);
   record_.numerics = parallelism_.numerics;
   if (options.check) {
-    oracle_ = std::make_unique<Oracle>(world_, task, options, data.size(), model, *optimizer_, parallelism_.numerics);
+    oracle_ = std::make_unique<Oracle>(world_, task, options, data.size(), parallelism_.grouping, parallelism_.numerics,
+                                       model, *optimizer_);
   }
   if (!options.trace.empty()) {
     world_.group().barrier();
@@ -57,7 +65,7 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
   record_.unit = task.unit();
   record_.ranks = world_.size();
   record_.flops_per_row = task.flops_per_sample() / static_cast<double>(task.rows_per_sample());
-  record_.memory = predict_memory(parameters_, options, task);
+  record_.memory = predict_memory(parameters_, options, task, parallelism_.predict_memory);
 }
 
 Trainer::~Trainer() { world_.device()->trace = nullptr; }
@@ -92,7 +100,7 @@ void Trainer::announce() const {
     Table table({"parameter", "shape", "here", "bytes here"});
     for (const Parameter* parameter : parameters_) {
       table.add_row({parameter->name, to_string(parameter->shape), to_string(parameter->local_shape()),
-                     human_bytes(static_cast<double>(parameter->value.bytes()))});
+                     human_bytes(static_cast<double>(parameter->owned.value.bytes()))});
     }
     fmt::print("{}", table.text());
   }
@@ -125,7 +133,8 @@ Trainer::StepResult Trainer::train_step(const GlobalBatch& batch, int64_t epoch)
 double Trainer::compute_gradients(const GlobalBatch& batch) {
   const Span span(world_.device()->trace, "step", "step {}: gradients", batch.step);
   const auto parts = micro_batches(batch, task_, options_, data_.rank(), data_.size());
-  const double local_loss = accumulate_gradients(model_, parameters_, task_, world_.device(), parts);
+  const double local_loss = accumulate_gradients(model_, parameters_, task_, world_.device(), parts,
+                                                 parallelism_.grouping.each_micro_batch);
   require(std::isfinite(local_loss),
           "the loss of step {} on rank {} is not finite; a lower --lr or a longer --warmup may help", batch.step,
           world_.rank());
@@ -133,10 +142,26 @@ double Trainer::compute_gradients(const GlobalBatch& batch) {
   return control::sum(data_, local_loss) / static_cast<double>(batch.targets(task_));
 }
 
+// Each element of the model counts once, on the rank at coordinate 0 of all dimensions that hold copies of it.
+ops::ExactSum Trainer::global_squares() const {
+  const bool is_sharded = std::any_of(parameters_.begin(), parameters_.end(), [](const Parameter* parameter) {
+    return parameter->placement.is_sharded();
+  });
+  if (!is_sharded) return gradient_squares(parameters_);
+  std::vector<Parameter*> counted;
+  for (Parameter* parameter : parameters_) {
+    if (holds_first_copy(parameter->placement, mesh_)) counted.push_back(parameter);
+  }
+  ops::ExactSum total;
+  for (const auto& part : control::all_gather(world_.group(), gradient_squares(counted))) total += part;
+  return total;
+}
+
 double Trainer::update(int64_t step, double lr) {
   const Span span(world_.device()->trace, "step", "step {}: update", step);
-  const double norm = std::sqrt(gradient_squares(parameters_).value());
+  const double norm = std::sqrt(global_squares().value());
   optimizer_->step(lr, clip_factor(norm, options_.clip));
+  parallelism_.after_update();
   return norm;
 }
 
@@ -160,10 +185,14 @@ void Trainer::log_step(int64_t step, bool print, const StepResult& result) {
 }
 
 void Trainer::evaluate(int64_t steps_done) {
+  const OutsideTheBooks outside(world_);
   const int64_t samples = std::min(options_.eval_batches * options_.batch, task_.samples(Split::evaluation));
-  const int64_t end = samples * (data_.rank() + 1) / data_.size();
+  const int64_t first = samples * data_.rank() / data_.size(), end = samples * (data_.rank() + 1) / data_.size();
+  // As many forwards on every rank, the last ones perhaps on nothing: a forward may communicate.
+  const int64_t most = (samples + data_.size() - 1) / data_.size();
   double loss_sum = 0, correct = 0;
-  for (int64_t begin = samples * data_.rank() / data_.size(); begin < end; begin += options_.micro_batch) {
+  for (int64_t done = 0; done < most; done += options_.micro_batch) {
+    const int64_t begin = std::min(first + done, end);
     std::vector<int64_t> indices(static_cast<size_t>(std::min(options_.micro_batch, end - begin)));
     std::iota(indices.begin(), indices.end(), begin);
     const Batch batch = task_.load(world_.device(), Split::evaluation, indices);
@@ -192,7 +221,7 @@ void Trainer::count_memory() {
 
 int Trainer::finish() {
   record_.traffic = world_.traffic().techniques();
-  measure_memory(record_.memory, world_);
+  measure_memory(record_.memory, *world_.device());
   record_.reserved_bytes = control::max(world_.group(), world_.device()->allocator().reserved());
   record_.matmul_peak = options_.steps > 0 ? (peak_before_ + measure_peak()) / 2 : 0;
   if (oracle_) {
@@ -200,6 +229,7 @@ int Trainer::finish() {
     record_.oracle_bytes = control::max(world_.group(), oracle_->peak_bytes());
   }
   record_.books_balanced = control::all_true(world_.group(), record_.books_agree());
+  take_largest(record_.memory, world_.group());
   if (world_.rank() == 0) {
     fmt::print("\n{}", summary_text(record_, options_));
     if (!options_.report.empty()) write_report(options_.report, record_, options_, command_line_, mesh_);

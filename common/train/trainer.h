@@ -20,8 +20,14 @@ namespace ninefold {
 
 // What the step loop needs to know of the technique that splits the work.
 struct Parallelism {
-  // Makes the gradients whole after a step's last micro-batch.
+  // How gradients are added up.
+  SumGrouping grouping{};
+  // After a step's last micro-batch: makes the gradients that this rank owns sums over all data ranks.
   std::function<void()> reduce_gradients = [] {};
+  // After the optimizer has updated what this rank owns.
+  std::function<void()> after_update = [] {};
+  // Replaces the bytes by kind that the technique lays out otherwise than one tensor a parameter.
+  std::function<void(MemoryByKind&)> predict_memory = [](MemoryByKind&) {};
   // Books what the technique's formula says it sends in `steps` steps.
   std::function<void(TrafficLedger&, int64_t steps)> predict_traffic = [](TrafficLedger&, int64_t) {};
   // What the technique claims; the check demands it.
@@ -53,6 +59,7 @@ class Trainer {
   StepResult train_step(const GlobalBatch& batch, int64_t epoch);
   // Leaves the gradients whole; returns the loss, the mean over the global batch.
   double compute_gradients(const GlobalBatch& batch);
+  ops::ExactSum global_squares() const;
   // Returns the gradients' norm before clipping.
   double update(int64_t step, double lr);
   void log_step(int64_t step, bool print, const StepResult& result);
