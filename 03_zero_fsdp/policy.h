@@ -1,0 +1,37 @@
+// What a user may decide about sharding.
+#pragma once
+
+#include <string>
+
+#include "common/base/options.h"
+#include "common/tensor/dtype.h"
+
+namespace ninefold {
+
+// Whether a unit frees its gathered parameters between its forward and its backward. `standard` frees them, but for the
+// last unit, whose backward comes at once.
+enum class Reshard { standard, always, never };
+
+struct ShardingPolicy {
+  // ZeRO's stages: what is divided over the ranks. 1: optimizer; 2: and gradients; 3: and parameters.
+  int64_t stage = 3;
+  // Units: patterns of layer names, separated by commas, or "size:N" for layers of at least N parameters.
+  std::string wrap = "layers.*";
+  Reshard reshard = Reshard::standard;
+  // So many units are gathered ahead of the one at work.
+  int64_t prefetch = 1;
+  // Gradients are reduced after each micro-batch; otherwise once a step, and whole gradients are kept until then.
+  bool reduce_each_micro_batch = false;
+  // Shards and optimizer states lie in the host's memory.
+  bool offload = false;
+
+  // `stored`: of what each rank owns. `compute`: of what layers compute with. `gradient`: what layers write. `reduce`:
+  // how gradients travel; what is owned of them is of type `gradient`.
+  struct Types {
+    Dtype stored = Dtype::f32, compute = Dtype::f32, gradient = Dtype::f32, reduce = Dtype::f32;
+  } types;
+
+  void declare(Options& options);
+};
+
+}  // namespace ninefold

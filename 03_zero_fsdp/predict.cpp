@@ -1,0 +1,182 @@
+#include "03_zero_fsdp/predict.h"
+
+#include <algorithm>
+
+namespace ninefold {
+namespace {
+
+// Runs through a step as the layers will, and keeps the account.
+class Replay {
+ public:
+  Replay(const std::vector<UnitLayout>& units, const Walk& walk, const ShardingPolicy& policy)
+      : units_(units), walk_(walk), policy_(policy), gathered_(units.size()), gradients_(units.size()) {}
+
+  void step(int64_t micro_batches) {
+    for (int64_t i = 0; i < micro_batches; ++i) {
+      forward();
+      backward(policy_.reduce_each_micro_batch || i + 1 == micro_batches);
+    }
+    finish_reduce();
+    if (policy_.stage < 3) traffic_.all_gathers += static_cast<int64_t>(units_.size());
+    for (size_t u = 0; policy_.stage < 3 && u < units_.size(); ++u) traffic_.all_gather_bytes += gather_bytes(u);
+  }
+
+  int64_t peak() const { return peak_; }
+  const Traffic& traffic() const { return traffic_; }
+
+ private:
+  void forward() {
+    for (const auto& [place, enters] : walk_.visits()) {
+      if (policy_.stage < 3) return;
+      if (enters) gather(place, walk_.after(place, policy_.prefetch));
+      if (!enters && !walk_.keeps_after_forward(place, policy_.reshard, true)) reshard(walk_.unit_at(place));
+    }
+  }
+
+  void backward(bool reduces) {
+    for (auto visit = walk_.visits().rbegin(); visit != walk_.visits().rend(); ++visit) {
+      const size_t place = visit->place, unit = walk_.unit_at(place);
+      if (!visit->enters) {
+        if (policy_.stage == 3) gather(place, walk_.before(place, policy_.prefetch));
+        provide_gradients(unit);
+      } else if (walk_.is_first_of_unit(place)) {
+        if (reduces) reduce(unit);
+        if (policy_.stage == 3) reshard(unit);
+      }
+    }
+  }
+
+  void gather(size_t place, const std::vector<size_t>& ahead) {
+    unshard(walk_.unit_at(place));
+    for (const size_t unit : ahead) unshard(unit);
+  }
+  void unshard(size_t unit) {
+    if (gathered_[unit]) return;
+    gathered_[unit] = true;
+    take(value_bytes(unit));
+    ++traffic_.all_gathers;
+    traffic_.all_gather_bytes += gather_bytes(unit);
+  }
+  void reshard(size_t unit) {
+    if (gathered_[unit]) take(-value_bytes(unit));
+    gathered_[unit] = false;
+  }
+  void provide_gradients(size_t unit) {
+    if (reducing_ == static_cast<int>(unit)) finish_reduce();
+    if (policy_.stage == 1 || gradients_[unit]) return;
+    gradients_[unit] = true;
+    take(gradient_bytes(unit));
+  }
+  void reduce(size_t unit) {
+    finish_reduce();
+    reducing_ = static_cast<int>(unit);
+    const auto& [stored, compute, gradient, reduced] = policy_.types;
+    const bool converts = reduced != gradient;
+    held_ = (converts ? rounded(units_[unit].padded * size_of(reduced)) : 0) +
+            (converts || has_reduced(unit) ? rounded(units_[unit].shard() * size_of(reduced)) : 0);
+    take(held_);
+    ++reductions_[unit];
+    ++traffic_.reduce_scatters;
+    traffic_.reduce_scatter_bytes += formula::reduce_scatter_bytes(units_[unit].ranks, units_[unit].padded, reduced);
+  }
+  void finish_reduce() {
+    if (reducing_ < 0) return;
+    take(-held_);
+    const auto unit = static_cast<size_t>(std::exchange(reducing_, -1));
+    if (gradients_[unit]) take(-gradient_bytes(unit));
+    gradients_[unit] = false;
+  }
+
+  bool has_reduced(size_t unit) const { return reductions_[unit] > 0; }
+  int64_t value_bytes(size_t unit) const { return rounded(units_[unit].padded * size_of(policy_.types.compute)); }
+  int64_t gradient_bytes(size_t unit) const { return rounded(units_[unit].padded * size_of(policy_.types.gradient)); }
+  int64_t gather_bytes(size_t unit) const {
+    return formula::all_gather_bytes(units_[unit].ranks, units_[unit].padded, policy_.types.compute);
+  }
+  void take(int64_t bytes) { peak_ = std::max(peak_, now_ += bytes); }
+
+  const std::vector<UnitLayout>& units_;
+  const Walk& walk_;
+  const ShardingPolicy& policy_;
+  std::vector<bool> gathered_, gradients_;
+  std::vector<int> reductions_ = std::vector<int>(units_.size());
+  int reducing_ = -1;
+  int64_t held_ = 0;  // by the reduction under way, beside the gradients
+  int64_t now_ = 0, peak_ = 0;
+  Traffic traffic_;
+};
+
+Replay replay(const std::vector<UnitLayout>& units, const Walk& walk, const ShardingPolicy& policy,
+              int64_t micro_batches) {
+  Replay result(units, walk, policy);
+  result.step(micro_batches);
+  return result;
+}
+
+}  // namespace
+
+size_t Walk::enter(size_t unit) {
+  units_.push_back(unit);
+  visits_.push_back({units_.size() - 1, true});
+  return units_.size() - 1;
+}
+
+std::vector<size_t> Walk::after(size_t place, int64_t count) const {
+  std::vector<size_t> found;
+  for (size_t next = place + 1; next < units_.size() && static_cast<int64_t>(found.size()) < count; ++next) {
+    const bool is_new = units_[next] != units_[place] && std::count(found.begin(), found.end(), units_[next]) == 0;
+    if (is_new) found.push_back(units_[next]);
+  }
+  return found;
+}
+
+std::vector<size_t> Walk::before(size_t place, int64_t count) const {
+  std::vector<size_t> found;
+  for (size_t next = place; next-- > 0 && static_cast<int64_t>(found.size()) < count;) {
+    const bool is_new = units_[next] != units_[place] && std::count(found.begin(), found.end(), units_[next]) == 0;
+    if (is_new) found.push_back(units_[next]);
+  }
+  return found;
+}
+
+bool Walk::is_first_of_unit(size_t place) const {
+  return std::find(units_.begin(), units_.end(), units_[place]) == units_.begin() + static_cast<int64_t>(place);
+}
+
+bool Walk::is_last_unit(size_t unit) const {
+  const auto is_not_root = [&](size_t one) { return static_cast<int>(one) != root_; };
+  const auto last = std::find_if(units_.rbegin(), units_.rend(), is_not_root);
+  return last != units_.rend() && *last == unit;
+}
+
+bool Walk::keeps_after_forward(size_t place, Reshard reshard, bool backward_follows) const {
+  const size_t unit = units_[place];
+  if (static_cast<int>(unit) == root_) return true;
+  if (!backward_follows) return false;
+  return reshard == Reshard::never || (reshard == Reshard::standard && is_last_unit(unit));
+}
+
+void predict_memory(MemoryByKind& bytes, const std::vector<UnitLayout>& units, const Walk& walk,
+                    const ShardingPolicy& policy, int64_t micro_batches) {
+  const auto of = [&](MemoryKind kind) -> int64_t& { return bytes[static_cast<size_t>(kind)]; };
+  const auto& types = policy.types;
+  int64_t values = 0, gradients = 0;
+  for (const UnitLayout& unit : units) {
+    values += rounded(policy.stage == 3 ? unit.shard() * size_of(types.stored) : unit.padded * size_of(types.compute));
+    gradients += rounded((policy.stage >= 2 ? unit.shard() : unit.padded) * size_of(types.gradient));
+  }
+  of(MemoryKind::parameters) = values;
+  of(MemoryKind::gradients) = gradients;
+  of(MemoryKind::gathered) = micro_batches > 0 ? replay(units, walk, policy, micro_batches).peak() : 0;
+  if (!policy.offload) return;
+  for (const MemoryKind kind : {MemoryKind::parameters, MemoryKind::gradients, MemoryKind::optimizer}) {
+    of(MemoryKind::host) += std::exchange(of(kind), 0);
+  }
+}
+
+Traffic predict_traffic(const std::vector<UnitLayout>& units, const Walk& walk, const ShardingPolicy& policy,
+                        int64_t micro_batches) {
+  return replay(units, walk, policy, micro_batches).traffic();
+}
+
+}  // namespace ninefold
