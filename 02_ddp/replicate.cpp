@@ -34,7 +34,11 @@ void Replicated::fill_buckets(Model& model, double bucket_bytes) {
     const bool is_full = buckets_.empty() || variant_ == DdpVariant::naive ||
                          (variant_ != DdpVariant::flat &&
                           static_cast<double>(buckets_.back().elements * size_of(gradient_)) >= bucket_bytes);
-    if (is_full) buckets_.emplace_back();
+    if (is_full) {
+      buckets_.emplace_back();
+      buckets_.back().label =
+          variant_ == DdpVariant::naive ? (*parameter)->name : fmt::format("bucket {}", buckets_.size() - 1);
+    }
     buckets_.back().parameters.push_back(*parameter);
     buckets_.back().elements += variant_ == DdpVariant::naive ? (*parameter)->size() : padded(**parameter, gradient_);
   }
@@ -67,7 +71,8 @@ void Replicated::listen() {
 void Replicated::start_next() {
   Bucket& bucket = buckets_[started_++];
   bucket.pending =
-      group_.start_all_reduce(bucket.gradients.defined() ? bucket.gradients : bucket.parameters.front()->gradient);
+      group_.labelled(bucket.label)
+          .start_all_reduce(bucket.gradients.defined() ? bucket.gradients : bucket.parameters.front()->gradient);
 }
 
 void Replicated::reduce_gradients() {

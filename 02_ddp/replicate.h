@@ -54,6 +54,7 @@ class Replicated {
   // What one all_reduce sums: neighbours in the order of the backward; under naive, flat: one parameter, all.
   struct Bucket {
     std::vector<Parameter*> parameters;
+    std::string label;  // in a trace
     int64_t elements = 0;
     Tensor gradients;  // undefined under naive, where the parameter's own gradient is summed
     size_t complete = 0;

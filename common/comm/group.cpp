@@ -52,6 +52,12 @@ const std::string& Group::name() const { return state_->name; }
 const std::vector<int>& Group::members() const { return state_->members; }
 World& Group::world() const { return *state_->world; }
 
+Group Group::labelled(std::string label) const {
+  Group group = *this;
+  group.label_ = std::move(label);
+  return group;
+}
+
 Transport& Group::transport() const {
   expect(state_->transport != nullptr, "a group of one rank has nobody to send to");
   return *state_->transport;

@@ -31,6 +31,9 @@ class Group {
   // World ranks, in the order of the group's ranks.
   const std::vector<int>& members() const;
   World& world() const;
+  // The same group; a trace names what is called through this handle: "all_reduce dp_replicate bucket 1".
+  Group labelled(std::string label) const;
+  const std::string& label() const { return label_; }
   // What chapters build their own algorithms on. Groups of one rank have none (Error).
   Transport& transport() const;
 
@@ -103,6 +106,7 @@ class Group {
   Pending start(Call call) const;
 
   std::shared_ptr<State> state_;
+  std::string label_;
 };
 
 }  // namespace ninefold

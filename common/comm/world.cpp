@@ -40,6 +40,12 @@ class Raised {
 
 bool is_collective(const Call& call) { return call.operation != Operation::send && call.operation != Operation::recv; }
 
+// "all_reduce dp_replicate bucket 1"
+std::string span_name(const Call& call, const Group& group) {
+  return fmt::format("{} {}{}{}", name_of(call.operation), group.name(), group.label().empty() ? "" : " ",
+                     group.label());
+}
+
 bool is_on_meta(const Call& call) {
   return call.tensor().defined() && call.tensor().device()->type() == DeviceType::meta;
 }
@@ -166,6 +172,7 @@ void World::advance(InFlight& in_flight) {
   if (virtual_time_) virtual_time_->ended(in_flight);
   in_flight.work.reset();
   add_span("communication", in_flight.call, in_flight.group, in_flight.begin);
+  add_virtual_span("communication", in_flight, in_flight.course.begin, in_flight.course.reached);
 }
 
 int64_t World::trace_now() const { return options_.device->trace ? Trace::now() : 0; }
@@ -173,7 +180,13 @@ int64_t World::trace_now() const { return options_.device->trace ? Trace::now() 
 void World::add_span(std::string_view category, const Call& call, const Group& group, int64_t begin) {
   Trace* trace = options_.device->trace;
   if (!trace) return;
-  trace->add_span(fmt::format("{} {}", name_of(call.operation), group.name()), category, begin, Trace::now());
+  trace->add_span(span_name(call, group), category, begin, Trace::now());
+}
+
+void World::add_virtual_span(std::string_view category, const InFlight& in_flight, double begin, double end) {
+  Trace* trace = options_.device->trace;
+  if (!trace || !in_flight.course.is_timed) return;
+  trace->add_virtual_span(span_name(in_flight.call, in_flight.group), category, begin, end);
 }
 
 void World::progress() {
@@ -207,7 +220,11 @@ void World::wait_until(const std::function<bool()>& done, const Call& call, cons
 }
 
 void World::join(const InFlight& in_flight) {
-  if (virtual_time_) virtual_time_->waited(in_flight);
+  if (!virtual_time_) return;
+  const ClockStop stop(virtual_clock());
+  const double begin = virtual_clock()->now();
+  virtual_time_->waited(in_flight);
+  add_virtual_span("wait", in_flight, begin, virtual_clock()->now());
 }
 
 void World::give_up(const Call& call, const Group& group) const {

@@ -95,6 +95,7 @@ class World {
   // The time of the trace; 0 without one.
   int64_t trace_now() const;
   void add_span(std::string_view category, const Call& call, const Group& group, int64_t begin);
+  void add_virtual_span(std::string_view category, const InFlight& in_flight, double begin, double end);
   [[noreturn]] void give_up(const Call& call, const Group& group) const;
 
   WorldOptions options_;
