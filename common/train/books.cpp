@@ -66,6 +66,44 @@ std::string verdict_text(const RunRecord& record, const TrainOptions& options) {
                      difference_text(check.parameter_max_rel, " of its norm"), books);
 }
 
+std::string speed_text(const RunRecord& record) {
+  std::string text = fmt::format("{:.1f} ms{} per step (median), {:.0f} {}/s, {}", record.milliseconds_per_step(),
+                                 record.has_virtual_time ? " of wall time" : "", record.rows_per_second(), record.unit,
+                                 human_rate(record.flops_per_second(), "FLOP/s"));
+  if (record.matmul_peak > 0) {
+    text += fmt::format(" = {:.1f} % of the matmul peak {} of {} ranks", 100 * record.peak_fraction(),
+                        human_rate(record.matmul_peak, "FLOP/s"), record.ranks);
+  }
+  return text + "\n";
+}
+
+// What a cluster would take, and the waiting that is not hidden by computing.
+std::string time_text(const RunRecord& record, const TrainOptions& options) {
+  const ExposedCommunication& exposed = record.exposed;
+  std::string text, dimensions;
+  if (record.has_virtual_time) {
+    text += fmt::format("{:.3f} ms of virtual time per step (median), on --cluster \"{}\"\n",
+                        record.virtual_milliseconds_per_step(), options.cluster);
+  }
+  for (const auto& [dimension, milliseconds] : exposed.by_dimension) {
+    dimensions += fmt::format("{}{} {:.3f}", dimensions.empty() ? "" : ", ", dimension, milliseconds);
+  }
+  text += fmt::format("exposed communication: {:.1f} ms of wall time per step", exposed.wall_milliseconds);
+  if (record.has_virtual_time) {
+    text += fmt::format(", {:.3f} ms of virtual time{}{}{}", exposed.virtual_milliseconds,
+                        dimensions.empty() ? "" : " (", dimensions, dimensions.empty() ? "" : ")");
+  }
+  return text + "\n\n";
+}
+
+nlohmann::ordered_json exposed_json(const RunRecord& record) {
+  nlohmann::ordered_json json = {{"wall_ms_per_step", record.exposed.wall_milliseconds}};
+  if (!record.has_virtual_time) return json;
+  json["virtual_ms_per_step"] = record.exposed.virtual_milliseconds;
+  json["by_dimension"] = record.exposed.by_dimension;
+  return json;
+}
+
 nlohmann::ordered_json traffic_json(const TrafficLedger::ByDimension& traffic) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   for (const auto& [dimension, operations] : traffic) {
@@ -87,6 +125,7 @@ nlohmann::ordered_json steps_json(const RunRecord& record) {
                     {"grad_norm", step.gradient_norm},
                     {"ms", step.milliseconds},
                     {record.unit + "_per_second", step.rows_per_second}});
+    if (record.has_virtual_time) json.back()["virtual_ms"] = step.virtual_milliseconds;
   }
   return json;
 }
@@ -100,10 +139,9 @@ bool MemoryRecord::agrees() const {
          activation_tolerance * static_cast<double>(predicted);
 }
 
-double RunRecord::milliseconds_per_step() const {
+double RunRecord::median_of(double StepRecord::*milliseconds) const {
   std::vector<double> times;
-  for (const StepRecord& step : steps) times.push_back(step.milliseconds);
-  if (times.size() > 2) times.erase(times.begin(), times.begin() + 2);
+  for (size_t i = first_counted(steps.size()); i < steps.size(); ++i) times.push_back(steps[i].*milliseconds);
   if (times.empty()) return 0;
   std::sort(times.begin(), times.end());
   const size_t middle = times.size() / 2;
@@ -161,13 +199,7 @@ void take_largest(std::vector<MemoryRecord>& memory, const Group& group) {
 std::string summary_text(const RunRecord& record, const TrainOptions& options) {
   std::string text;
   if (!record.steps.empty()) {
-    text += fmt::format("{:.1f} ms per step (median), {:.0f} {}/s, {}", record.milliseconds_per_step(),
-                        record.rows_per_second(), record.unit, human_rate(record.flops_per_second(), "FLOP/s"));
-    if (record.matmul_peak > 0) {
-      text += fmt::format(" = {:.1f} % of the matmul peak {} of {} ranks", 100 * record.peak_fraction(),
-                          human_rate(record.matmul_peak, "FLOP/s"), record.ranks);
-    }
-    text += "\n\n";
+    text += speed_text(record) + time_text(record, options);
   }
   text += memory_table(record) + "\n";
   if (!record.traffic.empty()) text += traffic_table(record) + "\n";
@@ -188,6 +220,8 @@ void write_report(const std::string& path, const RunRecord& record, const TrainO
                      {"model_flops_per_second", record.flops_per_second()},
                      {"matmul_peak_flops_per_second", record.matmul_peak},
                      {"matmul_peak_fraction", record.peak_fraction()}};
+  if (record.has_virtual_time) json["summary"]["virtual_ms_per_step"] = record.virtual_milliseconds_per_step();
+  json["exposed_communication"] = exposed_json(record);
   for (const EvaluationRecord& found : record.evaluations) {
     json["evaluations"].push_back({{"step", found.step}, {"loss", found.loss}, {"accuracy", found.accuracy}});
   }

@@ -9,15 +9,17 @@
 #include "common/comm/mesh.h"
 #include "common/train/options.h"
 #include "common/train/oracle.h"
+#include "common/train/step_clock.h"
 #include "common/train/task.h"
 
 namespace ninefold {
 
 struct StepRecord {
   int64_t step;
-  double loss;           // mean over the global batch, natural logarithm
-  double gradient_norm;  // before clipping
-  double milliseconds;   // wall time on rank 0, the oracle's left out
+  double loss;                  // mean over the global batch, natural logarithm
+  double gradient_norm;         // before clipping
+  double milliseconds;          // wall time on rank 0, the oracle's left out
+  double virtual_milliseconds;  // by which the largest clock of all ranks grew; 0 without a cluster
   double rows_per_second;
 };
 
@@ -47,17 +49,24 @@ struct RunRecord {
   TrafficLedger::ByDimension traffic;  // this rank's
   int64_t reserved_bytes = 0;          // taken from the system by the device, the rank with most
   int64_t oracle_bytes = 0;
+  bool has_virtual_time = false;
+  ExposedCommunication exposed;
   Numerics numerics = Numerics::bounded;  // what the technique claims, checked or not
   CheckResult check;
   bool books_balanced = true;  // on every rank
 
-  // Median milliseconds of the steps after two to warm up (of all, where there are no more).
-  double milliseconds_per_step() const;
+  // Median milliseconds of the steps after two to warm up (of all, where there are no more), of wall and of virtual
+  // time.
+  double milliseconds_per_step() const { return median_of(&StepRecord::milliseconds); }
+  double virtual_milliseconds_per_step() const { return median_of(&StepRecord::virtual_milliseconds); }
   double rows_per_second() const;
   double flops_per_second() const { return flops_per_row * rows_per_second(); }
   double peak_fraction() const { return matmul_peak > 0 ? flops_per_second() / matmul_peak : 0; }
   // Whether measured memory and traffic are as predicted on this rank.
   bool books_agree() const;
+
+ private:
+  double median_of(double StepRecord::*milliseconds) const;
 };
 
 // The bytes of each kind by formula, for what this rank owns of the parameters. `technique` replaces those that it

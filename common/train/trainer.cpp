@@ -12,6 +12,7 @@
 #include "common/optim/clip.h"
 #include "common/tensor/kernels.h"
 #include "common/train/peak.h"
+#include "common/train/step_clock.h"
 
 namespace ninefold {
 namespace {
@@ -25,7 +26,7 @@ std::vector<std::pair<std::string, double>> memory_series(const Ledger& ledger) 
   std::vector<std::pair<std::string, double>> series;
   for (int kind = 0; kind < memory_kinds; ++kind) {
     const auto bytes = ledger.now(static_cast<MemoryKind>(kind));
-    if (bytes > 0) series.emplace_back(name_of(static_cast<MemoryKind>(kind)), static_cast<double>(bytes));
+    series.emplace_back(name_of(static_cast<MemoryKind>(kind)), static_cast<double>(bytes));
   }
   return series;
 }
@@ -56,19 +57,25 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
     oracle_ = std::make_unique<Oracle>(world_, task, options, data.size(), parallelism_.grouping, parallelism_.numerics,
                                        model, *optimizer_);
   }
-  if (!options.trace.empty()) {
-    world_.group().barrier();
-    trace_.emplace(world_.rank()).set_origin(Trace::now());
-    world_.device()->trace = &*trace_;
-  }
+  if (!options.trace.empty()) start_trace();
   record_.program = std::move(program);
   record_.unit = task.unit();
   record_.ranks = world_.size();
+  record_.has_virtual_time = world_.virtual_time() != nullptr;
   record_.flops_per_row = task.flops_per_sample() / static_cast<double>(task.rows_per_sample());
   record_.memory = predict_memory(parameters_, options, task, parallelism_.predict_memory);
 }
 
 Trainer::~Trainer() { world_.device()->trace = nullptr; }
+
+void Trainer::start_trace() {
+  const OutsideTheBooks outside(world_);
+  world_.group().barrier();
+  trace_.emplace(world_.rank()).set_origin(Trace::now());
+  if (const VirtualClock* clock = world_.virtual_clock()) trace_->virtual_now = [clock] { return clock->now(); };
+  trace_->after_span = [this] { trace_->add_counter("memory", memory_series(world_.device()->ledger())); };
+  world_.device()->trace = &*trace_;
+}
 
 int Trainer::run() {
   announce();
@@ -76,17 +83,21 @@ int Trainer::run() {
   peak_before_ = measure_peak();
   world_.traffic().clear();
   DistributedSampler sampler = make_sampler(task_, options_);
+  StepClock clock(world_);
   Progress progress("training", options_.steps, world_.rank() == 0 && options_.log_every > 1);
   for (int64_t step = 0; step < options_.steps; ++step) {
     world_.set_step(step);
     const DataPosition position = sampler.position_of(step);
-    const StepResult result = train_step({step, sampler.global_batch(position)}, position.epoch);
+    StepResult result = train_step({step, sampler.global_batch(position)}, position.epoch);
+    const OutsideTheBooks outside(world_);
+    result.virtual_milliseconds = clock.end_step();
     progress.update(step + 1);
     const bool logged = step % options_.log_every == 0 || step + 1 == options_.steps;
     if (logged) progress.clear();
     log_step(step, logged, result);
     if (options_.eval_every > 0 && (step + 1) % options_.eval_every == 0) evaluate(step + 1);
   }
+  record_.exposed = clock.exposed();
   parallelism_.predict_traffic(world_.traffic(), options_.steps);
   return finish();
 }
@@ -126,7 +137,6 @@ Trainer::StepResult Trainer::train_step(const GlobalBatch& batch, int64_t epoch)
   const double norm = update(batch.step, lr);
   seconds += stopwatch.seconds();
   if (checked) oracle_->compare_update(lr, norm);
-  count_memory();
   return {loss, norm, seconds};
 }
 
@@ -171,16 +181,20 @@ void Trainer::log_step(int64_t step, bool print, const StepResult& result) {
                            .loss = result.loss,
                            .gradient_norm = result.gradient_norm,
                            .milliseconds = result.seconds * 1e3,
+                           .virtual_milliseconds = result.virtual_milliseconds,
                            .rows_per_second = rows / result.seconds});
   if (world_.rank() != 0 || !print) return;
   if (step == 0) {
-    fmt::print("{:>7} {:>9} {:>10} {:>9} {:>12} {:>10} {:>7}\n", "step", "loss", "grad norm", "ms",
-               std::string(task_.unit()) + "/s", "GFLOP/s", "% peak");
+    fmt::print("{:>7} {:>9} {:>10} {:>9} {}{:>12} {:>10} {:>7}\n", "step", "loss", "grad norm",
+               record_.has_virtual_time ? "wall ms" : "ms",
+               record_.has_virtual_time ? fmt::format("{:>10} ", "virtual ms") : "", std::string(task_.unit()) + "/s",
+               "GFLOP/s", "% peak");
   }
   const double flops = record_.flops_per_row * rows / result.seconds;
-  fmt::print("{:>7} {:>9.5f} {:>10.4f} {:>9.1f} {:>12.0f} {:>10.1f} {:>7}\n", step, result.loss, result.gradient_norm,
-             result.seconds * 1e3, rows / result.seconds, flops * 1e-9,
-             peak_before_ > 0 ? fmt::format("{:.1f}", 100 * flops / peak_before_) : "-");
+  fmt::print(
+      "{:>7} {:>9.5f} {:>10.4f} {:>9.1f} {}{:>12.0f} {:>10.1f} {:>7}\n", step, result.loss, result.gradient_norm,
+      result.seconds * 1e3, record_.has_virtual_time ? fmt::format("{:>10.3f} ", result.virtual_milliseconds) : "",
+      rows / result.seconds, flops * 1e-9, peak_before_ > 0 ? fmt::format("{:.1f}", 100 * flops / peak_before_) : "-");
   std::fflush(stdout);
 }
 
@@ -210,13 +224,10 @@ void Trainer::evaluate(int64_t steps_done) {
 
 double Trainer::measure_peak() const {
   if (!options_.measure_peak) return 0;
+  const OutsideTheBooks outside(world_);
   world_.group().barrier();
   const double peak = measure_matmul_peak(world_.device(), options_.dtype, task_.matmul_shapes(options_.micro_batch));
   return control::sum(world_.group(), peak);
-}
-
-void Trainer::count_memory() {
-  if (trace_) trace_->add_counter("memory", memory_series(world_.device()->ledger()));
 }
 
 int Trainer::finish() {

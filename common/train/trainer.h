@@ -54,6 +54,7 @@ class Trainer {
     double loss;
     double gradient_norm;
     double seconds;
+    double virtual_milliseconds = 0;
   };
   void announce() const;
   StepResult train_step(const GlobalBatch& batch, int64_t epoch);
@@ -66,7 +67,7 @@ class Trainer {
   void evaluate(int64_t steps_done);
   // FLOP/s of all ranks together; 0 where it is not asked for.
   double measure_peak() const;
-  void count_memory();
+  void start_trace();
   int finish();
   void write_trace_file() const;
 

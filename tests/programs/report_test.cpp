@@ -1,4 +1,5 @@
 // What the programs leave behind when all goes well: the report and the timeline, and the options that shape a run.
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -33,7 +34,9 @@ using Keys = std::set<std::string>;
 
 void expect_report_keys(const Json& report, const std::string& unit) {
   EXPECT_EQ(keys_of(report), (Keys{"program", "options", "mesh", "device", "ranks", "steps", "summary", "check",
-                                   "evaluations", "memory", "traffic"}));
+                                   "evaluations", "memory", "traffic", "exposed_communication"}));
+  EXPECT_EQ(keys_of(report["exposed_communication"]), Keys{"wall_ms_per_step"});
+  EXPECT_GT(report["exposed_communication"]["wall_ms_per_step"], 0);
   for (const Json& step : report["steps"]) {
     EXPECT_EQ(keys_of(step), (Keys{"step", "loss", "grad_norm", "ms", unit + "_per_second"}));
   }
@@ -117,6 +120,81 @@ TEST(Losses, OfTheCombinedTrainerAreTheSameBitsAgain) {
   expect_the_same_losses_again(NINEFOLD_09_TRAIN, std::string(tiny_llama));
 }
 TEST(Losses, OfDataParallelMnistAreTheSameBitsAgain) { expect_the_same_losses_again(NINEFOLD_02_TRAIN, mnist); }
+
+// On a cluster: wall and virtual time, apart and named.
+TEST(Report, SaysWhichTimeIsVirtual) {
+  const TemporaryFolder folder;
+  const std::string output = run(4, fmt::format("{} {} --variant flat --eval-every 2 --report {} "
+                                                "--cluster \"dp_replicate=1GB/s,20us compute=1GF/s\"",
+                                                NINEFOLD_02_TRAIN, tiny_llama, folder.path("report.json")));
+  for (const std::string part : {"wall ms virtual ms", "ms of wall time per step (median)",
+                                 "ms of virtual time per step (median), on --cluster \"dp_replicate=1GB/s,20us"}) {
+    EXPECT_TRUE(contains(output, part)) << part << "\n" << output;
+  }
+  const Json report = Json::parse(folder.read("report.json"));
+  const Json& exposed = report["exposed_communication"];
+  EXPECT_EQ(keys_of(exposed), (Keys{"wall_ms_per_step", "virtual_ms_per_step", "by_dimension"}));
+  EXPECT_GT(exposed["virtual_ms_per_step"], 0);
+  EXPECT_EQ(exposed["by_dimension"], Json({{"dp_replicate", exposed["virtual_ms_per_step"]}}));
+  const double median = report["summary"]["virtual_ms_per_step"];
+  EXPECT_GT(median, exposed["virtual_ms_per_step"]);
+  for (const Json& step : report["steps"]) {
+    EXPECT_NEAR(step["virtual_ms"], median, 1e-6) << "neither the check nor an evaluation takes virtual time";
+  }
+}
+
+// Ranks of the spans of each category, and the spans' names, in the processes whose name ends in `kind`.
+void expect_rows(const Json& trace, const std::string& kind) {
+  std::map<int, int> rank_of;  // by process
+  std::map<std::string, std::set<int>> ranks_with;
+  std::set<std::string> names;
+  for (const Json& event : trace["traceEvents"]) {
+    if (event["name"] == "process_name") {
+      const std::string name = event["args"]["name"];
+      const size_t end = name.find_first_not_of("0123456789", 5);
+      if (name.substr(std::min(end, name.size())) == kind) rank_of[event["pid"]] = std::stoi(name.substr(5));
+    }
+    if (event["ph"] != "X" || !rank_of.contains(event["pid"])) continue;
+    ranks_with[event["cat"]].insert(rank_of[event["pid"]]);
+    names.insert(event["name"].get<std::string>());
+  }
+  for (const std::string category : {"step", "compute", "communication", "wait"}) {
+    EXPECT_EQ(ranks_with[category], (std::set<int>{0, 1, 2})) << category << kind;
+  }
+  for (const std::string name : {"layers.1 backward", "output forward", "all_reduce dp_replicate bucket 0",
+                                 "all_reduce dp_replicate bucket 1", "step 3: update"}) {
+    EXPECT_TRUE(names.contains(name)) << name << kind;
+  }
+}
+
+TEST(Trace, ShowsLayersAndBucketsInWallAndInVirtualTime) {
+  const TemporaryFolder folder;
+  run(3, fmt::format("{} {} --bucket-mb 0.05 --trace {} --cluster \"dp_replicate=1MB/s,20us compute=1GF/s\"",
+                     NINEFOLD_02_TRAIN, tiny_llama, folder.path("trace.json")));
+  const Json trace = Json::parse(folder.read("trace.json"));
+  expect_rows(trace, "");
+  expect_rows(trace, ", virtual time");
+}
+
+// Activations grow from layer to layer in the forward and shrink in the backward.
+TEST(Trace, CountsMemoryAfterEveryLayer) {
+  const TemporaryFolder folder;
+  run(2, fmt::format("{} {} --layers 4 --steps 1 --no-check --trace {}", NINEFOLD_02_TRAIN, tiny_llama,
+                     folder.path("trace.json")));
+  const Json trace = Json::parse(folder.read("trace.json"));
+  std::vector<double> activations;
+  for (const Json& event : trace["traceEvents"]) {
+    if (event["ph"] != "C" || event["pid"] != 1) continue;
+    EXPECT_EQ(event["name"], "memory");
+    EXPECT_GT(event["args"]["parameters"], 0);
+    activations.push_back(event["args"]["activations"]);
+  }
+  const auto top = std::max_element(activations.begin(), activations.end());
+  const std::set<double> levels(activations.begin(), activations.end());
+  EXPECT_GE(levels.size(), 5u) << "one for each layer at least";
+  EXPECT_TRUE(std::is_sorted(activations.begin(), top));
+  EXPECT_EQ(activations.back(), 0);
+}
 
 TEST(Trace, HasARowForEachRankAndItsComputeCommunicationAndSteps) {
   const TemporaryFolder folder;
