@@ -1,15 +1,19 @@
 // Times collectives as nccl-tests does, with its options and columns: ours, each algorithm by itself, and MPI's own
 // blocking call, side by side in one run. They take turns, and the median over the rounds is reported, so that whatever
-// else the machine does hits all of them.
+// else the machine does hits all of them. With --cluster the times are virtual, those of machines that are described;
+// --fit describes this one.
 //
 // ./run 01/bench -- -b 4 -e 64M -f 4 --collective all_reduce
+// ./run 01/bench -n 8 -- --cluster "dp_replicate=1GB/s,20us"
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "01_collectives/benchmark/blocking_mpi.h"
 #include "01_collectives/benchmark/exercise.h"
+#include "01_collectives/benchmark/fit.h"
 #include "01_collectives/benchmark/options.h"
 #include "01_collectives/collectives.h"
 #include "common/base/report.h"
@@ -34,39 +38,69 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+// Absent: wall time. Computing takes no time, so that the clocks only ever move by communication.
+std::optional<Cluster> cluster_of(const BenchOptions& options) {
+  if (options.cluster.empty()) return std::nullopt;
+  Cluster cluster = Cluster::parse(options.cluster);
+  cluster.compute = ComputeRate{.flops = std::numeric_limits<double>::infinity()};
+  return cluster;
+}
+
 class Bench {
  public:
   Bench(const BenchOptions& options, const DeviceHandle& device)
       : options_(options),
-        world_({.device = device, .timeout = options.timeout},
+        world_({.device = device, .timeout = options.timeout, .cluster = cluster_of(options)},
                chosen_by([this](Operation operation, int64_t bytes, int ranks) {
                  // Everything else, such as barriers, runs as always.
                  if (chosen_ && chosen_->operation == operation) return Choice{chosen_, options_.segment_bytes};
                  return fastest(operation, bytes, ranks);
-               })) {}
-
-  int run(const nlohmann::ordered_json& option_values) {
+               })) {
     require(world_.size() > 1,
             "a collective needs at least 2 ranks; start it with mpirun -n 2, or ./run 01/bench -n 2");
-    const std::string mechanism = copy_mechanism(world_.group());
-    print("# {} ranks, -b {} -e {} -f {}, {} rounds, {} warm-up calls, check {}\n", world_.size(), options_.smallest,
-          options_.largest, options_.factor, options_.rounds, options_.warmup, options_.check);
-    print("# copies between processes: {}\n", mechanism);
+    mesh_.emplace(world_, options.mesh());
+  }
+
+  // Measures the links in place of collectives.
+  int fit(const nlohmann::ordered_json& option_values) {
+    nlohmann::ordered_json report = {{"program", "01/bench"}, {"options", option_values}, {"ranks", world_.size()}};
+    report.update(fit_links(*mesh_, options_));
+    write(report);
+    return 0;
+  }
+
+  int run(const nlohmann::ordered_json& option_values) {
+    nlohmann::ordered_json report = {
+        {"program", "01/bench"}, {"options", option_values}, {"ranks", world_.size()}, {"time", "wall"}};
+    if (is_virtual()) {
+      report["time"] = "virtual";
+      print("# {} ranks, -b {} -e {} -f {}, check {}\n", world_.size(), options_.smallest, options_.largest,
+            options_.factor, options_.check);
+    } else {
+      report["copy_mechanism"] = copy_mechanism(world_.group());
+      print("# {} ranks, -b {} -e {} -f {}, {} rounds, {} warm-up calls, check {}\n", world_.size(), options_.smallest,
+            options_.largest, options_.factor, options_.rounds, options_.warmup, options_.check);
+      print("# copies between processes: {}\n", report["copy_mechanism"].get<std::string>());
+    }
     for (const Operation operation : options_.collectives()) run_collective(operation);
     print("# wrong elements: {} {}\n", wrong_, wrong_ == 0 ? "OK" : "FAILED");
     print("# average busbw of ours: {:.3f} GB/s\n", bus_bandwidths_ > 0 ? bus_bandwidth_sum_ / bus_bandwidths_ : 0);
-    if (!options_.report.empty() && on_first_rank()) {
-      const nlohmann::ordered_json report = {{"program", "01/bench"},
-                                             {"options", option_values},
-                                             {"ranks", world_.size()},
-                                             {"copy_mechanism", mechanism},
-                                             {"results", results_}};
-      write_file_atomically(options_.report, report.dump(1) + "\n");
+    if (is_virtual()) {
+      print("# times are virtual: those of the machines of --cluster \"{}\" on {}\n", options_.cluster,
+            to_string(*mesh_));
     }
+    report["results"] = results_;
+    write(report);
     return wrong_ == 0 ? 0 : 1;
   }
 
  private:
+  bool is_virtual() const { return world_.virtual_time() != nullptr; }
+
+  void write(const nlohmann::ordered_json& report) const {
+    if (!options_.report.empty() && on_first_rank()) write_file_atomically(options_.report, report.dump(1) + "\n");
+  }
+
   template <typename... Args>
   static void print(fmt::format_string<Args...> text, Args&&... args) {
     if (!on_first_rank()) return;
@@ -83,10 +117,7 @@ class Bench {
     print("\n#{:>11} {:>11} {:>5} {:>6}  {:<18}", "(B)", "(elements)", "", "", "");
     for (int i = 0; i < 2; ++i) print(" {:>10} {:>7} {:>7} {:>6} {:>6}", "(us)", "(GB/s)", "(GB/s)", "", "");
     print("\n");
-    for (int64_t bytes = options_.smallest_bytes; bytes <= options_.largest_bytes; bytes *= options_.factor) {
-      run_size(operation, bytes, contestants);
-      if (bytes > options_.largest_bytes / options_.factor) break;
-    }
+    for (const int64_t bytes : options_.sizes()) run_size(operation, bytes, contestants);
   }
 
   void run_size(Operation operation, int64_t bytes, const std::vector<std::string>& contestants) {
@@ -98,7 +129,8 @@ class Bench {
       const Exercise exercise(world_.group(), operation, options_.op, options_.dtype, bytes, in_place);
       count = exercise.count();
       exact_bytes = exercise.bytes();
-      results[in_place] = measure(exercise, operation, contestants);
+      results[in_place] = is_virtual() ? measure_in_virtual_time(exercise, operation, contestants)
+                                       : measure(exercise, operation, contestants);
     }
     for (size_t i = 0; i < contestants.size(); ++i) {
       const bool reduces = Call{.operation = operation}.reduces();
@@ -130,6 +162,22 @@ class Bench {
       }
     }
     summarise(seconds, contestants, measured);
+    return measured;
+  }
+
+  // The same once or a hundred times, so once.
+  std::vector<Measured> measure_in_virtual_time(const Exercise& exercise, Operation operation,
+                                                const std::vector<std::string>& contestants) {
+    VirtualClock& clock = *world_.virtual_clock();
+    std::vector<Measured> measured(contestants.size());
+    for (size_t i = 0; i < contestants.size(); ++i) {
+      exercise.fill();
+      const double begin = slowest({clock.now()}).front();
+      clock.wait_until(begin);
+      run_once(exercise, operation, contestants[i]);
+      measured[i].seconds = slowest({clock.now()}).front() - begin;
+      if (options_.check) measured[i].wrong = total(exercise.wrong());
+    }
     return measured;
   }
 
@@ -226,6 +274,7 @@ class Bench {
   const BenchOptions& options_;
   const Algorithm* chosen_ = nullptr;  // none: ours
   World world_;
+  std::optional<Mesh> mesh_;
   nlohmann::ordered_json results_ = nlohmann::ordered_json::array();
   int64_t wrong_ = 0;
   double bus_bandwidth_sum_ = 0;
@@ -241,7 +290,8 @@ int run(int argc, char** argv) {
     return 0;
   }
   options.resolve();
-  return Bench(options, make_cpu_device()).run(command_line.values());
+  Bench bench(options, make_cpu_device());
+  return options.fit ? bench.fit(command_line.values()) : bench.run(command_line.values());
 }
 
 }  // namespace

@@ -35,6 +35,17 @@ void BenchOptions::declare(Options& options) {
   options.add_choice<Dtype>("-d,--dtype", dtype,
                             {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}, {"i32", Dtype::i32}},
                             "type of the elements");
+  options.group("Links");
+  options.add("--cluster", cluster,
+              "times on these machines in place of wall times: a file, or \"dp_replicate=10GB/s,5us\", a link for each "
+              "mesh dimension");
+  options.add("--fit", fit,
+              "measure each mesh dimension's link with messages from -b to -e, and print it as --cluster reads it");
+  options.add("--dp-replicate", dp_replicate, "ranks along this mesh dimension; auto: the ranks left over",
+              {.minimum = 1, .may_be_auto = true});
+  for (const auto& [name, size] : {std::pair{"--pp", &pp}, {"--dp-shard", &dp_shard}, {"--cp", &cp}, {"--tp", &tp}}) {
+    options.add(name, *size, "ranks along this mesh dimension", {.minimum = 1});
+  }
   options.group("Report");
   options.add("--report", report, "write the results as JSON to this file");
   options.add("--timeout", timeout, "longest wait for another rank", {.minimum = 0.1, .unit = "s"});
@@ -46,7 +57,29 @@ void BenchOptions::resolve() {
   segment_bytes = parse_bytes("--segment", segment);
   require(smallest_bytes <= largest_bytes, "-b ({}) must not be above -e ({})", smallest, largest);
   require(dtype != Dtype::i32 || op != ReduceOp::avg, "-o avg of i32 is not an i32: use another type or sum");
+  require(cluster.empty() || !fit, "--fit measures the links of this machine, --cluster gives others; leave one out");
+  require(!fit || sizes().size() >= 2, "--fit needs two sizes at least; give a smaller -b ({}) or a larger -e ({})",
+          smallest, largest);
   if (!report.empty()) require_writable(report, "--report");
+}
+
+std::vector<int64_t> BenchOptions::sizes() const {
+  std::vector<int64_t> sizes;
+  for (int64_t bytes = smallest_bytes; bytes <= largest_bytes; bytes *= factor) {
+    sizes.push_back(bytes);
+    if (bytes > largest_bytes / factor) break;
+  }
+  return sizes;
+}
+
+std::vector<MeshDimension> BenchOptions::mesh() const {
+  const int replicate = dp_replicate == Options::automatic ? 0 : static_cast<int>(dp_replicate);
+  std::vector<MeshDimension> dimensions;
+  for (const auto& [name, size] :
+       {std::pair{"pp", pp}, {"dp_replicate", int64_t{replicate}}, {"dp_shard", dp_shard}, {"cp", cp}, {"tp", tp}}) {
+    if (size != 1 || name == std::string("dp_replicate")) dimensions.push_back({name, static_cast<int>(size)});
+  }
+  return dimensions;
 }
 
 std::vector<Operation> BenchOptions::collectives() const {
@@ -61,7 +94,8 @@ std::vector<Operation> BenchOptions::collectives() const {
 }
 
 std::vector<std::string> BenchOptions::contestants(Operation operation) const {
-  std::vector<std::string> known = {"ours", "mpi"};
+  std::vector<std::string> known = {"ours"};
+  if (cluster.empty()) known.push_back("mpi");  // there are no times for the messages of others
   for (const std::string& name : algorithm_names(operation)) known.push_back(name);
   if (algorithm == "all") return known;
   std::vector<std::string> chosen;

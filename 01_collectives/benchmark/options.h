@@ -6,6 +6,7 @@
 
 #include "common/base/options.h"
 #include "common/comm/collectives.h"
+#include "common/comm/mesh.h"
 
 namespace ninefold::collectives {
 
@@ -20,6 +21,9 @@ struct BenchOptions {
   Dtype dtype = Dtype::f32;
   std::string collective = "all_reduce", algorithm = "all", report;
   double timeout = 120;
+  std::string cluster;  // described as Cluster::parse reads it; empty: times are of the wall
+  bool fit = false;     // measure the links instead
+  int64_t pp = 1, dp_replicate = Options::automatic, dp_shard = 1, cp = 1, tp = 1;
 
   // What the words for sizes stand for, once resolved.
   int64_t smallest_bytes = 0, largest_bytes = 0, segment_bytes = 0;
@@ -31,6 +35,10 @@ struct BenchOptions {
   std::vector<Operation> collectives() const;
   // What is timed side by side: "ours", "mpi", or an algorithm's name.
   std::vector<std::string> contestants(Operation operation) const;
+  // From -b to -e.
+  std::vector<int64_t> sizes() const;
+  // Those larger than one, and dp_replicate.
+  std::vector<MeshDimension> mesh() const;
 };
 
 }  // namespace ninefold::collectives
