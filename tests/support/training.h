@@ -19,6 +19,7 @@ struct Job {
   std::shared_ptr<const Task> task;  // for several runs on the same data; absent: made for each run
   std::optional<CollectiveFault> collective_fault;
   std::optional<KernelFault> kernel_fault;
+  std::function<void(const KernelCost&)> after_kernel{};  // called after every operation
 };
 
 // Copies of one tensor a parameter.
@@ -83,7 +84,9 @@ inline Outcome train(Job job, const Parallelize& parallelize) {
   TrainOptions& options = job.options;
   const Options command_line("test", "");
   const CollectivesFactory collectives = collectives::named(options.collectives);
-  World world(options.world(),
+  const WorldOptions world_options = options.world();
+  world_options.device->after_kernel = job.after_kernel;
+  World world(world_options,
               job.collective_fault ? faulty_collectives(collectives, *job.collective_fault) : collectives);
   if (job.kernel_fault) {
     world.device()->decorate_kernels([fault = *job.kernel_fault](std::unique_ptr<Kernels> inner) {
