@@ -8,7 +8,7 @@ BEGIN {
   number = "[0-9][0-9.]*"
 
   # Columns of times and rates, by their head. (Heads of two words are joined by join_heads.)
-  split("ms tokens/s images/s GFLOP/s %_peak time algbw busbw x_mpi", names, " ")
+  split("ms wall_ms tokens/s images/s GFLOP/s %_peak time algbw busbw x_mpi", names, " ")
   for (i in names) is_rate[names[i]] = 1
 
   # Columns, and figures after these words, of results in floating point: equal to within 1 part in 1000.
@@ -27,6 +27,8 @@ BEGIN {
 function join_heads(line) {
   sub(/^ *#/, "", line)
   gsub(/grad norm/, "grad_norm", line)
+  gsub(/wall ms/, "wall_ms", line)
+  gsub(/virtual ms/, "virtual_ms", line)
   gsub(/% peak/, "%_peak", line)
   gsub(/x mpi/, "x_mpi", line)
   return line

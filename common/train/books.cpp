@@ -77,23 +77,17 @@ std::string speed_text(const RunRecord& record) {
   return text + "\n";
 }
 
-// What a cluster would take, and the waiting that is not hidden by computing.
-std::string time_text(const RunRecord& record, const TrainOptions& options) {
+// A line of what depends on the moment, and one of what does not.
+std::string waiting_text(const RunRecord& record) {
   const ExposedCommunication& exposed = record.exposed;
-  std::string text, dimensions;
-  if (record.has_virtual_time) {
-    text += fmt::format("{:.3f} ms of virtual time per step (median), on --cluster \"{}\"\n",
-                        record.virtual_milliseconds_per_step(), options.cluster);
-  }
+  std::string text = fmt::format("exposed communication: {:.1f} ms of wall time per step\n", exposed.wall_milliseconds);
+  if (!record.has_virtual_time) return text;
+  text += fmt::format("virtual time: {:.3f} ms per step (median), exposed communication {:.3f} ms",
+                      record.virtual_milliseconds_per_step(), exposed.virtual_milliseconds);
   for (const auto& [dimension, milliseconds] : exposed.by_dimension) {
-    dimensions += fmt::format("{}{} {:.3f}", dimensions.empty() ? "" : ", ", dimension, milliseconds);
+    text += fmt::format(", {} {:.3f} ms", dimension, milliseconds);
   }
-  text += fmt::format("exposed communication: {:.1f} ms of wall time per step", exposed.wall_milliseconds);
-  if (record.has_virtual_time) {
-    text += fmt::format(", {:.3f} ms of virtual time{}{}{}", exposed.virtual_milliseconds,
-                        dimensions.empty() ? "" : " (", dimensions, dimensions.empty() ? "" : ")");
-  }
-  return text + "\n\n";
+  return text + "\n";
 }
 
 nlohmann::ordered_json exposed_json(const RunRecord& record) {
@@ -199,7 +193,7 @@ void take_largest(std::vector<MemoryRecord>& memory, const Group& group) {
 std::string summary_text(const RunRecord& record, const TrainOptions& options) {
   std::string text;
   if (!record.steps.empty()) {
-    text += speed_text(record) + time_text(record, options);
+    text += speed_text(record) + waiting_text(record) + "\n";
   }
   text += memory_table(record) + "\n";
   if (!record.traffic.empty()) text += traffic_table(record) + "\n";

@@ -121,6 +121,8 @@ void Trainer::announce() const {
              options_.micro_batches, options_.micro_batch, rows == 1 ? "" : fmt::format("samples of {} ", rows),
              task_.unit(),
              oracle_ ? "checked against the serial model in the first three steps and the last" : "not checked");
+  if (record_.has_virtual_time)
+    fmt::print("virtual time: that of the machines of --cluster \"{}\"\n", options_.cluster);
 }
 
 Trainer::StepResult Trainer::train_step(const GlobalBatch& batch, int64_t epoch) {
