@@ -192,7 +192,7 @@ TEST(Trace, CountsMemoryAfterEveryLayer) {
   }
   const auto top = std::max_element(activations.begin(), activations.end());
   const std::set<double> levels(activations.begin(), activations.end());
-  EXPECT_GE(levels.size(), 5u) << "one for each layer at least";
+  ASSERT_GE(levels.size(), 5u) << "one for each layer at least";
   EXPECT_TRUE(std::is_sorted(activations.begin(), top));
   EXPECT_EQ(activations.back(), 0);
 }
