@@ -55,7 +55,7 @@ function comparable(line,   i, count, words, text) {
   if (line ~ machine_rows) gsub(number " ([kMGT]B|B)", "~", line)
   count = split(line, words, " ")
   for (i = 1; i <= count; ++i) {
-    if (count == columns && words[1] ~ /^[0-9]+$/ && (head[i] in is_rate)) words[i] = "~"
+    if (!is_virtual && count == columns && words[1] ~ /^[0-9]+$/ && (head[i] in is_rate)) words[i] = "~"
     text = text (i > 1 ? " " : "") words[i]
   }
   return line ~ /virtual/ ? text : without_times(text)
@@ -103,6 +103,9 @@ file == 1 { expected[++expected_lines] = $0; next }
 END {
   lines = expected_lines > found_lines ? expected_lines : found_lines
   for (i = 1; i <= lines; ++i) {
+    # The columns of a benchmark on a described cluster hold virtual time.
+    if (expected[i] ~ /<!-- captured.*bench.*--cluster/) is_virtual = 1
+    if (expected[i] ~ /<!-- end -->/) is_virtual = 0
     read_heads(expected[i])
     if (same(expected[i], found[i])) continue
     printf "line %d of the lesson is\n  %s\nbut its command prints now\n  %s\n", i, expected[i], found[i]
