@@ -19,8 +19,7 @@ struct Carrier {
   CollectivesFactory (*make)();
 };
 
-enum class Sends { buffered, synchronous };
-using GroupCase = std::tuple<Dtype, int64_t, Sends, Carrier>;
+using GroupCase = std::tuple<Dtype, int64_t, Carrier>;
 
 class GroupTest : public testing::TestWithParam<GroupCase> {
  protected:
@@ -74,11 +73,7 @@ class GroupTest : public testing::TestWithParam<GroupCase> {
   }
 
   DeviceHandle device_ = make_cpu_device();
-  World world_{{.device = device_,
-                .timeout = 20,
-                .debug_comm = true,
-                .synchronous_sends = std::get<2>(GetParam()) == Sends::synchronous},
-               std::get<3>(GetParam()).make()};
+  World world_{{.device = device_, .timeout = 20, .debug_comm = true}, std::get<2>(GetParam()).make()};
   Group group_ = world_.group();
   Dtype dtype_ = std::get<0>(GetParam());
   int64_t size_ = std::get<1>(GetParam());
@@ -276,14 +271,13 @@ TEST_P(GroupTest, SubGroups) {
 
 inline auto group_cases(const std::string& name, CollectivesFactory (*make)()) {
   return testing::Combine(testing::Values(Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::i32),
-                          testing::Values(0, 1, 3, 1000), testing::Values(Sends::buffered, Sends::synchronous),
+                          testing::Values(0, 1, 3, 1000),
                           testing::Values(Carrier{name, make}));
 }
 
 inline std::string group_case_name(const testing::TestParamInfo<GroupCase>& info) {
-  const auto& [dtype, size, sends, carrier] = info.param;
-  return fmt::format("{}_{}_{}{}", carrier.name, name_of(dtype), size,
-                     sends == Sends::synchronous ? "_synchronous" : "");
+  const auto& [dtype, size, carrier] = info.param;
+  return fmt::format("{}_{}_{}", carrier.name, name_of(dtype), size);
 }
 
 }  // namespace ninefold
