@@ -19,11 +19,6 @@ int64_t all_reduce_bytes(int ranks, int64_t elements, Dtype dtype);      // 2 (n
 int64_t all_gather_bytes(int ranks, int64_t elements, Dtype dtype);      // (n-1)/n
 int64_t reduce_scatter_bytes(int ranks, int64_t elements, Dtype dtype);  // (n-1)/n
 int64_t all_to_all_bytes(int ranks, int64_t elements, Dtype dtype);      // (n-1)/n: all but the own part
-int64_t broadcast_bytes(int ranks, int64_t elements, Dtype dtype);       // (n-1)/n: n-1 ranks receive the whole once
-int64_t reduce_bytes(int ranks, int64_t elements, Dtype dtype);          // (n-1)/n: n-1 ranks send the whole once
-
-// The one of these that fits the call, as rank `rank` of `ranks` makes it; exact for send and for uneven all_to_all.
-int64_t bytes_of(const Call& call, int ranks, int rank);
 }  // namespace formula
 
 struct TrafficEntry {

@@ -1,15 +1,12 @@
 # The chapter's programs, and its books against Open MPI's own count.
 add_executable(monitored_program support/monitored_program.cpp)
 target_link_libraries(monitored_program PRIVATE technique_01_collectives)
-function(add_monitoring_test name ranks)
-  add_command_test(01_collectives/monitoring/${name}/ranks_${ranks} COMMAND bash
-    ${CMAKE_CURRENT_SOURCE_DIR}/support/monitoring.sh ${MPIEXEC_EXECUTABLE} ${ranks} $<TARGET_FILE:monitored_program> ${name})
-endfunction()
-add_monitoring_test(ours 2)
-add_monitoring_test(ours 4)
-add_monitoring_test(ordered 2)
-add_monitoring_test(ordered 4)
-add_monitoring_test(mpi 2)
+foreach(carrier ours ordered mpi)
+  foreach(ranks 2 3 4 8)
+    add_command_test(01_collectives/monitoring/${carrier}/ranks_${ranks} COMMAND bash
+      ${CMAKE_CURRENT_SOURCE_DIR}/support/monitoring.sh ${MPIEXEC_EXECUTABLE} ${ranks} $<TARGET_FILE:monitored_program> ${carrier})
+  endforeach()
+endforeach()
 
 set(show $<TARGET_FILE:01_collectives_show>)
 add_command_test(01/show/ring COMMAND ${show} --collective all_reduce --algorithm ring --ranks 4

@@ -32,13 +32,16 @@ TEST_F(TrafficTest, CollectivesAreBookedByFormula) {
   group_.all_reduce(zeros(10, Dtype::bf16));
   group_.all_gather(zeros(3 * ranks_), zeros(3));
   group_.reduce_scatter(zeros(3), zeros(3 * ranks_));
+  group_.broadcast(zeros(3), 0);
   const bool sends = ranks_ > 1;
   EXPECT_EQ(entry(Operation::all_reduce).calls, sends ? 2 : 0);
   EXPECT_EQ(entry(Operation::all_reduce).bytes,
-            formula::all_reduce_bytes(ranks_, 10, Dtype::f32) + formula::all_reduce_bytes(ranks_, 10, Dtype::bf16));
+            group_.all_reduce_volume(10, Dtype::f32).bytes + group_.all_reduce_volume(10, Dtype::bf16).bytes);
   EXPECT_EQ(entry(Operation::all_reduce).by_formula, sends);
   EXPECT_EQ(entry(Operation::all_gather).bytes, (ranks_ - 1) * 3 * 4);
-  EXPECT_EQ(entry(Operation::reduce_scatter).bytes, (ranks_ - 1) * 3 * 4);
+  // Everyone's whole goes up a tree to rank 0, which sends each its part.
+  EXPECT_EQ(entry(Operation::reduce_scatter).bytes, (group_.rank() == 0 ? ranks_ - 1 : ranks_) * 3 * 4);
+  EXPECT_EQ(entry(Operation::broadcast).bytes, group_.rank() == 0 ? (ranks_ - 1) * 3 * 4 : 0);
 }
 
 TEST_F(TrafficTest, UnevenAllToAllLeavesTheOwnPartOut) {
@@ -75,7 +78,7 @@ TEST_F(TrafficTest, HostValuesAreBookedApart) {
 }
 
 TEST_F(TrafficTest, PredictionsStandBesideMeasurements) {
-  const int64_t bytes = formula::all_reduce_bytes(ranks_, 10, Dtype::f32);
+  const int64_t bytes = group_.all_reduce_volume(10, Dtype::f32).bytes;
   if (ranks_ > 1) world_.traffic().predict("world", Operation::all_reduce, 1, bytes);
   group_.all_reduce(zeros(10));
   EXPECT_EQ(entry(Operation::all_reduce).predicted_calls, entry(Operation::all_reduce).calls);
@@ -91,7 +94,7 @@ TEST_F(TrafficTest, APauseLeavesCallsOutOfTheBooks) {
     world_.traffic().predict("world", Operation::all_reduce, 1, 1);
     started_before.wait();
   }
-  EXPECT_EQ(entry(Operation::all_reduce).bytes, formula::all_reduce_bytes(ranks_, 10, Dtype::f32));
+  EXPECT_EQ(entry(Operation::all_reduce).bytes, group_.all_reduce_volume(10, Dtype::f32).bytes);
   EXPECT_EQ(entry(Operation::all_reduce).predicted_bytes, 0);
   EXPECT_TRUE(world_.traffic().control().empty());
 }
@@ -100,7 +103,10 @@ TEST_F(TrafficTest, MetaTensorsAreOnlyCounted) {
   const DeviceHandle meta = make_meta_device();
   const int64_t huge = int64_t{1} << 40;
   group_.all_reduce(Tensor::empty(meta, {huge}, Dtype::bf16));
-  EXPECT_EQ(entry(Operation::all_reduce).bytes, formula::all_reduce_bytes(ranks_, huge, Dtype::bf16));
+  EXPECT_EQ(entry(Operation::all_reduce).bytes, group_.all_reduce_volume(huge, Dtype::bf16).bytes);
+  if (ranks_ == 2) {
+    EXPECT_EQ(entry(Operation::all_reduce).bytes, 2 * huge);  // up to rank 0, and back
+  }
 }
 
 // A broadcast written over the transport, in which every message but the first is sent while it is being stepped.

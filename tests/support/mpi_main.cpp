@@ -1,6 +1,6 @@
 // The main of tests that run under mpirun: mpirun -n 4 group_test --ranks=4. Every rank runs every test; a failure on
-// any rank is the job's. Rank 0 prints as usual, the others only their failures. With --synchronous-sends no send of the
-// test completes before it is received, whatever its worlds ask for: a test that relies on buffering hangs.
+// any rank is the job's. Rank 0 prints as usual, the others only their failures. With --synchronous-sends no send of
+// the test completes before it is received, whatever its worlds ask for: a test that relies on buffering hangs.
 #include <gtest/gtest.h>
 #include <mpi.h>
 

@@ -7,7 +7,7 @@
 
 #include "common/comm/mpi/check.h"
 #include "common/comm/mpi/transport.h"
-#include "common/comm/traffic.h"
+#include "common/comm/mpi/volume.h"
 #include "common/tensor/ops.h"
 
 namespace ninefold {
@@ -226,7 +226,8 @@ class MpiCollectives : public Collectives {
   }
 
   Volume volume(const Call& call) const override {
-    return {.messages = 0, .bytes = formula::bytes_of(call, transport_.size(), transport_.rank())};
+    if (call.operation == Operation::send) return {.messages = 1, .bytes = call.in.bytes()};
+    return {.messages = 0, .bytes = mpi::bytes_sent(call, transport_.size(), transport_.rank())};
   }
 
   bool sends_by_itself(const Call& call) const override {
