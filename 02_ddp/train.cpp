@@ -43,6 +43,10 @@ struct ProgramOptions {
     require(epochs == 0 || !has_steps, "--epochs ({}) and --steps both say how long to train; give one of them",
             epochs);
     if (model == "mnist_cnn" && !has_steps && !given.given("--epochs")) epochs = 3;
+    for (const char* name : {"--eval-every", "--eval-batches"}) {
+      require(epochs == 0 || !given.given(name),
+              "{} needs --steps: an epoch ends with an evaluation on all test data; leave {} out", name, name);
+    }
     if (model == "mnist_cnn") train.use_mnist_defaults(given);
     train.settle_check(given);
   }

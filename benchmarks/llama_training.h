@@ -52,7 +52,7 @@ class LlamaTraining {
 
   // FLOP/s of the best matmul, now.
   double matmul_peak() const {
-    return measure_matmul_peak(device_, compute_, task_.matmul_shapes(configuration_.batch), Clock::thread);
+    return measure_matmul_peak(make_cpu_device(), compute_, task_.matmul_shapes(configuration_.batch), Clock::thread);
   }
   // Tokens of a step.
   int64_t rows() const { return configuration_.batch * configuration_.length; }

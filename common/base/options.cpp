@@ -247,6 +247,14 @@ bool Options::given(std::string_view name) const {
   return entry->given;
 }
 
+std::vector<std::string> Options::given_under(std::string_view heading) const {
+  std::vector<std::string> names;
+  for (const auto& entry : state_->entries) {
+    if (entry->given && entry->option->get_group() == heading) names.push_back(entry->name);
+  }
+  return names;
+}
+
 nlohmann::ordered_json Options::values() const {
   auto values = nlohmann::ordered_json::object();
   for (const auto& entry : state_->entries) values[entry->name.substr(2)] = entry->value();

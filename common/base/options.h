@@ -67,6 +67,8 @@ class Options {
 
   // Whether the option was given explicitly, on the command line or in the file.
   bool given(std::string_view name) const;
+  // All options under this heading that were.
+  std::vector<std::string> given_under(std::string_view heading) const;
 
   // Every option with its effective value, by its name without dashes: numbers as numbers, flags as booleans.
   nlohmann::ordered_json values() const;

@@ -64,13 +64,10 @@ DeviceHandle make_cpu_device(int threads = 1);
 // Shapes only: the ledger counts, nothing is allocated, operations do nothing.
 DeviceHandle make_meta_device();
 
-// While it lives, new tensors of the device are booked under `kind`. Scopes nest; inside the oracle's scope everything
-// stays the oracle's.
+// While it lives, new tensors of the device are booked under `kind`. Scopes nest.
 class MemoryScope {
  public:
-  MemoryScope(Device& device, MemoryKind kind) : device_(device), before_(device.kind_) {
-    if (before_ != MemoryKind::oracle) device.kind_ = kind;
-  }
+  MemoryScope(Device& device, MemoryKind kind) : device_(device), before_(device.kind_) { device.kind_ = kind; }
   ~MemoryScope() { device_.kind_ = before_; }
   MemoryScope(const MemoryScope&) = delete;
   MemoryScope& operator=(const MemoryScope&) = delete;

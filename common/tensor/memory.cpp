@@ -8,15 +8,12 @@
 namespace ninefold {
 
 std::string_view name_of(MemoryKind kind) {
-  constexpr std::array<std::string_view, memory_kinds> names = {"parameters", "gradients", "optimizer",
-                                                                "activations", "gathered", "communication", "workspace",
-                                                                "host", "data", "oracle"};
+  constexpr std::array<std::string_view, memory_kinds> names = {
+      "parameters", "gradients", "optimizer", "activations", "gathered", "communication", "workspace", "host", "data"};
   return names[static_cast<size_t>(kind)];
 }
 
-int64_t Ledger::total() const {
-  return std::accumulate(now_.begin(), now_.end(), int64_t{0}) - now(MemoryKind::oracle);
-}
+int64_t Ledger::total() const { return std::accumulate(now_.begin(), now_.end(), int64_t{0}); }
 
 void Ledger::allocated(MemoryKind kind, int64_t bytes) {
   const auto index = static_cast<size_t>(kind);

@@ -9,19 +9,8 @@
 namespace ninefold {
 
 // `gathered` is what sharding holds whole for a moment: the parameters and gradients of the layers at work.
-enum class MemoryKind {
-  parameters,
-  gradients,
-  optimizer,
-  activations,
-  gathered,
-  communication,
-  workspace,
-  host,
-  data,
-  oracle
-};
-inline constexpr int memory_kinds = 10;
+enum class MemoryKind { parameters, gradients, optimizer, activations, gathered, communication, workspace, host, data };
+inline constexpr int memory_kinds = 9;
 
 std::string_view name_of(MemoryKind kind);
 
@@ -32,8 +21,7 @@ constexpr int64_t rounded(int64_t bytes) { return (bytes + allocation_unit - 1) 
 // Bytes by kind.
 using MemoryByKind = std::array<int64_t, memory_kinds>;
 
-// Counts requested bytes (rounded to 64) now and at their peak. The peak of the total leaves the oracle out: checking
-// is not part of what a technique costs.
+// Counts requested bytes (rounded to 64) now and at their peak.
 class Ledger {
  public:
   void allocated(MemoryKind kind, int64_t bytes);
@@ -41,7 +29,7 @@ class Ledger {
 
   int64_t now(MemoryKind kind) const { return now_[static_cast<int>(kind)]; }
   int64_t peak(MemoryKind kind) const { return peak_[static_cast<int>(kind)]; }
-  // Largest sum over all kinds but the oracle's, and what it was made of at that moment.
+  // Largest sum over all kinds, and what it was made of at that moment.
   int64_t peak_total() const { return peak_total_; }
   const MemoryByKind& at_peak() const { return at_peak_; }
   const MemoryByKind& now() const { return now_; }

@@ -14,7 +14,9 @@ void TrainOptions::declare_run(Options& options) {
                             "type of parameters and activations; bf16 and f16 keep f32 master values");
   options.add_choice<Dtype>("--grad-dtype", grad_dtype, types, "type of the parameters' gradients");
   options.add("--seed", seed, "of initial values, order of the data and dropout");
-  options.add("--threads", threads, "compute threads of each rank", {.minimum = 1, .maximum = 1024});
+  options.add("--threads", threads,
+              "of each rank, for matmul and convolution; attention and the other operations run on one",
+              {.minimum = 1, .maximum = 1024});
   options.group("Batch");
   options.add("--steps", steps, "optimizer steps", {.minimum = 0});
   options.add("--batch", batch, "global batch", {.minimum = 1, .unit = "samples"});
@@ -82,6 +84,9 @@ void TrainOptions::declare_report(Options& options) {
 }
 
 void TrainOptions::use_mnist_defaults(const Options& given) {
+  for (const std::string& name : given.given_under("Model")) {
+    require(false, "{} shapes a Llama, but the MNIST CNN has one shape only; leave {} out", name, name);
+  }
   const auto set = [&](std::string_view name, auto& value, auto usual) {
     if (!given.given(name)) value = usual;
   };

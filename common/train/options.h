@@ -57,7 +57,7 @@ struct TrainOptions {
   void declare_report(Options& options);
 
   // Where an option was not given: what the MNIST CNN of the PyTorch examples is trained with (Adadelta, learning rate
-  // 1, times 0.7 after each epoch, batches of 64).
+  // 1, times 0.7 after each epoch, batches of 64). Throws UserError where one of Llama's was.
   void use_mnist_defaults(const Options& given);
   // Trains for `epochs` passes over the task's data, with an evaluation on all test data after each.
   void use_epochs(int64_t epochs, const Task& task);

@@ -77,7 +77,6 @@ constexpr double loss_bound = 1e-6;
 struct Oracle::Serial {
   Serial(const Task& task, const TrainOptions& options, const Precision& precision)
       : device(make_device(DeviceType::cpu, options.threads)),
-        scope(*device, MemoryKind::oracle),
         model(task.make_model()),
         parameters(parameters_of(*model)) {
     materialize(*model, device, precision, options.seed);
@@ -86,7 +85,6 @@ struct Oracle::Serial {
   }
 
   DeviceHandle device;
-  MemoryScope scope;
   std::unique_ptr<Model> model;
   std::vector<Parameter*> parameters;
   std::unique_ptr<Optimizer> optimizer;
@@ -120,7 +118,7 @@ Oracle::~Oracle() = default;
 int64_t Oracle::peak_bytes() const {
   int64_t bytes = 0;
   for (const auto& serial : {serial_.get(), reference_.get()}) {
-    if (serial) bytes += serial->device->ledger().peak(MemoryKind::oracle);
+    if (serial) bytes += serial->device->ledger().peak_total();
   }
   return bytes;
 }

@@ -8,7 +8,6 @@ namespace ninefold {
 namespace {
 
 double measure(const DeviceHandle& device, Dtype dtype, const MatmulShape& shape, Clock clock) {
-  const MemoryScope scope(*device, MemoryKind::oracle);
   const Tensor a = Tensor::empty(device, {shape.m, shape.k}, dtype);
   const Tensor b = Tensor::empty(device, {shape.n, shape.k}, dtype);
   const Tensor out = Tensor::empty(device, {shape.m, shape.n}, dtype);

@@ -228,7 +228,8 @@ double Trainer::measure_peak() const {
   if (!options_.measure_peak) return 0;
   const OutsideTheBooks outside(world_);
   world_.group().barrier();
-  const double peak = measure_matmul_peak(world_.device(), options_.dtype, task_.matmul_shapes(options_.micro_batch));
+  const DeviceHandle device = make_device(options_.device, options_.threads);
+  const double peak = measure_matmul_peak(device, options_.dtype, task_.matmul_shapes(options_.micro_batch));
   return control::sum(world_.group(), peak);
 }
 

@@ -75,9 +75,9 @@ void ExecutorTest::test_all_reduce(Dtype dtype, int64_t size, ReduceOp op, bool 
   }
   ranks.run(all);
   for (int rank = 0; rank < ranks_; ++rank) {
-    EXPECT_EQ(Cluster::values(all[rank].out), Cluster::values(ranks.tensor(reduction(size, op)))) << name_of(op);
+    EXPECT_EQ(values(all[rank].out), values(ranks.tensor(reduction(size, op)))) << name_of(op);
     if (in_place) continue;
-    EXPECT_EQ(Cluster::values(all[rank].in), contribution(rank, size)) << "the input has changed";
+    EXPECT_EQ(values(all[rank].in), contribution(rank, size)) << "the input has changed";
   }
 }
 
@@ -93,7 +93,7 @@ void ExecutorTest::test_reduce(Dtype dtype, int64_t size, ReduceOp op) {
     ranks.run(all);
     for (int rank = 0; rank < ranks_; ++rank) {
       const Values expected = rank == root ? reduction(size, op) : contribution(rank, size);
-      EXPECT_EQ(Cluster::values(all[rank].out), Cluster::values(ranks.tensor(expected))) << name_of(op);
+      EXPECT_EQ(values(all[rank].out), values(ranks.tensor(expected))) << name_of(op);
     }
   }
 }
@@ -107,12 +107,12 @@ void ExecutorTest::test_reduce_scatter(Dtype dtype, int64_t size, ReduceOp op, b
   }
   ranks.run(all);
   for (int rank = 0; rank < ranks_; ++rank) {
-    const Values expected = Cluster::values(ranks.tensor(reduction(size, op, rank * size)));
-    EXPECT_EQ(Cluster::values(all[rank].out), expected) << name_of(op);
+    const Values expected = values(ranks.tensor(reduction(size, op, rank * size)));
+    EXPECT_EQ(values(all[rank].out), expected) << name_of(op);
     // The other parts of the input are as they were.
     Values input = contribution(rank, ranks_ * size);
     if (in_place) std::copy(expected.begin(), expected.end(), input.begin() + rank * size);
-    EXPECT_EQ(Cluster::values(all[rank].in), input);
+    EXPECT_EQ(values(all[rank].in), input);
   }
 }
 
@@ -128,7 +128,7 @@ void ExecutorTest::test_all_gather(int64_t size, bool in_place) {
     all[rank].in = own;
   }
   ranks.run(all);
-  for (const Call& call : all) EXPECT_EQ(Cluster::values(call.out), expected);
+  for (const Call& call : all) EXPECT_EQ(values(call.out), expected);
 }
 
 void ExecutorTest::test_broadcast(int64_t size) {
@@ -140,7 +140,7 @@ void ExecutorTest::test_broadcast(int64_t size) {
       call.out = call.in;
     }
     ranks.run(all);
-    for (const Call& call : all) EXPECT_EQ(Cluster::values(call.out), contribution(root, size));
+    for (const Call& call : all) EXPECT_EQ(values(call.out), contribution(root, size));
   }
 }
 
@@ -153,7 +153,7 @@ void ExecutorTest::test_all_to_all(int64_t size) {
     for (int peer = 0; peer < ranks_; ++peer) {
       for (const float value : contribution(peer, size, rank * size)) expected.push_back(value);
     }
-    EXPECT_EQ(Cluster::values(all[rank].out), expected);
+    EXPECT_EQ(values(all[rank].out), expected);
   }
 }
 
@@ -216,7 +216,7 @@ void test_uneven_all_to_all(Cluster& cluster, int ranks, int64_t scale) {
     all.push_back(call);
   }
   cluster.run(all);
-  for (int rank = 0; rank < ranks; ++rank) EXPECT_EQ(Cluster::values(all[rank].out), expected[rank]);
+  for (int rank = 0; rank < ranks; ++rank) EXPECT_EQ(values(all[rank].out), expected[rank]);
 }
 
 TEST_P(ExecutorTest, ExchangesUnevenParts) {
@@ -288,7 +288,7 @@ TEST(Ordered, SumsHaveTheBitsOfASerialSum) {
         calls.push_back({.operation = Operation::all_reduce, .in = x, .out = x});
       }
       cluster.run(calls);
-      for (const Call& call : calls) EXPECT_EQ(Cluster::values(call.out), serial);
+      for (const Call& call : calls) EXPECT_EQ(values(call.out), serial);
     }
   }
 }

@@ -65,15 +65,6 @@ TEST(Ledger, BooksByKindRoundedTo64Bytes) {
   EXPECT_EQ(device->kind(), MemoryKind::activations);
 }
 
-TEST(Ledger, TheOracleIsApartAndStaysTheOracle) {
-  const DeviceHandle device = make_cpu_device();
-  const MemoryScope oracle(*device, MemoryKind::oracle);
-  const MemoryScope inner(*device, MemoryKind::parameters);
-  const Tensor x = Tensor::empty(device, {16}, Dtype::f32);
-  EXPECT_EQ(device->ledger().now(MemoryKind::oracle), 64);
-  EXPECT_EQ(device->ledger().peak_total(), 0);
-}
-
 TEST(Ledger, ViewsCostNothingAndKeepTheirStorage) {
   const DeviceHandle device = make_cpu_device();
   Tensor x = Tensor::empty(device, {32}, Dtype::f32);

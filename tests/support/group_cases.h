@@ -9,7 +9,7 @@
 #include "common/comm/group.h"
 #include "common/comm/mesh.h"
 #include "common/comm/world.h"
-#include "common/tensor/ops.h"
+#include "tests/support/exact_data.h"
 
 namespace ninefold {
 
@@ -23,31 +23,11 @@ using GroupCase = std::tuple<Dtype, int64_t, Carrier>;
 
 class GroupTest : public testing::TestWithParam<GroupCase> {
  protected:
-  using Values = std::vector<float>;
-
-  Tensor tensor(const Values& values, Shape shape = {}) const {
-    if (shape.empty()) shape = {static_cast<int64_t>(values.size())};
-    if (dtype_ == Dtype::i32) return Tensor::from(device_, shape, std::vector<int32_t>(values.begin(), values.end()));
-    const Tensor f32 = Tensor::from(device_, shape, values);
-    return ops::cast(f32, dtype_);
+  Tensor tensor(const Values& values, const Shape& shape = {}) const {
+    return tensor_of(device_, dtype_, values, shape);
   }
   Tensor space(int64_t size) const { return tensor(Values(size, -77)); }
 
-  static Values values(const Tensor& tensor) {
-    if (tensor.dtype() == Dtype::i32) {
-      const auto integers = tensor.to_vector<int32_t>();
-      return Values(integers.begin(), integers.end());
-    }
-    return ops::cast(tensor, Dtype::f32).to_vector<float>();
-  }
-
-  // What rank `rank` contributes as element i: small integers, so that sums of eight fit bf16's eight bits.
-  static float element(int rank, int64_t i) { return static_cast<float>((i * 7 + rank * 3) % 17 - 8); }
-  static Values contribution(int rank, int64_t size, int64_t first = 0) {
-    Values values(size);
-    for (int64_t i = 0; i < size; ++i) values[i] = element(rank, first + i);
-    return values;
-  }
   // The reduction over all ranks.
   Values reduction(int64_t size, ReduceOp op, int64_t first = 0) const {
     Values result = contribution(0, size, first);
@@ -271,8 +251,7 @@ TEST_P(GroupTest, SubGroups) {
 
 inline auto group_cases(const std::string& name, CollectivesFactory (*make)()) {
   return testing::Combine(testing::Values(Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::i32),
-                          testing::Values(0, 1, 3, 1000),
-                          testing::Values(Carrier{name, make}));
+                          testing::Values(0, 1, 3, 1000), testing::Values(Carrier{name, make}));
 }
 
 inline std::string group_case_name(const testing::TestParamInfo<GroupCase>& info) {

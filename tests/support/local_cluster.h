@@ -7,21 +7,10 @@
 #include <vector>
 
 #include "01_collectives/collectives.h"
-#include "common/tensor/ops.h"
+#include "tests/support/exact_data.h"
 #include "tests/support/local_transport.h"
 
 namespace ninefold::collectives {
-
-using Values = std::vector<float>;
-
-// What rank `rank` contributes as element i: small integers, so that sums of eight fit bf16's eight bits.
-inline float element(int rank, int64_t i) { return static_cast<float>((i * 7 + rank * 3) % 17 - 8); }
-
-inline Values contribution(int rank, int64_t size, int64_t first = 0) {
-  Values values(size);
-  for (int64_t i = 0; i < size; ++i) values[i] = element(rank, first + i);
-  return values;
-}
 
 // Ranks that make the same calls, one after the other in this process.
 class Cluster {
@@ -33,20 +22,8 @@ class Cluster {
     }
   }
 
-  Tensor tensor(const Values& values) const {
-    const Shape shape = {static_cast<int64_t>(values.size())};
-    if (dtype_ == Dtype::i32) return Tensor::from(device_, shape, std::vector<int32_t>(values.begin(), values.end()));
-    const Tensor f32 = Tensor::from(device_, shape, values);
-    return ops::cast(f32, dtype_);
-  }
+  Tensor tensor(const Values& values) const { return tensor_of(device_, dtype_, values); }
   Tensor space(int64_t size) const { return tensor(Values(size, -77)); }
-  static Values values(const Tensor& tensor) {
-    if (tensor.dtype() == Dtype::i32) {
-      const auto integers = tensor.to_vector<int32_t>();
-      return Values(integers.begin(), integers.end());
-    }
-    return ops::cast(tensor, Dtype::f32).to_vector<float>();
-  }
 
   // Starts calls[rank] on every rank and steps them in turn; nobody may stand still for ever. What is sent is what
   // volume() says.
