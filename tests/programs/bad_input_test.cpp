@@ -105,6 +105,7 @@ std::vector<BadInput> bad_for_both() {
       {"cluster_file", "--cluster {folder}missing", "is no file that can be read"},
       {"cluster_of_mpi", "--collectives mpi --cluster dp_replicate=1GB/s,5us",
        "--cluster has no times for the messages of --collectives mpi; use ours or ordered"},
+      {"collectives", "--collectives mine", "--collectives must be one of ours, ordered, mpi, not 'mine'"},
       {"no_config", "--config {folder}missing.ini", "missing.ini"},
       {"unknown_key", "--config {folder}unknown_key.ini",
        "unknown_key.ini, line 2: unknown key 'learning-rate'; did you mean lr?"},
@@ -138,7 +139,25 @@ std::vector<BadInput> bad_for_mnist() {
       {"cut_labels", "--data {folder}cut_labels", "t10k-labels-idx1-ubyte is cut"},
       {"large_batch", "--batch 20000", "batch (20000) is larger than the data set (10000 samples)"},
       {"steps_and_epochs", "--epochs 1", "--epochs (1) and --steps both say how long to train"},
+      {"shape", "--dim 32", "--dim shapes a Llama, but the MNIST CNN has one shape only; leave --dim out"},
       {"not_finite", "--lr 1e38 --no-check", "is not finite"},
+  };
+}
+
+std::vector<BadInput> bad_for_buckets() {
+  return {
+      {"no_bucket", "--bucket-mb 0", "--bucket-mb (0) must be at least 0.001"},
+      {"negative_bucket", "--bucket-mb -25", "--bucket-mb (-25) must be at least 0.001"},
+      {"variant", "--variant lazy", "--variant must be one of naive, flat, bucketed, overlapped, not 'lazy'"},
+  };
+}
+
+std::vector<BadInput> bad_for_the_bench() {
+  return {
+      {"sizes", "-b 8 -e 4", "-b (8) must not be above -e (4)"},
+      {"no_size", "-b 8x", "-b needs a number of bytes like 8, 4K, 1M or 2G, not '8x'"},
+      {"algorithm", "--algorithm rings", "all_reduce has no algorithm 'rings': there are ours, mpi, ring, "},
+      {"collective", "--collective all_redcue", "all_redcue"},
   };
 }
 
@@ -152,6 +171,7 @@ TEST(BadInput, OfTheCombinedTrainer) {
 
 TEST(BadInput, OfDataParallelLlama) {
   for (const BadInput& bad : bad_for_llama()) expect_refused(NINEFOLD_02_TRAIN, std::string(tiny_llama), bad);
+  for (const BadInput& bad : bad_for_buckets()) expect_refused(NINEFOLD_02_TRAIN, std::string(tiny_llama), bad);
 }
 
 TEST(BadInput, OfDataParallelMnist) {
@@ -159,6 +179,25 @@ TEST(BadInput, OfDataParallelMnist) {
   for (const BadInput& bad : bad_for_mnist()) expect_refused(NINEFOLD_02_TRAIN, std::string(mnist), bad);
   expect_refused(NINEFOLD_02_TRAIN, std::string(mnist),
                  {"model", "--model mnist_cmm", "--model must be one of llama, mnist_cnn, not 'mnist_cmm'"});
+}
+
+// An epoch has an evaluation of its own.
+TEST(BadInput, OfEpochs) {
+  expect_refused(NINEFOLD_02_TRAIN, "--model mnist_cnn --epochs 1",
+                 {"eval_every", "--eval-every 5", "--eval-every needs --steps: an epoch ends with an evaluation"});
+  expect_refused(NINEFOLD_02_TRAIN, "--model mnist_cnn",
+                 {"eval_batches", "--eval-batches 5", "--eval-batches needs --steps"});
+}
+
+TEST(BadInput, OfTheBench) {
+  for (const BadInput& bad : bad_for_the_bench()) expect_refused(NINEFOLD_01_BENCH, "", bad);
+}
+
+// More ranks than elements, and more segments than bytes.
+TEST(SmallInput, IsNoBadInput) {
+  Command command(4, fmt::format("{} --collective all -b 4 -e 4 --segment 64 --rounds 1 -n 1", NINEFOLD_01_BENCH));
+  EXPECT_EQ(command.finish(), 0) << command.output();
+  EXPECT_NE(command.output().find("# wrong elements: 0 OK"), std::string::npos) << command.output();
 }
 
 // One rank is killed in the middle: the others end within seconds, and the report of before is still there.
