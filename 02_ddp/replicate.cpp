@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/tensor/ops.h"
+
 namespace ninefold {
 namespace {
 
@@ -14,7 +16,7 @@ int64_t padded(const Parameter& parameter, Dtype gradient) {
 
 Replicated::Replicated(Model& model, const Group& group, const DdpOptions& options, const DeviceHandle& device,
                        Dtype gradient)
-    : group_(group), variant_(options.variant), gradient_(gradient) {
+    : group_(group), variant_(options.variant), gradient_(gradient), reduce_(options.reduce) {
   fill_buckets(model, options.bucket_mb * 1e6);
   if (variant_ == DdpVariant::naive) return;
   for (Bucket& bucket : buckets_) lay_out(bucket, device);
@@ -70,21 +72,29 @@ void Replicated::listen() {
 
 void Replicated::start_next() {
   Bucket& bucket = buckets_[started_++];
-  bucket.pending =
-      group_.labelled(bucket.label)
-          .start_all_reduce(bucket.gradients.defined() ? bucket.gradients : bucket.parameters.front()->gradient);
+  bucket.summed = bucket.stored();
+  if (converts()) {
+    const MemoryScope scope(*bucket.stored().device(), MemoryKind::communication);
+    bucket.summed = ops::cast(bucket.stored(), reduce_);
+  }
+  bucket.pending = group_.labelled(bucket.label).start_all_reduce(bucket.summed);
+}
+
+void Replicated::finish(Bucket& bucket) const {
+  if (!bucket.summed.defined()) return;
+  bucket.pending.wait();
+  if (converts()) ops::copy_(bucket.stored(), bucket.summed);
+  bucket.summed = {};
+  bucket.complete = 0;
 }
 
 void Replicated::reduce_gradients() {
   const bool one_by_one = variant_ == DdpVariant::naive;
   while (started_ < buckets_.size()) {
     start_next();
-    if (one_by_one) buckets_[started_ - 1].pending.wait();
+    if (one_by_one) finish(buckets_[started_ - 1]);
   }
-  for (Bucket& bucket : buckets_) {
-    bucket.pending.wait();
-    bucket.complete = 0;
-  }
+  for (Bucket& bucket : buckets_) finish(bucket);
   started_ = 0;
 }
 
@@ -98,12 +108,12 @@ void Replicated::predict_traffic(TrafficLedger& ledger, int64_t steps) const {
   if (group_.size() == 1) return;
   for (const Bucket& bucket : buckets_) {
     ledger.predict(group_.name(), Operation::all_reduce, steps,
-                   steps * group_.all_reduce_volume(bucket.elements, gradient_).bytes);
+                   steps * group_.all_reduce_volume(bucket.elements, reduce_).bytes);
   }
 }
 
 Numerics Replicated::numerics() const {
-  const bool rounds_alike = gradient_ == Dtype::f32 || group_.size() <= 2;
+  const bool rounds_alike = reduce_ == Dtype::f32 || group_.size() <= 2;
   return group_.sums_in_rank_order() && rounds_alike ? Numerics::bit_identical : Numerics::bounded;
 }
 

@@ -5,8 +5,9 @@
 //   bucketed    views into a few buffers of about bucket_mb: one all_reduce each, after the backward, all in flight
 //               at once
 //   overlapped  the same buffers, each on its way as soon as the backward has completed it
-// Sums, not averages: each rank's loss was already divided by the global number of targets.
-// (Li et al. 2020, PyTorch Distributed, arXiv 2006.15704)
+// Sums, not averages: each rank's loss was already divided by the global number of targets. Gradients in bf16 or f16
+// are summed in f32, or a ring would round them at every hop: in a buffer that lives while they are on their way. (Li
+// et al. 2020, PyTorch Distributed, arXiv 2006.15704)
 #pragma once
 
 #include <string>
@@ -15,6 +16,7 @@
 #include "common/comm/group.h"
 #include "common/comm/traffic.h"
 #include "common/nn/model.h"
+#include "common/train/batches.h"
 #include "common/train/numerics.h"
 
 namespace ninefold {
@@ -23,7 +25,8 @@ enum class DdpVariant { naive, flat, bucketed, overlapped };
 
 struct DdpOptions {
   DdpVariant variant = DdpVariant::overlapped;
-  double bucket_mb = 25;  // million bytes
+  double bucket_mb = 25;      // million bytes
+  Dtype reduce = Dtype::f32;  // in which gradients are summed: f32, or their own type
 };
 
 class Replicated {
@@ -42,13 +45,16 @@ class Replicated {
   void reduce_gradients();
 
   // Books what `steps` steps send, one call a bucket (naive: a parameter) however many micro-batches a step has: 2
-  // (n-1)/n of the gradients' bytes where all_reduce is a ring. A group of one rank sends nothing.
+  // (n-1)/n of the gradients' bytes, in the type they are summed in, where all_reduce is a ring. A group of one rank
+  // sends nothing.
   void predict_traffic(TrafficLedger& ledger, int64_t steps) const;
 
   // Bit-identical to a serial run that adds up one buffer a rank in rank order, in whatever variant: where the group's
-  // sums are in that order (up to two ranks, or --collectives ordered), and f32. In bf16 three ranks and more are
-  // bounded: the serial run rounds after every rank, the collective once.
+  // sums are in that order (up to two ranks, or --collectives ordered), and in f32. Narrower sums over three ranks and
+  // more are bounded: the serial run rounds after every rank, the collective once.
   Numerics numerics() const;
+  // All ranks at once, in the type that was asked for.
+  SumGrouping grouping() const { return {.in_f32 = reduce_ == Dtype::f32}; }
 
  private:
   // What one all_reduce sums: neighbours in the order of the backward; under naive, flat: one parameter, all.
@@ -57,18 +63,22 @@ class Replicated {
     std::string label;  // in a trace
     int64_t elements = 0;
     Tensor gradients;  // undefined under naive, where the parameter's own gradient is summed
+    Tensor summed;     // while on its way: the gradients, or what they were converted to
     size_t complete = 0;
     Pending pending;
     bool is_complete() const { return complete == parameters.size(); }
+    const Tensor& stored() const { return gradients.defined() ? gradients : parameters.front()->gradient; }
   };
   void fill_buckets(Model& model, double bucket_bytes);
   void lay_out(Bucket& bucket, const DeviceHandle& device) const;
   void listen();
+  bool converts() const { return reduce_ != gradient_ && group_.size() > 1; }
   void start_next();
+  void finish(Bucket& bucket) const;
 
   Group group_;
   DdpVariant variant_;
-  Dtype gradient_;
+  Dtype gradient_, reduce_;
   std::vector<Bucket> buckets_;
   size_t started_ = 0;  // buckets on their way this step
 };

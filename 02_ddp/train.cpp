@@ -28,6 +28,9 @@ struct ProgramOptions {
         "how gradients are summed: one call a parameter, one for all, one a bucket, or one a "
         "bucket while the backward goes on");
     options.add("--bucket-mb", ddp.bucket_mb, "size of a bucket", {.minimum = 0.001, .unit = "MB"});
+    options.add_choice<Dtype>("--reduce-dtype", ddp.reduce,
+                              {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}},
+                              "type in which gradients are summed over the ranks: f32, or that of --grad-dtype");
     options.add("--dp-replicate", dp_replicate, "ranks that each hold the whole model; auto: all",
                 {.minimum = 1, .may_be_auto = true});
     options.add("--epochs", epochs, "passes over the training data instead of --steps; mnist_cnn: 3", {.minimum = 0});
@@ -43,6 +46,9 @@ struct ProgramOptions {
     require(epochs == 0 || !has_steps, "--epochs ({}) and --steps both say how long to train; give one of them",
             epochs);
     if (model == "mnist_cnn" && !has_steps && !given.given("--epochs")) epochs = 3;
+    require(ddp.reduce == Dtype::f32 || ddp.reduce == train.grad_dtype,
+            "--reduce-dtype {} needs --grad-dtype {}; gradients are summed in f32 or in their own type",
+            name_of(ddp.reduce), name_of(ddp.reduce));
     for (const char* name : {"--eval-every", "--eval-batches"}) {
       require(epochs == 0 || !given.given(name),
               "{} needs --steps: an epoch ends with an evaluation on all test data; leave {} out", name, name);
@@ -75,7 +81,8 @@ int run(int argc, char** argv) {
 
   Trainer trainer(
       "02/train", train, command_line, mesh, data, *task, *model,
-      {.reduce_gradients = [&] { replicated.reduce_gradients(); },
+      {.grouping = replicated.grouping(),
+       .reduce_gradients = [&] { replicated.reduce_gradients(); },
        .predict_traffic = [&](TrafficLedger& ledger, int64_t steps) { replicated.predict_traffic(ledger, steps); },
        .numerics = replicated.numerics()});
   return trainer.run();

@@ -38,6 +38,8 @@ struct SumGrouping {
   // Each micro-batch is summed over the inner ranks by itself, then these sums are added. Otherwise a rank's
   // micro-batches accumulate before any rank's gradient meets another's.
   bool each_micro_batch = false;
+  // Sums over ranks are added in f32 and rounded to the gradients' type once, at the end. Otherwise after every term.
+  bool in_f32 = false;
 };
 
 // Forward and backward of each micro-batch in turn, into the parameters' gradients, which start from zero. A gradient

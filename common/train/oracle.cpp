@@ -88,14 +88,13 @@ struct Oracle::Serial {
   std::unique_ptr<Model> model;
   std::vector<Parameter*> parameters;
   std::unique_ptr<Optimizer> optimizer;
-  Tensors gradients;                 // the parameters'
-  std::array<Tensors, 3> sums;       // partial sums, one for each level of the grouping that has more than one term
-  const Tensors* total = nullptr;    // gradients summed over the data ranks
-  std::vector<double> losses;        // of each data rank
+  Tensors gradients;            // the parameters'; in the end their sums over the data ranks
+  std::array<Tensors, 3> sums;  // partial sums, one for each level of the grouping that has more than one term
+  std::vector<double> losses;   // of each data rank
 };
 
-Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks,
-               const SumGrouping& grouping, Numerics numerics, Model& model, Optimizer& optimizer)
+Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, const SumGrouping& grouping,
+               Numerics numerics, Model& model, Optimizer& optimizer)
     : world_(world),
       task_(task),
       options_(options),
@@ -139,7 +138,8 @@ void Oracle::take_over() {
 
 double Oracle::compute_gradients(Serial& serial, const GlobalBatch& batch) const {
   serial.losses.assign(static_cast<size_t>(data_ranks_), 0);
-  serial.total = &sum(serial, batch, {});
+  const Tensors& total = sum(serial, batch, {});
+  for (size_t p = 0; p < total.size() && &total != &serial.gradients; ++p) ops::copy_(serial.gradients[p], total[p]);
   return std::accumulate(serial.losses.begin(), serial.losses.end(), 0.0);
 }
 
@@ -155,7 +155,8 @@ const Oracle::Tensors& Oracle::sum(Serial& serial, const GlobalBatch& batch, con
     const Tensors& one = sum(serial, batch, term);
     if (extents_[level] == 1) return one;
     for (size_t p = 0; p < one.size(); ++p) {
-      if (i == 0 && total.size() <= p) total.push_back(Tensor::empty(serial.device, one[p].shape(), one[p].dtype()));
+      const Dtype dtype = grouping_.in_f32 ? Dtype::f32 : one[p].dtype();
+      if (i == 0 && total.size() <= p) total.push_back(Tensor::empty(serial.device, one[p].shape(), dtype));
       i == 0 ? ops::copy_(total[p], one[p]) : ops::add_(total[p], one[p]);
     }
   }
@@ -185,10 +186,10 @@ void Oracle::begin_step(const GlobalBatch& batch) {
 Oracle::Norms Oracle::serial_norms() const {
   double reference = 0, own = 0;
   const Serial* const f32 = reference_ ? reference_.get() : serial_.get();
-  for (size_t i = 0; f32 && i < f32->total->size(); ++i) {
-    const Values values = to_floats((*f32->total)[i]);
+  for (size_t i = 0; f32 && i < f32->gradients.size(); ++i) {
+    const Values values = to_floats(f32->gradients[i]);
     reference += std::pow(norm_of(values), 2);
-    if (reference_) own += std::pow(distance(to_floats((*serial_->total)[i]), values), 2);
+    if (reference_) own += std::pow(distance(to_floats(serial_->gradients[i]), values), 2);
   }
   return control::broadcast<Norms>(world_.group(), {{std::sqrt(reference), std::sqrt(own)}})[0];
 }
@@ -213,7 +214,7 @@ void Oracle::compare_gradients(double loss) {
 void Oracle::compare_gradient(size_t index, const Norms& norms, Verdict& verdict) const {
   const Parameter& parameter = *parameters_[index];
   const auto serial_gradient = [&](const std::unique_ptr<Serial>& serial) {
-    return local_part(control::broadcast(world_.group(), serial ? to_floats((*serial->total)[index]) : Values()),
+    return local_part(control::broadcast(world_.group(), serial ? to_floats(serial->gradients[index]) : Values()),
                       parameter);
   };
   const Values serial = serial_gradient(serial_);

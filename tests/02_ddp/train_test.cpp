@@ -6,11 +6,12 @@
 namespace ninefold {
 namespace {
 
-Parallelize replicated_as(DdpVariant variant) {
-  return [variant](Model& model, const Mesh& mesh, const TrainOptions& options) {
-    const auto replicated = std::make_shared<Replicated>(model, mesh["dp_replicate"], DdpOptions{variant, 0.05},
+Parallelize replicated_as(DdpVariant variant, Dtype reduce = Dtype::f32) {
+  return [=](Model& model, const Mesh& mesh, const TrainOptions& options) {
+    const auto replicated = std::make_shared<Replicated>(model, mesh["dp_replicate"], DdpOptions{variant, 0.05, reduce},
                                                          mesh.world().device(), options.grad_dtype);
-    return Parallelism{.reduce_gradients = [replicated] { replicated->reduce_gradients(); },
+    return Parallelism{.grouping = replicated->grouping(),
+                       .reduce_gradients = [replicated] { replicated->reduce_gradients(); },
                        .predict_traffic = [replicated](TrafficLedger& ledger,
                                                        int64_t steps) { replicated->predict_traffic(ledger, steps); },
                        .numerics = replicated->numerics()};
@@ -23,16 +24,16 @@ constexpr DdpVariant variants[] = {DdpVariant::naive, DdpVariant::flat, DdpVaria
 class DataParallel : public testing::TestWithParam<const char*> {
  protected:
   // Sums of two have no order; of three and more only `ordered` keeps that of the serial run, and in f32.
-  static Numerics claim(Dtype gradient = Dtype::f32) {
-    const bool ordered = GetParam() == std::string("ordered") && gradient == Dtype::f32;
+  static Numerics claim(Dtype reduce) {
+    const bool ordered = GetParam() == std::string("ordered") && reduce == Dtype::f32;
     return job_size() <= 2 || ordered ? Numerics::bit_identical : Numerics::bounded;
   }
 
-  static void expect_equal(const Job& job, DdpVariant variant) {
-    const RunRecord record = train(job, replicated_as(variant)).record;
+  static void expect_equal(const Job& job, DdpVariant variant, Dtype reduce = Dtype::f32) {
+    const RunRecord record = train(job, replicated_as(variant, reduce)).record;
     EXPECT_TRUE(record.check.passed);
     EXPECT_EQ(record.check.steps, 4);
-    EXPECT_EQ(record.numerics, claim(job.options.grad_dtype));
+    EXPECT_EQ(record.numerics, claim(reduce));
     if (record.numerics == Numerics::bit_identical) {
       EXPECT_EQ(record.check.loss_max_abs, 0);
       EXPECT_EQ(record.check.gradient_max_rel, 0);
@@ -69,9 +70,14 @@ TEST_P(DataParallel, EqualsTheSerialModelInBf16AndF16) {
 
 TEST_P(DataParallel, EqualsTheSerialModelWithGradientsInBf16AndF16) {
   for (const Dtype dtype : {Dtype::bf16, Dtype::f16}) {
+    for (Job job : {small_llama(GetParam()), small_mnist_cnn(GetParam())}) {
+      job.options.dtype = job.options.grad_dtype = dtype;
+      expect_equal(job, DdpVariant::overlapped);
+    }
     Job job = small_llama(GetParam());
     job.options.dtype = job.options.grad_dtype = dtype;
-    expect_equal(job, DdpVariant::overlapped);
+    expect_equal(job, DdpVariant::naive);
+    expect_equal(job, DdpVariant::overlapped, /*reduce=*/dtype);
   }
 }
 

@@ -148,6 +148,7 @@ std::vector<BadInput> bad_for_buckets() {
   return {
       {"no_bucket", "--bucket-mb 0", "--bucket-mb (0) must be at least 0.001"},
       {"negative_bucket", "--bucket-mb -25", "--bucket-mb (-25) must be at least 0.001"},
+      {"reduce_dtype", "--reduce-dtype bf16", "--reduce-dtype bf16 needs --grad-dtype bf16"},
       {"variant", "--variant lazy", "--variant must be one of naive, flat, bucketed, overlapped, not 'lazy'"},
   };
 }
