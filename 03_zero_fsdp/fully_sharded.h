@@ -26,10 +26,6 @@ class FullySharded : public Sharding {
     if (walk().is_first_of_unit(place)) unit_at(place).reshard();
   }
 
-  void after_update() override {
-    for (const auto& unit : units()) unit->reshard();  // what an evaluation has left gathered is out of date
-  }
-
  private:
   // The unit at work first, so that it comes first; then those that follow.
   void gather(size_t place, const std::vector<size_t>& ahead) {

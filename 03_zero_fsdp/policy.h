@@ -29,7 +29,7 @@ struct ShardingPolicy {
   // how gradients travel; what is owned of them is of type `gradient`.
   struct Types {
     Dtype stored = Dtype::f32, compute = Dtype::f32, gradient = Dtype::f32, reduce = Dtype::f32;
-  } types;
+  } types{};
 
   void declare(Options& options);
 };

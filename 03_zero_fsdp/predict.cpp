@@ -115,47 +115,6 @@ Replay replay(const std::vector<UnitLayout>& units, const Walk& walk, const Shar
 
 }  // namespace
 
-size_t Walk::enter(size_t unit) {
-  units_.push_back(unit);
-  visits_.push_back({units_.size() - 1, true});
-  return units_.size() - 1;
-}
-
-std::vector<size_t> Walk::after(size_t place, int64_t count) const {
-  std::vector<size_t> found;
-  for (size_t next = place + 1; next < units_.size() && static_cast<int64_t>(found.size()) < count; ++next) {
-    const bool is_new = units_[next] != units_[place] && std::count(found.begin(), found.end(), units_[next]) == 0;
-    if (is_new) found.push_back(units_[next]);
-  }
-  return found;
-}
-
-std::vector<size_t> Walk::before(size_t place, int64_t count) const {
-  std::vector<size_t> found;
-  for (size_t next = place; next-- > 0 && static_cast<int64_t>(found.size()) < count;) {
-    const bool is_new = units_[next] != units_[place] && std::count(found.begin(), found.end(), units_[next]) == 0;
-    if (is_new) found.push_back(units_[next]);
-  }
-  return found;
-}
-
-bool Walk::is_first_of_unit(size_t place) const {
-  return std::find(units_.begin(), units_.end(), units_[place]) == units_.begin() + static_cast<int64_t>(place);
-}
-
-bool Walk::is_last_unit(size_t unit) const {
-  const auto is_not_root = [&](size_t one) { return static_cast<int>(one) != root_; };
-  const auto last = std::find_if(units_.rbegin(), units_.rend(), is_not_root);
-  return last != units_.rend() && *last == unit;
-}
-
-bool Walk::keeps_after_forward(size_t place, Reshard reshard, bool backward_follows) const {
-  const size_t unit = units_[place];
-  if (static_cast<int>(unit) == root_) return true;
-  if (!backward_follows) return false;
-  return reshard == Reshard::never || (reshard == Reshard::standard && is_last_unit(unit));
-}
-
 void predict_memory(MemoryByKind& bytes, const std::vector<UnitLayout>& units, const Walk& walk,
                     const ShardingPolicy& policy, int64_t micro_batches) {
   const auto of = [&](MemoryKind kind) -> int64_t& { return bytes[static_cast<size_t>(kind)]; };
@@ -177,6 +136,12 @@ void predict_memory(MemoryByKind& bytes, const std::vector<UnitLayout>& units, c
 Traffic predict_traffic(const std::vector<UnitLayout>& units, const Walk& walk, const ShardingPolicy& policy,
                         int64_t micro_batches) {
   return replay(units, walk, policy, micro_batches).traffic();
+}
+
+StateBytes zero_bytes(double parameters, int64_t ranks, int64_t stage, const ElementBytes& bytes) {
+  const auto share = [&](int64_t from_stage) { return stage >= from_stage ? 1.0 / static_cast<double>(ranks) : 1.0; };
+  return {bytes.parameter * parameters * share(3), bytes.gradient * parameters * share(2),
+          bytes.optimizer * parameters * share(1)};
 }
 
 }  // namespace ninefold

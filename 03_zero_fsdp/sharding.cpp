@@ -1,23 +1,18 @@
 #include "03_zero_fsdp/sharding.h"
 
-#include <algorithm>
-
 #include "03_zero_fsdp/fully_sharded.h"
 #include "03_zero_fsdp/sharded_gradients.h"
-#include "03_zero_fsdp/units.h"
 #include "common/base/report.h"
 #include "common/nn/replace.h"
 
 namespace ninefold {
 namespace {
 
-constexpr std::string_view root_name = "root";
-
 // Tells the sharding when a layer of a unit is at work. Transparent in names.
 class ShardedLayer : public Layer {
  public:
-  ShardedLayer(std::unique_ptr<Layer> inner, Sharding& sharding, size_t unit, Dtype compute)
-      : inner_(std::move(inner)), sharding_(sharding), unit_(unit), compute_(compute) {}
+  ShardedLayer(std::unique_ptr<Layer> inner, Sharding& sharding, size_t place, Dtype compute)
+      : inner_(std::move(inner)), sharding_(sharding), place_(place), compute_(compute) {}
 
   Tensor forward(const Tensor& x, Saved& saved) override {
     sharding_.before_forward(place_);
@@ -35,13 +30,6 @@ class ShardedLayer : public Layer {
 
   void visit(Visitor& visitor) override { visitor.member("", *inner_); }
 
-  // Enters the walk, then what is inside, then leaves.
-  void join(Walk& walk, Visitor& visitor) {
-    place_ = walk.enter(unit_);
-    inner_->visit(visitor);
-    walk.leave(place_);
-  }
-
  private:
   // Token numbers stay what they are.
   Tensor in_compute_type(const Tensor& x) const {
@@ -50,89 +38,27 @@ class ShardedLayer : public Layer {
 
   std::unique_ptr<Layer> inner_;
   Sharding& sharding_;
-  size_t unit_;
-  size_t place_ = 0;
+  size_t place_;
   Dtype compute_;
 };
-
-// Gives every ShardedLayer its place.
-class WalkMaker : public Visitor {
- public:
-  explicit WalkMaker(Walk& walk) : walk_(walk) {}
-  void slot(std::string_view, std::unique_ptr<Layer>& child) override { member("", *child); }
-  void member(std::string_view, Layer& child) override {
-    auto* const sharded = dynamic_cast<ShardedLayer*>(&child);
-    sharded ? sharded->join(walk_, *this) : child.visit(*this);
-  }
-
- private:
-  Walk& walk_;
-};
-
-// The slots of a model itself, not those below them.
-std::vector<std::string> top_level_paths(Model& model) {
-  struct Names : Visitor {
-    std::vector<std::string> found;
-    void slot(std::string_view name, std::unique_ptr<Layer>&) override { found.emplace_back(name); }
-  } names;
-  model.visit(names);
-  return names.found;
-}
-
-// The parameters of one unit, and the layers whose work it is needed for.
-struct UnitPlan {
-  std::string name;
-  std::vector<std::string> layers;
-  std::vector<Parameter*> parameters;
-};
-
-// A parameter belongs to the innermost layer that is a unit, and to the root where there is none.
-std::vector<UnitPlan> plan_units(Model& model, const std::string& wrap) {
-  std::vector<UnitPlan> plans = {{std::string(root_name), {}, {}}};
-  for (const std::string& path : unit_paths(model, wrap)) plans.push_back({path, {path}, {}});
-  for (Parameter* parameter : parameters_of(model)) {
-    const auto holds = [&](const UnitPlan& plan) {
-      return plan.name != root_name && is_below(parameter->name, plan.name);
-    };
-    const auto innermost = std::find_if(plans.rbegin(), plans.rend(), holds);
-    (innermost == plans.rend() ? plans.front() : *innermost).parameters.push_back(parameter);
-  }
-  UnitPlan& root = plans.front();
-  for (const std::string& path : top_level_paths(model)) {
-    const auto lies_in = [&](const Parameter* parameter) { return is_below(parameter->name, path); };
-    if (std::any_of(root.parameters.begin(), root.parameters.end(), lies_in)) root.layers.push_back(path);
-  }
-  std::erase_if(plans, [](const UnitPlan& plan) { return plan.parameters.empty(); });
-  return plans;
-}
-
-UnitLayout lay_out(const UnitPlan& plan, int ranks) {
-  std::vector<int64_t> sizes;
-  for (const Parameter* parameter : plan.parameters) sizes.push_back(elements(parameter->layer_shape()));
-  return UnitLayout(plan.name, ranks, std::move(sizes));
-}
 
 }  // namespace
 
 Sharding::Sharding(Model& model, const ShardGroups& groups, const ShardingPolicy& policy, Unit::Whole whole,
                    const DeviceHandle& device)
     : groups_(groups), policy_(policy) {
-  std::vector<UnitPlan> plans = plan_units(model, policy.wrap);
-  for (size_t unit = 0; unit < plans.size(); ++unit) {
-    for (const std::string& path : plans[unit].layers) {
-      for_each_match(model, path, [&](const std::string&, std::unique_ptr<Layer>& slot) {
-        slot = std::make_unique<ShardedLayer>(std::move(slot), *this, unit, policy.types.compute);
+  ShardingPlan plan = plan_sharding(model, policy.wrap);
+  walk_ = plan.walk;
+  const std::vector<UnitLayout> layouts = layouts_of(plan, groups.shard.size());
+  for (size_t i = 0; i < plan.units.size(); ++i) {
+    const UnitPlan& unit = plan.units[i];
+    units_.push_back(std::make_unique<Unit>(layouts[i], unit.parameters, groups, policy, whole, device));
+    units_.back()->on_gradients_complete = [this, &reduced = *units_.back()] { start_reduce(reduced); };
+    for (const auto& [path, place] : unit.layers) {
+      for_each_match(model, path, [&, place = place](const std::string&, std::unique_ptr<Layer>& slot) {
+        slot = std::make_unique<ShardedLayer>(std::move(slot), *this, place, policy.types.compute);
       });
     }
-  }
-  const bool has_root = !plans.empty() && plans.front().name == root_name;
-  walk_ = Walk(has_root ? 0 : -1);
-  WalkMaker maker(walk_);
-  model.visit(maker);
-  for (UnitPlan& plan : plans) {
-    units_.push_back(std::make_unique<Unit>(lay_out(plan, groups.shard.size()), plan.parameters, groups, policy, whole,
-                                            device));
-    units_.back()->on_gradients_complete = [this, &unit = *units_.back()] { start_reduce(unit); };
   }
 }
 

@@ -36,7 +36,7 @@ class Sharding {
   // After a step's last backward: returns when every gradient owned here is a sum over all data ranks.
   void reduce_gradients();
   // After the optimizer has updated the shards.
-  virtual void after_update() = 0;
+  virtual void after_update() {}
 
   // The units, in the order in which the forward first needs them; a root unit, which holds what no other does, is
   // called "root" and comes first.

@@ -47,8 +47,8 @@ inline SerialRun serial_run(const Job& job, int data_ranks) {
     run.gradient_norms.push_back(std::sqrt(gradient_squares(parameters).value()));
     optimizer->step(options.lr_at(step, position.epoch), clip_factor(run.gradient_norms.back(), options.clip));
   }
-  run.gradients = elements_of(parameters, &Parameter::gradient);
-  run.values = elements_of(parameters, &Parameter::value);
+  run.gradients = elements_of(parameters, &Parameter::Owned::gradient);
+  run.values = elements_of(parameters, &Parameter::Owned::value);
   return run;
 }
 

@@ -16,18 +16,19 @@ namespace ninefold {
 struct Job {
   std::string model = "llama";
   TrainOptions options;
+  std::vector<MeshDimension> mesh = {{"dp_replicate", 0}};
   std::shared_ptr<const Task> task;  // for several runs on the same data; absent: made for each run
   std::optional<CollectiveFault> collective_fault;
   std::optional<KernelFault> kernel_fault;
   std::function<void(const KernelCost&)> after_kernel{};  // called after every operation
 };
 
-// Copies of one tensor a parameter.
+// Copies of one tensor a parameter: of what this rank owns.
 using Elements = std::vector<Tensor>;
 
-inline Elements elements_of(const std::vector<Parameter*>& parameters, Tensor Parameter::*tensor) {
+inline Elements elements_of(const std::vector<Parameter*>& parameters, Tensor Parameter::Owned::*tensor) {
   Elements elements;
-  for (const Parameter* parameter : parameters) elements.push_back(copy_of(parameter->*tensor));
+  for (const Parameter* parameter : parameters) elements.push_back(copy_of(parameter->owned.*tensor));
   return elements;
 }
 
@@ -79,7 +80,7 @@ inline std::shared_ptr<const Task> task_of(const Job& job) {
 // How a program splits the work on a model that has no storage yet.
 using Parallelize = std::function<Parallelism(Model& model, const Mesh& mesh, const TrainOptions& options)>;
 
-// The whole run, over the mesh dp_replicate(all ranks).
+// The whole run, with the data divided over dp_replicate and dp_shard.
 inline Outcome train(Job job, const Parallelize& parallelize) {
   TrainOptions& options = job.options;
   const Options command_line("test", "");
@@ -93,17 +94,18 @@ inline Outcome train(Job job, const Parallelize& parallelize) {
       return std::make_unique<FaultyKernels>(std::move(inner), fault);
     });
   }
-  const Mesh mesh(world, {{"dp_replicate", 0}});
+  const Mesh mesh(world, job.mesh);
+  const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
   const auto task = task_of(job);
-  options.resolve(mesh.size("dp_replicate"));
+  options.resolve(data.size());
   const auto model = task->make_model();
   const Parallelism parallelism = parallelize(*model, mesh, options);
   materialize(*model, world.device(), options.precision(), options.seed);
-  Trainer trainer("test", options, command_line, mesh, mesh["dp_replicate"], *task, *model, parallelism);
+  Trainer trainer("test", options, command_line, mesh, data, *task, *model, parallelism);
   const int exit_code = trainer.run();
   const auto parameters = parameters_of(*model);
-  return {exit_code, trainer.record(), elements_of(parameters, &Parameter::gradient),
-          elements_of(parameters, &Parameter::value)};
+  return {exit_code, trainer.record(), elements_of(parameters, &Parameter::Owned::gradient),
+          elements_of(parameters, &Parameter::Owned::value)};
 }
 
 // The faults of an all_reduce that a check must find.
@@ -134,13 +136,16 @@ inline void expect_the_check_to_find_wrong_all_reduces(Job job, const Paralleliz
   }
 }
 
-// Parameters, gradients, optimizer and traffic to the byte, activations within 2 %.
+// Parameters, gradients, optimizer, gathered units and traffic to the byte, activations within 2 %.
 inline void expect_balanced_books(const RunRecord& record) {
   for (const MemoryRecord& entry : record.memory) {
     if (entry.kind == MemoryKind::parameters || entry.kind == MemoryKind::gradients ||
         entry.kind == MemoryKind::optimizer) {
       EXPECT_GT(entry.predicted, 0);
       EXPECT_EQ(entry.predicted, entry.measured_peak) << name_of(entry.kind);
+    }
+    if (entry.kind == MemoryKind::gathered) {
+      EXPECT_EQ(entry.predicted, entry.measured_peak) << "gathered";
     }
     if (entry.kind == MemoryKind::activations) {
       EXPECT_NEAR(static_cast<double>(entry.predicted), static_cast<double>(entry.measured_peak),
