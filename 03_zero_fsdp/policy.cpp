@@ -16,4 +16,10 @@ void ShardingPolicy::declare(Options& options) {
               "reduce gradients after each micro-batch instead of once a step");
 }
 
+void ShardingPolicy::validate() const {
+  require(stage >= 2 || !reduce_each_micro_batch,
+          "--reduce-each-micro-batch needs --stage 2 or 3: stage {} keeps whole gradients and reduces them once a step",
+          stage);
+}
+
 }  // namespace ninefold

@@ -32,6 +32,8 @@ struct ShardingPolicy {
   } types{};
 
   void declare(Options& options);
+  // Throws UserError where the policies contradict each other.
+  void validate() const;
 };
 
 }  // namespace ninefold

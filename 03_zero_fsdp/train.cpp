@@ -27,6 +27,33 @@ struct ProgramOptions {
   }
 };
 
+// What divides the work, and what the trainer needs to know of it.
+struct Technique {
+  std::unique_ptr<Replicated> replicated;
+  std::unique_ptr<Sharding> sharding;
+  Parallelism parallelism;
+};
+
+// Stage 0 is chapter 02: every rank holds everything.
+Technique divide(Model& model, const Mesh& mesh, const Group& data, const ProgramOptions& options) {
+  const TrainOptions& train = options.train;
+  const DeviceHandle& device = mesh.world().device();
+  Technique technique;
+  if (options.policy.stage == 0) {
+    technique.replicated = std::make_unique<Replicated>(model, data, DdpOptions{}, device, train.grad_dtype);
+    technique.parallelism = {
+        .reduce_gradients = [&replicated = *technique.replicated] { replicated.reduce_gradients(); },
+        .predict_traffic = [&replicated = *technique.replicated](
+                               TrafficLedger& ledger, int64_t steps) { replicated.predict_traffic(ledger, steps); },
+        .numerics = technique.replicated->numerics()};
+  } else {
+    technique.sharding = shard(model, {mesh["dp_shard"], mesh["dp_replicate"]}, options.policy, device);
+    technique.parallelism = technique.sharding->parallelism(train.micro_batches);
+    if (mesh.world().rank() == 0 && train.verbose) fmt::print("{}", technique.sharding->description());
+  }
+  return technique;
+}
+
 int run(int argc, char** argv) {
   ProgramOptions options;
   TrainOptions& train = options.train;
@@ -34,6 +61,7 @@ int run(int argc, char** argv) {
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   train.settle_check(command_line);
+  options.policy.validate();
   options.policy.types = {train.dtype, train.dtype, train.grad_dtype, train.grad_dtype};
 
   World world(train.world(), collectives::named(train.collectives));
@@ -43,12 +71,10 @@ int run(int argc, char** argv) {
   const auto task = make_task("llama", train);
 
   const auto model = task->make_model();
-  const auto sharding = shard(*model, {mesh["dp_shard"], mesh["dp_replicate"]}, options.policy, world.device());
+  const Technique technique = divide(*model, mesh, data, options);
   materialize(*model, world.device(), train.precision(), train.seed);
-  if (world.rank() == 0) fmt::print("{}", sharding->description());
 
-  return Trainer("03/train", train, command_line, mesh, data, *task, *model, sharding->parallelism(train.micro_batches))
-      .run();
+  return Trainer("03/train", train, command_line, mesh, data, *task, *model, technique.parallelism).run();
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ void expect_report_keys(const Json& report, const std::string& unit) {
                                               "matmul_peak_flops_per_second", "matmul_peak_fraction"}));
   EXPECT_EQ(keys_of(report["check"]), (Keys{"passed", "steps", "numerics", "loss_max_abs", "gradient_max_rel",
                                             "parameter_max_rel", "worst_parameter"}));
-  EXPECT_EQ(keys_of(report["memory"]), (Keys{"parameters", "gradients", "optimizer", "activations", "communication",
+  EXPECT_EQ(keys_of(report["memory"]), (Keys{"parameters", "gradients", "optimizer", "activations", "gathered", "communication",
                                              "workspace", "host", "data", "oracle"}));
   for (const Json& kind : report["memory"]) EXPECT_EQ(keys_of(kind), (Keys{"predicted", "measured_peak"}));
   const Json& entry = report.at("traffic").at("dp_replicate").at("all_reduce");
