@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "01_collectives/benchmark/blocking_mpi.h"
@@ -51,11 +52,7 @@ class Bench {
   Bench(const BenchOptions& options, const DeviceHandle& device)
       : options_(options),
         world_({.device = device, .timeout = options.timeout, .cluster = cluster_of(options)},
-               chosen_by([this](Operation operation, int64_t bytes, int ranks) {
-                 // Everything else, such as barriers, runs as always.
-                 if (chosen_ && chosen_->operation == operation) return Choice{chosen_, options_.segment_bytes};
-                 return fastest(operation, bytes, ranks);
-               })) {
+               [this](Transport& transport) { return chosen_by(chooser())(transport); }) {
     require(world_.size() > 1,
             "a collective needs at least 2 ranks; start it with mpirun -n 2, or ./run 01/bench -n 2");
     mesh_.emplace(world_, options.mesh());
@@ -99,6 +96,23 @@ class Bench {
 
   void write(const nlohmann::ordered_json& report) const {
     if (!options_.report.empty() && on_first_rank()) write_file_atomically(options_.report, report.dump(1) + "\n");
+  }
+
+  // How the next group chooses: the single algorithm for its operation, everything else, such as barriers, as always.
+  Chooser chooser() const {
+    if (!single_) return fastest;
+    return [algorithm = single_, segment = options_.segment_bytes](Operation operation, int64_t bytes, int ranks) {
+      return operation == algorithm->operation ? Choice{algorithm, segment} : fastest(operation, bytes, ranks);
+    };
+  }
+
+  // All ranks, with the collectives of the contestant.
+  const Group& group_of(Operation operation, const std::string& contestant) {
+    if (contestant == "ours" || contestant == "mpi") return world_.group();
+    single_ = &find_algorithm(operation, contestant);
+    const auto known = groups_.find(single_);
+    if (known != groups_.end()) return known->second;
+    return groups_[single_] = world_.make_group(contestant, world_.group().members());
   }
 
   template <typename... Args>
@@ -147,11 +161,12 @@ class Bench {
     std::vector<Measured> measured(contestants.size());
     std::vector<bool> takes_part(contestants.size());
     for (size_t i = 0; i < contestants.size(); ++i) {
-      exercise.fill();
-      takes_part[i] = run_once(exercise, operation, contestants[i]);
+      takes_part[i] = contestants[i] != "mpi" || exercise.exists_on_mpi();
       if (!takes_part[i]) continue;
+      exercise.fill();
+      repeat(exercise, operation, contestants[i], 1);
       if (options_.check) measured[i].wrong = total(exercise.wrong());
-      for (int n = 0; n < options_.warmup; ++n) run_once(exercise, operation, contestants[i]);
+      repeat(exercise, operation, contestants[i], options_.warmup);
     }
     const int iterations = iterations_for(exercise, operation, contestants[0]);
     std::vector<std::vector<double>> seconds(contestants.size());
@@ -174,7 +189,7 @@ class Bench {
       exercise.fill();
       const double begin = slowest({clock.now()}).front();
       clock.wait_until(begin);
-      run_once(exercise, operation, contestants[i]);
+      repeat(exercise, operation, contestants[i], 1);
       measured[i].seconds = slowest({clock.now()}).front() - begin;
       if (options_.check) measured[i].wrong = total(exercise.wrong());
     }
@@ -197,22 +212,19 @@ class Bench {
     }
   }
 
-  bool run_once(const Exercise& exercise, Operation operation, const std::string& contestant) {
-    if (contestant == "mpi") return exercise.run_on_mpi();
-    chosen_ = contestant == "ours" ? nullptr : &find_algorithm(operation, contestant);
-    exercise.run_on_group();
-    return true;
+  void repeat(const Exercise& exercise, Operation operation, const std::string& contestant, int times) {
+    if (contestant == "mpi") {
+      for (int n = 0; n < times; ++n) exercise.run_on_mpi();
+    } else {
+      const Group& group = group_of(operation, contestant);
+      for (int n = 0; n < times; ++n) exercise.run_on(group);
+    }
   }
 
   double time(const Exercise& exercise, Operation operation, const std::string& contestant, int iterations) {
     world_.group().barrier();
-    chosen_ = contestant == "ours" || contestant == "mpi" ? nullptr : &find_algorithm(operation, contestant);
     const Stopwatch stopwatch;
-    if (contestant == "mpi") {
-      for (int n = 0; n < iterations; ++n) exercise.run_on_mpi();
-    } else {
-      for (int n = 0; n < iterations; ++n) exercise.run_on_group();
-    }
+    repeat(exercise, operation, contestant, iterations);
     return stopwatch.seconds() / iterations;
   }
 
@@ -272,9 +284,10 @@ class Bench {
   }
 
   const BenchOptions& options_;
-  const Algorithm* chosen_ = nullptr;  // none: ours
+  const Algorithm* single_ = nullptr;  // of the next group; none: ours
   World world_;
   std::optional<Mesh> mesh_;
+  std::map<const Algorithm*, Group> groups_;
   nlohmann::ordered_json results_ = nlohmann::ordered_json::array();
   int64_t wrong_ = 0;
   double bus_bandwidth_sum_ = 0;

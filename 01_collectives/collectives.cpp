@@ -1,5 +1,6 @@
 #include "01_collectives/collectives.h"
 
+#include <array>
 #include <limits>
 
 #include "01_collectives/executor/plan_work.h"
@@ -30,22 +31,25 @@ bool is_in_place(const Call& call, int rank) {
 class PlannedCollectives : public Collectives {
  public:
   PlannedCollectives(Transport& transport, Chooser choose, bool sums_in_rank_order)
-      : transport_(transport), choose_(std::move(choose)), sums_in_rank_order_(sums_in_rank_order) {}
+      : transport_(transport),
+        rank_(transport.rank()),
+        ranks_(transport.size()),
+        choose_(std::move(choose)),
+        sums_in_rank_order_(sums_in_rank_order) {}
 
   std::unique_ptr<Work> start(const Call& call) override {
-    const Choice choice = choose(call);
+    const Chosen& chosen = choose(call);
     int tag = call.tag;
     if (!is_message(call)) {
       tag = first_collective_tag + next_call_ * max_lanes;
-      next_call_ = (next_call_ + 1) % calls_with_own_tags;
+      if (++next_call_ == calls_with_own_tags) next_call_ = 0;
     }
-    return std::make_unique<PlanWork>(call, plan_of(call, choice), transport_, small_scratch_, choice.segment_bytes,
-                                      tag);
+    return std::make_unique<PlanWork>(call, *chosen.plan, transport_, small_scratch_, chosen.segment_bytes, tag);
   }
 
   Volume volume(const Call& call) const override {
-    const Choice choice = choose(call);
-    return volume_of(call, plan_of(call, choice), transport_.rank(), transport_.size(), choice.segment_bytes);
+    const Chosen& chosen = choose(call);
+    return volume_of(call, *chosen.plan, rank_, ranks_, chosen.segment_bytes);
   }
 
   bool sends_by_itself(const Call&) const override { return false; }
@@ -59,37 +63,49 @@ class PlannedCollectives : public Collectives {
     bool in_place;
     PlacedPlan plan;
   };
+  // What all calls with these properties run.
+  struct Chosen {
+    int64_t bytes = -1;
+    int peer = 0;
+    bool in_place = false;
+    const PlacedPlan* plan = nullptr;
+    int64_t segment_bytes = 0;
+  };
 
   static bool is_message(const Call& call) {
     return call.operation == Operation::send || call.operation == Operation::recv;
   }
 
-  Choice choose(const Call& call) const {
-    Choice choice = choose_(call.operation, whole_bytes(call), transport_.size());
-    if (choice.algorithm->joins_chunks || transport_.is_timed()) choice.segment_bytes = whole_chunks;
-    return choice;
+  // Calls repeat, so the last choice for the operation is often the right one.
+  const Chosen& choose(const Call& call) const {
+    const int64_t bytes = whole_bytes(call);
+    const bool in_place = is_in_place(call, rank_);
+    Chosen& last = last_chosen_[static_cast<size_t>(call.operation)];
+    if (last.bytes == bytes && last.peer == call.peer && last.in_place == in_place) return last;
+    const Choice choice = choose_(call.operation, bytes, ranks_);
+    const PlacedPlan& plan = plan_of(call, *choice.algorithm, in_place);
+    const bool is_cut = !choice.algorithm->joins_chunks && !transport_.is_timed();
+    return last = {bytes, call.peer, in_place, &plan, is_cut ? choice.segment_bytes : whole_chunks};
   }
 
-  const PlacedPlan& plan_of(const Call& call, const Choice& choice) const {
-    const int rank = transport_.rank(), ranks = transport_.size();
-    const bool in_place = is_in_place(call, rank);
+  const PlacedPlan& plan_of(const Call& call, const Algorithm& algorithm, bool in_place) const {
     for (const auto& known : known_) {
-      if (known->algorithm == choice.algorithm && known->peer == call.peer && known->in_place == in_place) {
-        return known->plan;
-      }
+      if (known->algorithm == &algorithm && known->peer == call.peer && known->in_place == in_place) return known->plan;
     }
-    const Plan plan = choice.algorithm->plan(rank, ranks, call.peer);
-    known_.push_back(std::make_unique<Known>(Known{choice.algorithm, call.peer, in_place,
-                                                   placed(plan, {call.operation, rank, ranks, call.peer, in_place})}));
+    const Plan plan = algorithm.plan(rank_, ranks_, call.peer);
+    known_.push_back(std::make_unique<Known>(
+        Known{&algorithm, call.peer, in_place, placed(plan, {call.operation, rank_, ranks_, call.peer, in_place})}));
     return known_.back()->plan;
   }
 
   Transport& transport_;
+  int rank_, ranks_;
   Chooser choose_;
   bool sums_in_rank_order_;
   int next_call_ = 0;
   SmallScratch small_scratch_;
   mutable std::vector<std::unique_ptr<Known>> known_;
+  mutable std::array<Chosen, operation_count> last_chosen_;
 };
 
 }  // namespace

@@ -19,7 +19,8 @@ CollectivesFactory ordered();
 // By the word that --collectives takes: "ours", "ordered", or "mpi" for the library's own. Throws UserError for others.
 CollectivesFactory named(std::string_view name);
 
-// Whatever `choose` decides. `sums_in_rank_order`: all algorithms that it chooses for reductions do.
+// Whatever `choose` decides, which is always the same for the same question. `sums_in_rank_order`: all algorithms that
+// it chooses for reductions do.
 using Chooser = std::function<Choice(Operation operation, int64_t bytes, int ranks)>;
 CollectivesFactory chosen_by(Chooser choose, bool sums_in_rank_order = false);
 

@@ -3,6 +3,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <cstring>
+
 #include "common/comm/control.h"
 #include "common/comm/mpi/check.h"
 #include "common/comm/mpi/transport.h"
@@ -23,35 +25,41 @@ MPI_Op op_of(ReduceOp op) {
   return op == ReduceOp::min ? MPI_MIN : op == ReduceOp::max ? MPI_MAX : op == ReduceOp::product ? MPI_PROD : MPI_SUM;
 }
 
-int run(const Group& group, const Call& call) {
+// The call with all its arguments.
+std::function<void()> prepared(const Group& group, const Call& call) {
   const MPI_Comm communicator = communicator_of(group);
   const MPI_Datatype type = type_of(call.in.dtype());
+  const MPI_Op op = op_of(call.op);
   const int size = static_cast<int>(call.in.size()), out_size = static_cast<int>(call.out.size());
-  const int rank = group.rank(), ranks = group.size();
-  const auto* own_part = static_cast<const std::byte*>(call.out.raw()) + rank * call.in.bytes();
+  const int part = size / group.size(), root = call.peer;
+  void* const out = call.out.raw();
+  void* const input = call.in.raw();
+  const auto* own_part = static_cast<const std::byte*>(out) + group.rank() * call.in.bytes();
+  const void* const in = input == out ? MPI_IN_PLACE : input;
   switch (call.operation) {
     case Operation::all_reduce:
-      return MPI_Allreduce(call.in.raw() == call.out.raw() ? MPI_IN_PLACE : call.in.raw(), call.out.raw(), size, type,
-                           op_of(call.op), communicator);
-    case Operation::all_gather:
-      return MPI_Allgather(call.in.raw() == own_part ? MPI_IN_PLACE : call.in.raw(), size, type, call.out.raw(), size,
-                           type, communicator);
+      return [=] { mpi::check(MPI_Allreduce(in, out, size, type, op, communicator)); };
+    case Operation::all_gather: {
+      const void* const own = input == own_part ? MPI_IN_PLACE : input;
+      return [=] { mpi::check(MPI_Allgather(own, size, type, out, size, type, communicator)); };
+    }
     case Operation::reduce_scatter:
-      // In place, MPI has its result at the beginning of the input.
-      if (call.out.shares_storage_with(call.in)) {
-        const int result =
-            MPI_Reduce_scatter_block(MPI_IN_PLACE, call.in.raw(), out_size, type, op_of(call.op), communicator);
-        if (rank != 0) ops::copy_(call.out, call.in.slice(0, {call.out.size()}));
-        return result;
+      if (!call.out.shares_storage_with(call.in)) {
+        return [=] { mpi::check(MPI_Reduce_scatter_block(in, out, out_size, type, op, communicator)); };
       }
-      return MPI_Reduce_scatter_block(call.in.raw(), call.out.raw(), out_size, type, op_of(call.op), communicator);
+      // In place, MPI has its result at the beginning of the input.
+      return [=, rank = group.rank(), bytes = static_cast<size_t>(call.out.bytes())] {
+        mpi::check(MPI_Reduce_scatter_block(MPI_IN_PLACE, input, out_size, type, op, communicator));
+        if (rank != 0) std::memcpy(out, input, bytes);
+      };
     case Operation::broadcast:
-      return MPI_Bcast(call.out.raw(), size, type, call.peer, communicator);
-    case Operation::reduce:
-      return MPI_Reduce(rank == call.peer ? MPI_IN_PLACE : call.in.raw(), call.out.raw(), size, type, op_of(call.op),
-                        call.peer, communicator);
+      return [=] { mpi::check(MPI_Bcast(out, size, type, root, communicator)); };
+    case Operation::reduce: {
+      const void* const own = group.rank() == root ? MPI_IN_PLACE : input;
+      return [=] { mpi::check(MPI_Reduce(own, out, size, type, op, root, communicator)); };
+    }
     default:
-      return MPI_Alltoall(call.in.raw(), size / ranks, type, call.out.raw(), size / ranks, type, communicator);
+      return [=] { mpi::check(MPI_Alltoall(in, part, type, out, part, type, communicator)); };
   }
 }
 
@@ -108,14 +116,15 @@ bool can_read_neighbour(const Group& group) {
 
 }  // namespace
 
-bool blocking_mpi(const Group& group, const Call& call) {
-  if (call.reduces() && size_of(call.in.dtype()) == 2) return false;
-  mpi::check(run(group, call));
+std::function<void()> blocking_mpi(const Group& group, const Call& call) {
+  if (call.reduces() && size_of(call.in.dtype()) == 2) return nullptr;
+  const std::function<void()> make_call = prepared(group, call);
   const bool has_result = call.operation != Operation::reduce || group.rank() == call.peer;
-  if (call.reduces() && call.op == ReduceOp::avg && has_result) {
-    ops::scale_(call.out, 1.0f / static_cast<float>(group.size()));
-  }
-  return true;
+  if (!call.reduces() || call.op != ReduceOp::avg || !has_result) return make_call;
+  return [=, out = call.out, factor = 1.0f / static_cast<float>(group.size())] {
+    make_call();
+    ops::scale_(out, factor);
+  };
 }
 
 std::string copy_mechanism(const Group& group) {

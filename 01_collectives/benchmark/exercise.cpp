@@ -65,6 +65,7 @@ Exercise::Exercise(const Group& group, Operation operation, ReduceOp op, Dtype d
   const bool gathers = operation == Operation::all_gather, scatters = operation == Operation::reduce_scatter;
   in_ = !gathers ? large : in_place ? own_part : tensor(count_);
   out_ = gathers ? large : scatters ? (in_place ? own_part : tensor(count_)) : in_place ? large : tensor(whole);
+  mpi_ = blocking_mpi(group_, {.operation = operation_, .in = in_, .out = out_, .op = op_, .peer = root});
 }
 
 float Exercise::contributed(int rank, int64_t i) const {
@@ -91,25 +92,21 @@ void Exercise::fill() const {
   for (int64_t i = 0; i < in_.size(); ++i) write(in_, i, contributed(group_.rank(), i));
 }
 
-void Exercise::run_on_group() const {
+void Exercise::run_on(const Group& group) const {
   switch (operation_) {
     case Operation::all_reduce:
-      return group_.all_reduce(out_, in_, op_);
+      return group.all_reduce(out_, in_, op_);
     case Operation::all_gather:
-      return group_.all_gather(out_, in_);
+      return group.all_gather(out_, in_);
     case Operation::reduce_scatter:
-      return group_.reduce_scatter(out_, in_, op_);
+      return group.reduce_scatter(out_, in_, op_);
     case Operation::broadcast:
-      return group_.broadcast(out_, root);
+      return group.broadcast(out_, root);
     case Operation::reduce:
-      return group_.reduce(out_, root, op_);
+      return group.reduce(out_, root, op_);
     default:
-      return group_.all_to_all(out_, in_);
+      return group.all_to_all(out_, in_);
   }
-}
-
-bool Exercise::run_on_mpi() const {
-  return blocking_mpi(group_, {.operation = operation_, .in = in_, .out = out_, .op = op_, .peer = root});
 }
 
 int64_t Exercise::wrong() const {

@@ -2,6 +2,8 @@
 // whose result can be checked. The data are exactly representable: the check has no tolerance.
 #pragma once
 
+#include <functional>
+
 #include "common/comm/group.h"
 
 namespace ninefold::collectives {
@@ -21,9 +23,11 @@ class Exercise {
 
   // Brings the input back and spoils the output.
   void fill() const;
-  void run_on_group() const;
-  // MPI's blocking call. False, and nothing happens, where MPI knows no such type.
-  bool run_on_mpi() const;
+  // The group has the ranks of the one that the exercise was made with.
+  void run_on(const Group& group) const;
+  // MPI's blocking call, where MPI knows the type.
+  bool exists_on_mpi() const { return mpi_ != nullptr; }
+  void run_on_mpi() const { mpi_(); }
   // Elements of this rank's result that are not what they should be, after `fill` and one run.
   int64_t wrong() const;
 
@@ -38,6 +42,7 @@ class Exercise {
   ReduceOp op_;
   int64_t count_, bytes_;
   Tensor in_, out_;
+  std::function<void()> mpi_;
 };
 
 // Where busbw differs from algbw (bytes / time): the share of the data that crosses the slowest link in the best

@@ -36,22 +36,6 @@ Layout::Layout(const Call& call, int rank, int ranks, int chunks)
   }
 }
 
-int64_t Layout::size(int chunk) const {
-  if (is_cut()) return cut(chunk + 1) - cut(chunk);
-  if (!is_uneven()) return part_;
-  const int from = chunk / ranks_, to = chunk % ranks_;
-  return from == rank_ ? in_begins_[to + 1] - in_begins_[to] : out_begins_[from + 1] - out_begins_[from];
-}
-
-int64_t Layout::begin(Space space, int chunk) const {
-  if (is_cut()) return cut(chunk);
-  if (operation_ == Operation::all_gather) return space == Space::in ? 0 : chunk * part_;
-  if (operation_ == Operation::reduce_scatter) return space == Space::in ? chunk * part_ : 0;
-  const int part = space == Space::in ? chunk % ranks_ : chunk / ranks_;
-  if (is_uneven()) return space == Space::in ? in_begins_[part] : out_begins_[part];
-  return part * part_;
-}
-
 int64_t Layout::largest() const {
   if (is_cut()) return cut(1);
   if (!is_uneven()) return part_;

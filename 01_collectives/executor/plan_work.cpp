@@ -27,8 +27,6 @@ PlanWork::PlanWork(const Call& call, const PlacedPlan& plan, Transport& transpor
                    int64_t segment_bytes, int tag)
     : operation_(call.operation),
       op_(call.op),
-      in_(call.in.raw() == call.out.raw() ? Tensor() : call.in),
-      out_(call.out),
       in_address_(static_cast<std::byte*>(call.in.raw())),
       out_address_(static_cast<std::byte*>(call.out.raw())),
       plan_(plan),
@@ -39,7 +37,7 @@ PlanWork::PlanWork(const Call& call, const PlacedPlan& plan, Transport& transpor
       lane_count_(is_collective(call) ? max_lanes : 1),
       used_lanes_(static_cast<int>(std::min<int64_t>(segments_, lane_count_))) {
   if (call.tensor().defined()) dtype_ = call.tensor().dtype();
-  std::byte* scratch = take_scratch(small_scratch);
+  std::byte* scratch = take_scratch(call, small_scratch);
   Transfer* transfers = take_transfers(used_lanes_ * plan.most_actions);
   for (int i = 0; i < used_lanes_; ++i) {
     start_lane(i, tag + i, scratch + i * plan.slots * slot_bytes_, transfers + i * plan.most_actions);
@@ -50,7 +48,7 @@ PlanWork::~PlanWork() {
   if (small_scratch_) small_scratch_->is_taken = false;
 }
 
-std::byte* PlanWork::take_scratch(SmallScratch& small_scratch) {
+std::byte* PlanWork::take_scratch(const Call& call, SmallScratch& small_scratch) {
   slot_bytes_ = std::min(layout_.largest(), segment_) * size_of(dtype_);
   // Slots of single chunks begin at cache lines; a range's chunks are neighbours without gaps.
   if (segments_ > 1) slot_bytes_ = rounded(slot_bytes_);
@@ -61,7 +59,7 @@ std::byte* PlanWork::take_scratch(SmallScratch& small_scratch) {
     small_scratch.is_taken = true;
     return small_scratch.bytes.data();
   }
-  const DeviceHandle& device = (in_.defined() ? in_ : out_).device();
+  const DeviceHandle& device = call.tensor().device();
   const MemoryScope scope(*device, MemoryKind::communication);
   scratch_ = Tensor::empty(device, {bytes / size_of(dtype_)}, dtype_);
   return static_cast<std::byte*>(scratch_.raw());
@@ -189,8 +187,8 @@ int64_t PlanWork::segment_size(int chunk, int64_t segment) const {
 }
 
 int64_t PlanWork::segment_size(Chunks chunks, int64_t segment) const {
-  int64_t size = 0;
-  for (int i = 0; i < chunks.count; ++i) size += segment_size((chunks.first + i) % plan_.chunks, segment);
+  int64_t size = segment_size(chunks.first, segment);
+  for (int i = 1; i < chunks.count; ++i) size += segment_size((chunks.first + i) % plan_.chunks, segment);
   return size;
 }
 

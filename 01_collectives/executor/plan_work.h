@@ -50,7 +50,7 @@ class PlanWork : public Work {
     Transfer* transfers = nullptr;  // one for each action of the step
   };
 
-  std::byte* take_scratch(SmallScratch& small_scratch);
+  std::byte* take_scratch(const Call& call, SmallScratch& small_scratch);
   Transfer* take_transfers(size_t count);
   void start_lane(int index, int tag, std::byte* scratch, Transfer* transfers);
   bool advance(Lane& lane);
@@ -71,7 +71,6 @@ class PlanWork : public Work {
   Operation operation_;
   ReduceOp op_;
   Dtype dtype_ = Dtype::f32;
-  Tensor in_, out_;  // kept alive; `in_` is undefined where it is the same as `out_`
   std::byte *in_address_, *out_address_;
   const PlacedPlan& plan_;
   Transport& transport_;

@@ -26,6 +26,7 @@ enum class Operation {
   barrier,
   control
 };
+inline constexpr int operation_count = static_cast<int>(Operation::control) + 1;
 std::string_view name_of(Operation operation);
 
 // avg is the sum times 1 / size, for floating-point types.
@@ -54,7 +55,7 @@ struct Call {
 // same collective call.
 std::string to_string(const Call& call);
 
-// A call under way. It keeps alive, and alone uses, the tensors of its call.
+// A call under way. It alone uses the elements of the call's tensors, which stay alive until it is complete.
 class Work {
  public:
   virtual ~Work() = default;

@@ -18,8 +18,9 @@ class Exchange {
   ~Exchange() {
     TrafficLedger& ledger = group_.world().traffic();
     if (ledger.paused()) return;
-    ledger.book_call(group_.name(), Operation::control);
-    ledger.book_bytes(group_.name(), Operation::control, group_.transport().sent() - before_, false);
+    TrafficEntry& entry = ledger.dimension(group_.name())[Operation::control];
+    ++entry.calls;
+    entry.add(group_.transport().sent() - before_);
   }
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;

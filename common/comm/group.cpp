@@ -44,6 +44,66 @@ std::vector<int64_t> element_counts(const Group& group, const Tensor& tensor, co
   return counts;
 }
 
+// What the two forms of each operation ask for.
+
+Call all_reduce_call(const Tensor& out, const Tensor& in, ReduceOp op) {
+  expect(in.dtype() == out.dtype() && in.size() == out.size(), "all_reduce: {} {} in, {} {} out", in.size(),
+         name_of(in.dtype()), out.size(), name_of(out.dtype()));
+  expect_reducible(in, op);
+  return {.operation = Operation::all_reduce, .in = in, .out = out, .op = op};
+}
+
+Call all_gather_call(const Group& group, const Tensor& out, const Tensor& in) {
+  expect_parts(group, "all_gather", out, in);
+  return {.operation = Operation::all_gather, .in = in, .out = out};
+}
+
+Call reduce_scatter_call(const Group& group, const Tensor& out, const Tensor& in, ReduceOp op) {
+  expect_parts(group, "reduce_scatter", in, out);
+  expect_reducible(in, op);
+  return {.operation = Operation::reduce_scatter, .in = in, .out = out, .op = op};
+}
+
+Call broadcast_call(const Group& group, const Tensor& tensor, int root) {
+  expect_root(group, root);
+  return {.operation = Operation::broadcast, .in = tensor, .out = tensor, .peer = root};
+}
+
+Call reduce_call(const Group& group, const Tensor& tensor, int root, ReduceOp op) {
+  expect_root(group, root);
+  expect_reducible(tensor, op);
+  return {.operation = Operation::reduce, .in = tensor, .out = tensor, .op = op, .peer = root};
+}
+
+Call all_to_all_call(const Group& group, const Tensor& out, const Tensor& in) {
+  expect(in.dtype() == out.dtype(), "all_to_all: {} and {} must have one type", name_of(in.dtype()),
+         name_of(out.dtype()));
+  expect(in.size() == out.size() && in.size() % group.size() == 0,
+         "all_to_all: {} elements in, {} out, for {} equal parts", in.size(), out.size(), group.size());
+  return {.operation = Operation::all_to_all, .in = in, .out = out};
+}
+
+Call all_to_all_call(const Group& group, const Tensor& out, const Tensor& in, const std::vector<int64_t>& out_rows,
+                     const std::vector<int64_t>& in_rows) {
+  expect(in.dtype() == out.dtype(), "all_to_all: {} and {} must have one type", name_of(in.dtype()),
+         name_of(out.dtype()));
+  return {.operation = Operation::all_to_all,
+          .in = in,
+          .out = out,
+          .in_counts = element_counts(group, in, in_rows),
+          .out_counts = element_counts(group, out, out_rows)};
+}
+
+Call send_call(const Group& group, const Tensor& tensor, int peer, int tag) {
+  expect_peer(group, peer, tag);
+  return {.operation = Operation::send, .in = tensor, .peer = peer, .tag = tag};
+}
+
+Call recv_call(const Group& group, const Tensor& tensor, int peer, int tag) {
+  expect_peer(group, peer, tag);
+  return {.operation = Operation::recv, .out = tensor, .peer = peer, .tag = tag};
+}
+
 }  // namespace
 
 int Group::rank() const { return state_->rank; }
@@ -63,19 +123,6 @@ Transport& Group::transport() const {
   return *state_->transport;
 }
 
-Pending Group::start(Call call) const { return world().start(*this, std::move(call)); }
-
-Pending Group::start_all_reduce(const Tensor& tensor, ReduceOp op) const {
-  return start_all_reduce(tensor, tensor, op);
-}
-
-Pending Group::start_all_reduce(const Tensor& out, const Tensor& in, ReduceOp op) const {
-  expect(in.dtype() == out.dtype() && in.size() == out.size(), "all_reduce: {} {} in, {} {} out", in.size(),
-         name_of(in.dtype()), out.size(), name_of(out.dtype()));
-  expect_reducible(in, op);
-  return start({.operation = Operation::all_reduce, .in = in, .out = out, .op = op});
-}
-
 Volume Group::all_reduce_volume(int64_t elements, Dtype dtype) const {
   if (size() == 1) return {};
   const Tensor paper = Tensor::empty(make_meta_device(), {elements}, dtype);
@@ -84,57 +131,66 @@ Volume Group::all_reduce_volume(int64_t elements, Dtype dtype) const {
 
 bool Group::sums_in_rank_order() const { return size() <= 2 || state_->collectives->sums_in_rank_order(); }
 
+Pending Group::start(Call&& call) const { return world().start(*this, std::move(call)); }
+void Group::run(Call&& call) const { world().run(*this, std::move(call)); }
+
+void Group::all_reduce(const Tensor& tensor, ReduceOp op) const { run(all_reduce_call(tensor, tensor, op)); }
+Pending Group::start_all_reduce(const Tensor& tensor, ReduceOp op) const {
+  return start(all_reduce_call(tensor, tensor, op));
+}
+
+void Group::all_reduce(const Tensor& out, const Tensor& in, ReduceOp op) const { run(all_reduce_call(out, in, op)); }
+Pending Group::start_all_reduce(const Tensor& out, const Tensor& in, ReduceOp op) const {
+  return start(all_reduce_call(out, in, op));
+}
+
+void Group::all_gather(const Tensor& out, const Tensor& in) const { run(all_gather_call(*this, out, in)); }
 Pending Group::start_all_gather(const Tensor& out, const Tensor& in) const {
-  expect_parts(*this, "all_gather", out, in);
-  return start({.operation = Operation::all_gather, .in = in, .out = out});
+  return start(all_gather_call(*this, out, in));
 }
 
+void Group::reduce_scatter(const Tensor& out, const Tensor& in, ReduceOp op) const {
+  run(reduce_scatter_call(*this, out, in, op));
+}
 Pending Group::start_reduce_scatter(const Tensor& out, const Tensor& in, ReduceOp op) const {
-  expect_parts(*this, "reduce_scatter", in, out);
-  expect_reducible(in, op);
-  return start({.operation = Operation::reduce_scatter, .in = in, .out = out, .op = op});
+  return start(reduce_scatter_call(*this, out, in, op));
 }
 
+void Group::broadcast(const Tensor& tensor, int root) const { run(broadcast_call(*this, tensor, root)); }
 Pending Group::start_broadcast(const Tensor& tensor, int root) const {
-  expect_root(*this, root);
-  return start({.operation = Operation::broadcast, .in = tensor, .out = tensor, .peer = root});
+  return start(broadcast_call(*this, tensor, root));
 }
 
+void Group::reduce(const Tensor& tensor, int root, ReduceOp op) const { run(reduce_call(*this, tensor, root, op)); }
 Pending Group::start_reduce(const Tensor& tensor, int root, ReduceOp op) const {
-  expect_root(*this, root);
-  expect_reducible(tensor, op);
-  return start({.operation = Operation::reduce, .in = tensor, .out = tensor, .op = op, .peer = root});
+  return start(reduce_call(*this, tensor, root, op));
 }
 
+void Group::all_to_all(const Tensor& out, const Tensor& in) const { run(all_to_all_call(*this, out, in)); }
 Pending Group::start_all_to_all(const Tensor& out, const Tensor& in) const {
-  expect(in.dtype() == out.dtype(), "all_to_all: {} and {} must have one type", name_of(in.dtype()),
-         name_of(out.dtype()));
-  expect(in.size() == out.size() && in.size() % size() == 0, "all_to_all: {} elements in, {} out, for {} equal parts",
-         in.size(), out.size(), size());
-  return start({.operation = Operation::all_to_all, .in = in, .out = out});
+  return start(all_to_all_call(*this, out, in));
 }
 
+void Group::all_to_all(const Tensor& out, const Tensor& in, const std::vector<int64_t>& out_rows,
+                       const std::vector<int64_t>& in_rows) const {
+  run(all_to_all_call(*this, out, in, out_rows, in_rows));
+}
 Pending Group::start_all_to_all(const Tensor& out, const Tensor& in, const std::vector<int64_t>& out_rows,
                                 const std::vector<int64_t>& in_rows) const {
-  expect(in.dtype() == out.dtype(), "all_to_all: {} and {} must have one type", name_of(in.dtype()),
-         name_of(out.dtype()));
-  return start({.operation = Operation::all_to_all,
-                .in = in,
-                .out = out,
-                .in_counts = element_counts(*this, in, in_rows),
-                .out_counts = element_counts(*this, out, out_rows)});
+  return start(all_to_all_call(*this, out, in, out_rows, in_rows));
 }
 
+void Group::send(const Tensor& tensor, int peer, int tag) const { run(send_call(*this, tensor, peer, tag)); }
 Pending Group::start_send(const Tensor& tensor, int peer, int tag) const {
-  expect_peer(*this, peer, tag);
-  return start({.operation = Operation::send, .in = tensor, .peer = peer, .tag = tag});
+  return start(send_call(*this, tensor, peer, tag));
 }
 
+void Group::recv(const Tensor& tensor, int peer, int tag) const { run(recv_call(*this, tensor, peer, tag)); }
 Pending Group::start_recv(const Tensor& tensor, int peer, int tag) const {
-  expect_peer(*this, peer, tag);
-  return start({.operation = Operation::recv, .out = tensor, .peer = peer, .tag = tag});
+  return start(recv_call(*this, tensor, peer, tag));
 }
 
+void Group::barrier() const { run({.operation = Operation::barrier}); }
 Pending Group::start_barrier() const { return start({.operation = Operation::barrier}); }
 
 }  // namespace ninefold

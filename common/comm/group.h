@@ -38,52 +38,44 @@ class Group {
   Transport& transport() const;
 
   // tensor = the reduction of every rank's tensor, on all ranks.
-  void all_reduce(const Tensor& tensor, ReduceOp op = ReduceOp::sum) const { start_all_reduce(tensor, op).wait(); }
+  void all_reduce(const Tensor& tensor, ReduceOp op = ReduceOp::sum) const;
   Pending start_all_reduce(const Tensor& tensor, ReduceOp op = ReduceOp::sum) const;
   // The same with the result in `out`, of equal size; `in` stays as it was.
-  void all_reduce(const Tensor& out, const Tensor& in, ReduceOp op = ReduceOp::sum) const {
-    start_all_reduce(out, in, op).wait();
-  }
+  void all_reduce(const Tensor& out, const Tensor& in, ReduceOp op = ReduceOp::sum) const;
   Pending start_all_reduce(const Tensor& out, const Tensor& in, ReduceOp op = ReduceOp::sum) const;
 
   // out = every rank's `in`, one after the other; out.size() == size() * in.size(). `in` may be this rank's part of
   // out.
-  void all_gather(const Tensor& out, const Tensor& in) const { start_all_gather(out, in).wait(); }
+  void all_gather(const Tensor& out, const Tensor& in) const;
   Pending start_all_gather(const Tensor& out, const Tensor& in) const;
 
   // out = this rank's part of the reduction of every rank's `in`; in.size() == size() * out.size(). `out` may be this
   // rank's part of in; the other parts of `in` are left as they were.
-  void reduce_scatter(const Tensor& out, const Tensor& in, ReduceOp op = ReduceOp::sum) const {
-    start_reduce_scatter(out, in, op).wait();
-  }
+  void reduce_scatter(const Tensor& out, const Tensor& in, ReduceOp op = ReduceOp::sum) const;
   Pending start_reduce_scatter(const Tensor& out, const Tensor& in, ReduceOp op = ReduceOp::sum) const;
 
   // tensor = the root's tensor, on all ranks.
-  void broadcast(const Tensor& tensor, int root) const { start_broadcast(tensor, root).wait(); }
+  void broadcast(const Tensor& tensor, int root) const;
   Pending start_broadcast(const Tensor& tensor, int root) const;
 
   // On the root: tensor = the reduction of every rank's tensor. On the others it stays as it was.
-  void reduce(const Tensor& tensor, int root, ReduceOp op = ReduceOp::sum) const {
-    start_reduce(tensor, root, op).wait();
-  }
+  void reduce(const Tensor& tensor, int root, ReduceOp op = ReduceOp::sum) const;
   Pending start_reduce(const Tensor& tensor, int root, ReduceOp op = ReduceOp::sum) const;
 
   // Part j of `in` goes to rank j; part i of `out` comes from rank i. Both are size() equal parts, and do not overlap.
-  void all_to_all(const Tensor& out, const Tensor& in) const { start_all_to_all(out, in).wait(); }
+  void all_to_all(const Tensor& out, const Tensor& in) const;
   Pending start_all_to_all(const Tensor& out, const Tensor& in) const;
   // The same with parts of in_rows[j] and out_rows[i] rows of the first dimension, zero allowed.
   void all_to_all(const Tensor& out, const Tensor& in, const std::vector<int64_t>& out_rows,
-                  const std::vector<int64_t>& in_rows) const {
-    start_all_to_all(out, in, out_rows, in_rows).wait();
-  }
+                  const std::vector<int64_t>& in_rows) const;
   Pending start_all_to_all(const Tensor& out, const Tensor& in, const std::vector<int64_t>& out_rows,
                            const std::vector<int64_t>& in_rows) const;
 
   // Messages between two ranks with the same tag (0 <= tag < control_tag) arrive in the order they were sent.
   // A send may wait until the peer receives.
-  void send(const Tensor& tensor, int peer, int tag = 0) const { start_send(tensor, peer, tag).wait(); }
+  void send(const Tensor& tensor, int peer, int tag = 0) const;
   Pending start_send(const Tensor& tensor, int peer, int tag = 0) const;
-  void recv(const Tensor& tensor, int peer, int tag = 0) const { start_recv(tensor, peer, tag).wait(); }
+  void recv(const Tensor& tensor, int peer, int tag = 0) const;
   Pending start_recv(const Tensor& tensor, int peer, int tag = 0) const;
 
   // What this rank will send for an all_reduce of so many elements, by the formula of the algorithm that will run. For
@@ -95,7 +87,7 @@ class Group {
   bool sums_in_rank_order() const;
 
   // Returns once every rank of the group has called it.
-  void barrier() const { start_barrier().wait(); }
+  void barrier() const;
   Pending start_barrier() const;
 
  private:
@@ -103,7 +95,8 @@ class Group {
   friend class VirtualTime;
   struct State;
   explicit Group(std::shared_ptr<State> state) : state_(std::move(state)) {}
-  Pending start(Call call) const;
+  Pending start(Call&& call) const;
+  void run(Call&& call) const;
 
   std::shared_ptr<State> state_;
   std::string label_;

@@ -8,6 +8,7 @@
 #include "common/comm/collectives.h"
 #include "common/comm/group.h"
 #include "common/comm/timed_transport.h"
+#include "common/comm/traffic.h"
 #include "common/comm/transport.h"
 
 namespace ninefold {
@@ -15,6 +16,7 @@ namespace ninefold {
 struct Group::State {
   World* world;
   std::string name;
+  DimensionTraffic* traffic;  // the ledger's
   std::vector<int> members;
   int rank;
   // Both absent in a group of one rank.
@@ -23,13 +25,18 @@ struct Group::State {
   double stream_end = 0;  // in virtual time: of the last collective that has ended
 };
 
-// A started call, shared by its Pending and by the World that advances it. `call` and `work` keep the tensors alive.
+// What is under way of a call.
+struct Started {
+  std::unique_ptr<Work> work;  // in virtual time absent until it may run
+  TrafficEntry* entry;         // where what it hands to the transport is booked; nullptr where it is not
+  int64_t time;                // of the trace
+};
+
+// A started call, shared by its Pending and by the World that advances it. It keeps the call's tensors alive.
 struct InFlight {
   Group group;
   Call call;
-  std::unique_ptr<Work> work;  // in virtual time absent until it may run
-  bool books_transport;        // what it hands to the transport goes into the ledger
-  int64_t begin = 0;           // Trace::now() when it started
+  Started started;
   bool done = false;
   Course course{};  // through virtual time
 };

@@ -23,37 +23,40 @@ int64_t all_to_all_bytes(int ranks, int64_t elements, Dtype dtype) { return all_
 
 }  // namespace formula
 
-TrafficEntry& TrafficLedger::find(const std::string& dimension, Operation operation) {
-  const bool is_control = operation == Operation::control || operation == Operation::barrier;
-  return is_control ? control_[dimension] : techniques_[dimension][operation];
-}
-
-void TrafficLedger::book_call(const std::string& dimension, Operation operation) { ++find(dimension, operation).calls; }
-
-void TrafficLedger::book_bytes(const std::string& dimension, Operation operation, const Volume& sent, bool by_formula) {
-  TrafficEntry& entry = find(dimension, operation);
-  entry.bytes += sent.bytes;
-  entry.messages += sent.messages;
-  entry.by_formula |= by_formula;
-}
-
-void TrafficLedger::predict(const std::string& dimension, Operation operation, int64_t calls, int64_t bytes) {
+void TrafficLedger::predict(const std::string& name, Operation operation, int64_t calls, int64_t bytes) {
   if (paused()) return;
-  TrafficEntry& entry = find(dimension, operation);
+  TrafficEntry& entry = dimension(name)[operation];
   entry.predicted_calls += calls;
   entry.predicted_bytes += bytes;
 }
 
-TrafficEntry TrafficLedger::entry(const std::string& dimension, Operation operation) const {
-  const auto operations = techniques_.find(dimension);
-  if (operations == techniques_.end()) return {};
-  const auto entry = operations->second.find(operation);
-  return entry == operations->second.end() ? TrafficEntry{} : entry->second;
+TrafficEntry TrafficLedger::entry(const std::string& name, Operation operation) const {
+  const auto found = dimensions_.find(name);
+  return found == dimensions_.end() ? TrafficEntry{} : found->second[operation];
+}
+
+TrafficLedger::ByDimension TrafficLedger::techniques() const {
+  ByDimension result;
+  for (const auto& [name, entries] : dimensions_) {
+    for (int i = 0; i < operation_count; ++i) {
+      const auto operation = static_cast<Operation>(i);
+      if (operation == Operation::barrier || operation == Operation::control || entries[operation].is_empty()) continue;
+      result[name][operation] = entries[operation];
+    }
+  }
+  return result;
+}
+
+std::map<std::string, TrafficEntry> TrafficLedger::control() const {
+  std::map<std::string, TrafficEntry> result;
+  for (const auto& [name, entries] : dimensions_) {
+    if (!entries[Operation::control].is_empty()) result[name] = entries[Operation::control];
+  }
+  return result;
 }
 
 void TrafficLedger::clear() {
-  techniques_.clear();
-  control_.clear();
+  for (auto& [name, entries] : dimensions_) entries = {};
 }
 
 }  // namespace ninefold

@@ -2,6 +2,7 @@
 // technique's formula predicts.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -28,23 +29,44 @@ struct TrafficEntry {
   int64_t predicted_calls = 0;
   int64_t predicted_bytes = 0;
   bool by_formula = false;  // `bytes` of some calls are a formula, because a library did the sending
+
+  // Bytes sent by a call that is counted already.
+  void add(const Volume& sent) {
+    bytes += sent.bytes;
+    messages += sent.messages;
+  }
+  bool is_empty() const { return calls == 0 && bytes == 0 && predicted_calls == 0 && predicted_bytes == 0; }
+};
+
+// The entries of one dimension.
+class DimensionTraffic {
+ public:
+  // Barriers are booked with the other host values.
+  TrafficEntry& operator[](Operation operation) { return entries_[index_of(operation)]; }
+  const TrafficEntry& operator[](Operation operation) const { return entries_[index_of(operation)]; }
+
+ private:
+  static size_t index_of(Operation operation) {
+    return static_cast<size_t>(operation == Operation::barrier ? Operation::control : operation);
+  }
+
+  std::array<TrafficEntry, operation_count> entries_{};
 };
 
 class TrafficLedger {
  public:
-  // Adds one call, or bytes sent later by a call that was counted before.
-  void book_call(const std::string& dimension, Operation operation);
-  void book_bytes(const std::string& dimension, Operation operation, const Volume& sent, bool by_formula);
+  // Where a dimension's calls are booked, for as long as the ledger lives.
+  DimensionTraffic& dimension(const std::string& name) { return dimensions_[name]; }
   // A technique's own formula: what it expects to send. Never derived from what was measured.
   void predict(const std::string& dimension, Operation operation, int64_t calls, int64_t bytes);
 
   // What was booked for one operation; all zero where nothing was.
   TrafficEntry entry(const std::string& dimension, Operation operation) const;
-  // dimension -> operation -> entry, Operation::control left out.
+  // dimension -> operation -> entry, Operation::control and entries without any number left out.
   using ByDimension = std::map<std::string, std::map<Operation, TrafficEntry>>;
-  const ByDimension& techniques() const { return techniques_; }
+  ByDimension techniques() const;
   // Host values exchanged by the program itself, by dimension.
-  const std::map<std::string, TrafficEntry>& control() const { return control_; }
+  std::map<std::string, TrafficEntry> control() const;
 
   // Between the two, calls that start and predictions are left out; they nest (OutsideTheBooks, world.h).
   void pause() { ++pauses_; }
@@ -53,10 +75,7 @@ class TrafficLedger {
   void clear();
 
  private:
-  TrafficEntry& find(const std::string& dimension, Operation operation);
-
-  ByDimension techniques_;
-  std::map<std::string, TrafficEntry> control_;
+  std::map<std::string, DimensionTraffic> dimensions_;
   int pauses_ = 0;
 };
 

@@ -44,14 +44,14 @@ bool VirtualTime::may_run(const InFlight& call, PortSet busy) { return (call.cou
 // A single message needs its port no longer once it is booked.
 PortSet VirtualTime::keeps_busy(const InFlight& call) {
   if (call.done) return 0;
-  const bool is_booked = call.work && !is_collective(call.call) && call.course.unbooked == 0;
+  const bool is_booked = call.started.work && !is_collective(call.call) && call.course.unbooked == 0;
   return is_booked ? 0 : call.course.ports;
 }
 
 VirtualTime::Run::Run(VirtualTime* time, InFlight& call) : time_(time) {
   if (!time || !call.course.is_timed) return;
   Course& course = call.course;
-  if (!call.work) {
+  if (!call.started.work) {
     if (is_collective(call.call)) course.begin = std::max(course.begin, call.group.state_->stream_end);
     course.reached = course.begin;
   }

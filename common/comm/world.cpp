@@ -7,7 +7,6 @@
 #include <numeric>
 #include <thread>
 
-#include "common/base/stopwatch.h"
 #include "common/base/trace.h"
 #include "common/comm/compare_calls.h"
 #include "common/comm/mpi/job.h"
@@ -96,6 +95,7 @@ void World::arrange(const std::vector<MeshDimension>& dimensions) {
 Group World::group_over(std::string name, std::vector<int> members, int rank, std::unique_ptr<Transport> transport) {
   auto state = std::make_shared<Group::State>();
   state->world = this;
+  state->traffic = &traffic_.dimension(name);
   state->name = std::move(name);
   state->members = std::move(members);
   state->rank = rank;
@@ -114,64 +114,75 @@ Group World::make_group(std::string name, const std::vector<int>& members) {
   return group_over(std::move(name), members, static_cast<int>(own - members.begin()), std::move(transport));
 }
 
-Pending World::start(const Group& group, Call call) {
+Pending World::start(const Group& group, Call&& call) {
   const ClockStop stop(virtual_clock());
+  std::optional<Started> started = begin(group, call);
+  if (!started) return {};
+  if (!virtual_time_) open(group, call, *started);
+  auto in_flight = std::make_shared<InFlight>(InFlight{group, std::move(call), std::move(*started)});
+  if (virtual_time_) virtual_time_->issue(*in_flight, !traffic_.paused());
+  in_flight_.push_back(in_flight);
+  // It runs as soon as those before it leave it their ports.
+  if (virtual_time_) progress();
+  return Pending(std::move(in_flight));
+}
+
+void World::run(const Group& group, Call&& call) {
+  // Where others are under way, they have to go on too, and in turn.
+  if (virtual_time_ || !in_flight_.empty()) return start(group, std::move(call)).wait();
+  std::optional<Started> started = begin(group, call);
+  if (!started) return;
+  open(group, call, *started);
+  wait_until([&] { return step(group, *started); }, call, group);
+  add_span("communication", call, group, started->time);
+}
+
+std::optional<Started> World::begin(const Group& group, const Call& call) {
   if (group.size() == 1) {
     complete_alone(call);
     return {};
   }
-  const bool books_transport = book_start(group, call);
+  TrafficEntry* const entry = book_start(group, call);
   if (is_on_meta(call)) return {};
   if (options_.debug_comm && is_collective(call)) compare_calls(group, call);
-
-  auto in_flight = std::make_shared<InFlight>();
-  in_flight->group = group;
-  in_flight->books_transport = books_transport;
-  in_flight->begin = trace_now();
-  if (virtual_time_) return start_in_virtual_time(std::move(in_flight), std::move(call));
-  const Volume before = group.transport().sent();
-  in_flight->work = group.state_->collectives->start(call);
-  in_flight->call = std::move(call);
-  book_sent_since(before, *in_flight);
-  in_flight_.push_back(in_flight);
-  return Pending(std::move(in_flight));
+  return Started{nullptr, entry, trace_now()};
 }
 
-// It runs as soon as those before it leave it their ports.
-Pending World::start_in_virtual_time(std::shared_ptr<InFlight> in_flight, Call call) {
-  in_flight->call = std::move(call);
-  virtual_time_->issue(*in_flight, !traffic_.paused());
-  in_flight_.push_back(in_flight);
-  progress();
-  return Pending(std::move(in_flight));
-}
-
-bool World::book_start(const Group& group, const Call& call) {
-  if (traffic_.paused() || call.operation == Operation::recv) return false;
+TrafficEntry* World::book_start(const Group& group, const Call& call) {
+  if (traffic_.paused() || call.operation == Operation::recv) return nullptr;
   const Collectives& collectives = *group.state_->collectives;
-  traffic_.book_call(group.name(), call.operation);
-  if (!is_on_meta(call) && !collectives.sends_by_itself(call)) return true;
-  traffic_.book_bytes(group.name(), call.operation, collectives.volume(call), true);
-  return false;
+  TrafficEntry& entry = (*group.state_->traffic)[call.operation];
+  ++entry.calls;
+  if (!is_on_meta(call) && !collectives.sends_by_itself(call)) return &entry;
+  entry.add(collectives.volume(call));
+  entry.by_formula = true;
+  return nullptr;
 }
 
-void World::book_sent_since(const Volume& before, const InFlight& in_flight) {
-  const Volume sent = in_flight.group.transport().sent() - before;
-  if (!in_flight.books_transport || sent == Volume{}) return;
-  traffic_.book_bytes(in_flight.group.name(), in_flight.call.operation, sent, false);
+void World::open(const Group& group, const Call& call, Started& started) {
+  const Group::State& state = *group.state_;
+  const Volume before = state.transport->sent();
+  started.work = state.collectives->start(call);
+  if (started.entry) started.entry->add(state.transport->sent() - before);
+}
+
+bool World::step(const Group& group, Started& started) {
+  const Transport& transport = *group.state_->transport;
+  const Volume before = transport.sent();
+  const bool done = started.work->step();
+  if (started.entry) started.entry->add(transport.sent() - before);
+  return done;
 }
 
 void World::advance(InFlight& in_flight) {
   const VirtualTime::Run run(virtual_time_.get(), in_flight);
-  const Volume before = in_flight.group.transport().sent();
   in_flight.done = true;  // also when the step throws: it is not repeated
-  if (!in_flight.work) in_flight.work = in_flight.group.state_->collectives->start(in_flight.call);
-  in_flight.done = in_flight.work->step();
-  book_sent_since(before, in_flight);
+  if (!in_flight.started.work) open(in_flight.group, in_flight.call, in_flight.started);
+  in_flight.done = step(in_flight.group, in_flight.started);
   if (!in_flight.done) return;
   if (virtual_time_) virtual_time_->ended(in_flight);
-  in_flight.work.reset();
-  add_span("communication", in_flight.call, in_flight.group, in_flight.begin);
+  in_flight.started.work.reset();
+  add_span("communication", in_flight.call, in_flight.group, in_flight.started.time);
   add_virtual_span("communication", in_flight, in_flight.course.begin, in_flight.course.reached);
 }
 
@@ -200,23 +211,6 @@ void World::progress() {
     busy |= VirtualTime::keeps_busy(*in_flight);
   }
   std::erase_if(in_flight_, [](const auto& in_flight) { return in_flight->done; });
-}
-
-void World::wait_until(const std::function<bool()>& done, const Call& call, const Group& group) {
-  if (done()) return;
-  const ClockStop stop(virtual_clock());
-  const int64_t begin = trace_now();
-  progress();
-  // Small messages have come by now, and reading the clock would be a good part of their time.
-  if (!done()) {
-    const Stopwatch waited;
-    do {
-      if (waited.seconds() > options_.timeout) give_up(call, group);
-      progress();
-    } while (!done());
-    if (call.operation != Operation::control && !traffic_.paused()) waited_ += waited.seconds();
-  }
-  add_span("wait", call, group, begin);
 }
 
 void World::join(const InFlight& in_flight) {

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/base/stopwatch.h"
 #include "common/comm/collectives.h"
 #include "common/comm/group.h"
 #include "common/comm/pending.h"
@@ -20,6 +21,7 @@ namespace ninefold {
 
 struct MeshDimension;  // common/comm/mesh.h
 class VirtualTime;     // common/comm/virtual_time.h
+struct Started;        // common/comm/state.h
 
 // int main(int argc, char** argv) { return launch(argc, argv, run); }
 //
@@ -77,18 +79,23 @@ class World {
 
   // Makes progress until `done` returns true. After the timeout it prints where this rank waits, leaves the other ranks
   // a moment to say the same, and ends the job.
-  void wait_until(const std::function<bool()>& done, const Call& call, const Group& group);
+  template <typename Done>
+  void wait_until(const Done& done, const Call& call, const Group& group);
 
  private:
   friend class Group;
   friend class Pending;
   // `transport` is absent for one rank.
   Group group_over(std::string name, std::vector<int> members, int rank, std::unique_ptr<Transport> transport);
-  Pending start(const Group& group, Call call);
-  Pending start_in_virtual_time(std::shared_ptr<InFlight> in_flight, Call call);
-  // Books the call; true where its bytes are still to be counted as they pass through the transport.
-  bool book_start(const Group& group, const Call& call);
-  void book_sent_since(const Volume& before, const InFlight& in_flight);
+  Pending start(const Group& group, Call&& call);
+  // Start and wait.
+  void run(const Group& group, Call&& call);
+  // Checks and books the call; nothing where it is complete already.
+  std::optional<Started> begin(const Group& group, const Call& call);
+  // Books the call; returns where its bytes are still to be booked as they pass through the transport, or nullptr.
+  TrafficEntry* book_start(const Group& group, const Call& call);
+  void open(const Group& group, const Call& call, Started& started);
+  bool step(const Group& group, Started& started);
   void advance(InFlight& in_flight);
   // Somebody has waited for it to be done.
   void join(const InFlight& in_flight);
@@ -125,5 +132,24 @@ class OutsideTheBooks {
   TrafficLedger& traffic_;
   ClockStop stop_;
 };
+
+template <typename Done>
+void World::wait_until(const Done& done, const Call& call, const Group& group) {
+  if (done()) return;
+  const ClockStop stop(virtual_clock());
+  const int64_t begin = trace_now();
+  // Reading the clock lasts as long as a poll, and small messages come within a few of them.
+  constexpr int polls_between_readings = 16;
+  std::optional<Stopwatch> waited;
+  for (int polls = 1; !done(); ++polls) {
+    if (polls % polls_between_readings == 0) {
+      if (!waited) waited.emplace();
+      if (waited->seconds() > options_.timeout) give_up(call, group);
+    }
+    progress();
+  }
+  if (waited && call.operation != Operation::control && !traffic_.paused()) waited_ += waited->seconds();
+  add_span("wait", call, group, begin);
+}
 
 }  // namespace ninefold

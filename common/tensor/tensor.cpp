@@ -8,7 +8,9 @@ namespace ninefold {
 
 struct Tensor::Storage {
   Storage(DeviceHandle owner, int64_t size)
-      : device(std::move(owner)), bytes(rounded(size)), kind(device->kind()),
+      : device(std::move(owner)),
+        bytes(rounded(size)),
+        kind(device->kind()),
         address(bytes > 0 ? device->allocator().allocate(bytes) : nullptr) {
     device->ledger().allocated(kind, bytes);
   }
@@ -33,13 +35,19 @@ int64_t elements(const Shape& shape) {
 
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
-Tensor Tensor::empty(const DeviceHandle& device, Shape shape, Dtype dtype) {
+Tensor Tensor::handle_of(View view) {
   Tensor tensor;
-  tensor.size_ = elements(shape);
-  tensor.shape_ = std::move(shape);
-  tensor.dtype_ = dtype;
-  tensor.storage_ = std::make_shared<Storage>(device, tensor.bytes());
+  tensor.view_ = std::make_unique<View>(std::move(view)).release();
   return tensor;
+}
+
+void Tensor::release() { std::unique_ptr<View>(view_).reset(); }
+
+Tensor Tensor::empty(const DeviceHandle& device, Shape shape, Dtype dtype) {
+  const int64_t size = elements(shape);
+  auto storage = std::make_shared<Storage>(device, size * size_of(dtype));
+  void* const address = storage->address;
+  return handle_of({std::move(storage), std::move(shape), size, dtype, address});
 }
 
 Tensor Tensor::zeros(const DeviceHandle& device, Shape shape, Dtype dtype) {
@@ -50,53 +58,50 @@ Tensor Tensor::zeros(const DeviceHandle& device, Shape shape, Dtype dtype) {
 
 Tensor Tensor::from_bytes(const DeviceHandle& device, Shape shape, Dtype dtype, const void* source, size_t count) {
   Tensor tensor = empty(device, std::move(shape), dtype);
-  expect(static_cast<int64_t>(count) == tensor.size_, "{} values do not fill a tensor of shape {}", count,
-         to_string(tensor.shape_));
+  expect(static_cast<int64_t>(count) == tensor.size(), "{} values do not fill a tensor of shape {}", count,
+         to_string(tensor.shape()));
   if (tensor.raw() && count > 0) std::memcpy(tensor.raw(), source, static_cast<size_t>(tensor.bytes()));
   return tensor;
 }
 
+const Shape& Tensor::shape() const {
+  static const Shape none;
+  return view_ ? view_->shape : none;
+}
+
 const DeviceHandle& Tensor::device() const {
   expect(defined(), "an undefined tensor has no device");
-  return storage_->device;
+  return view_->storage->device;
 }
 
 MemoryKind Tensor::kind() const {
   expect(defined(), "an undefined tensor has no memory");
-  return storage_->kind;
+  return view_->storage->kind;
 }
 
-void* Tensor::raw() const {
-  if (!storage_ || !storage_->address) return nullptr;
-  return static_cast<std::byte*>(storage_->address) + offset_ * size_of(dtype_);
-}
-
-Tensor Tensor::reshape(Shape shape) const { 
-  expect(elements(shape) == size_, "shape {} does not hold the {} elements of {}", to_string(shape), size_,
-         to_string(shape_));
-  Tensor view = *this;
-  view.shape_ = std::move(shape);
-  return view;
+Tensor Tensor::reshape(Shape new_shape) const {
+  expect(elements(new_shape) == size(), "shape {} does not hold the {} elements of {}", to_string(new_shape), size(),
+         to_string(shape()));
+  return slice(0, std::move(new_shape));
 }
 
 Tensor Tensor::rows(int64_t begin, int64_t end) const {
-  expect(rank() > 0 && 0 <= begin && begin <= end && end <= dim(0), "rows [{}, {}) of a tensor of shape {}", begin,
-         end, to_string(shape_));
-  Shape shape = shape_;
-  shape[0] = end - begin;
-  const int64_t row = dim(0) > 0 ? size_ / dim(0) : 0;
-  return slice(begin * row, std::move(shape));
+  expect(rank() > 0 && 0 <= begin && begin <= end && end <= dim(0), "rows [{}, {}) of a tensor of shape {}", begin, end,
+         to_string(shape()));
+  Shape some = shape();
+  some[0] = end - begin;
+  const int64_t row = dim(0) > 0 ? size() / dim(0) : 0;
+  return slice(begin * row, std::move(some));
 }
 
-Tensor Tensor::slice(int64_t offset, Shape shape) const {
-  const int64_t count = elements(shape);
-  expect(0 <= offset && offset + count <= size_, "elements [{}, {}) of a tensor of shape {}", offset, offset + count,
-         to_string(shape_));
-  Tensor view = *this;
-  view.offset_ += offset;
-  view.size_ = count;
-  view.shape_ = std::move(shape);
-  return view;
+Tensor Tensor::slice(int64_t offset, Shape new_shape) const {
+  expect(defined(), "an undefined tensor has no elements");
+  const int64_t count = elements(new_shape);
+  expect(0 <= offset && offset + count <= size(), "elements [{}, {}) of a tensor of shape {}", offset, offset + count,
+         to_string(shape()));
+  auto* const first = static_cast<std::byte*>(raw());
+  void* const address = first ? first + offset * size_of(dtype()) : nullptr;
+  return handle_of({view_->storage, std::move(new_shape), count, dtype(), address});
 }
 
 }  // namespace ninefold

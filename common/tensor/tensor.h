@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/check.h"
@@ -20,10 +21,22 @@ int64_t elements(const Shape& shape);
 std::string to_string(const Shape& shape);
 
 // A handle: copies share storage, and the storage lives as long as any of them. A default-constructed tensor is
-// undefined. Views are contiguous ranges along the first dimension and reshapes; nothing is strided.
+// undefined. Views are contiguous ranges along the first dimension and reshapes; nothing is strided. Copies are counted
+// without locks: the tensors of a rank belong to its one thread.
 class Tensor {
  public:
   Tensor() = default;
+  Tensor(const Tensor& other) : view_(other.view_) {
+    if (view_) ++view_->handles;
+  }
+  Tensor(Tensor&& other) noexcept : view_(std::exchange(other.view_, nullptr)) {}
+  Tensor& operator=(Tensor other) noexcept {
+    std::swap(view_, other.view_);
+    return *this;
+  }
+  ~Tensor() {
+    if (view_ && --view_->handles == 0) release();
+  }
 
   // New storage, contents unspecified, booked under the device's present memory kind.
   static Tensor empty(const DeviceHandle& device, Shape shape, Dtype dtype);
@@ -34,50 +47,60 @@ class Tensor {
     return from_bytes(device, std::move(shape), DtypeOf<T>::value, values.data(), values.size());
   }
 
-  bool defined() const { return storage_ != nullptr; }
+  bool defined() const { return view_ != nullptr; }
   // Under which its storage is booked.
   MemoryKind kind() const;
-  const Shape& shape() const { return shape_; }
+  const Shape& shape() const;
   // Negative dimensions count from the end.
-  int64_t dim(int index) const { return shape_.at(index < 0 ? shape_.size() + index : index); }
-  int rank() const { return static_cast<int>(shape_.size()); }
-  int64_t size() const { return size_; }
-  int64_t bytes() const { return size_ * size_of(dtype_); }
-  Dtype dtype() const { return dtype_; }
+  int64_t dim(int index) const { return shape().at(index < 0 ? shape().size() + index : index); }
+  int rank() const { return static_cast<int>(shape().size()); }
+  int64_t size() const { return view_ ? view_->size : 0; }
+  int64_t bytes() const { return size() * size_of(dtype()); }
+  Dtype dtype() const { return view_ ? view_->dtype : Dtype::f32; }
   const DeviceHandle& device() const;
 
   // Address of the first element, typed. T must match the dtype; nullptr on meta.
   template <typename T>
   T* data() const {
-    expect(DtypeOf<T>::value == dtype_, "a {} tensor read as {}", name_of(dtype_), name_of(DtypeOf<T>::value));
+    expect(DtypeOf<T>::value == dtype(), "a {} tensor read as {}", name_of(dtype()), name_of(DtypeOf<T>::value));
     return static_cast<T*>(raw());
   }
-  void* raw() const;
+  void* raw() const { return view_ ? view_->address : nullptr; }
 
   // The same elements under another shape of equal size.
-  Tensor reshape(Shape shape) const;
+  Tensor reshape(Shape new_shape) const;
   // Rows [begin, end) of the first dimension, as a view.
   Tensor rows(int64_t begin, int64_t end) const;
-  // `elements(shape)` consecutive elements from `offset` of this tensor's row-major order, as a view.
-  Tensor slice(int64_t offset, Shape shape) const;
-  bool shares_storage_with(const Tensor& other) const { return storage_ && storage_ == other.storage_; }
+  // `elements(new_shape)` consecutive elements from `offset` of this tensor's row-major order, as a view.
+  Tensor slice(int64_t offset, Shape new_shape) const;
+  bool shares_storage_with(const Tensor& other) const {
+    return view_ && other.view_ && view_->storage == other.view_->storage;
+  }
 
   // Copies the elements to the host. T must match the dtype.
   template <typename T>
   std::vector<T> to_vector() const {
     const T* begin = data<T>();
-    return std::vector<T>(begin, begin + size_);
+    return std::vector<T>(begin, begin + size());
   }
 
  private:
   struct Storage;
-  static Tensor from_bytes(const DeviceHandle& device, Shape shape, Dtype dtype, const void* source, size_t count);
+  // What a tensor and its copies are: some of the elements of a storage, under a shape.
+  struct View {
+    std::shared_ptr<Storage> storage;
+    Shape shape;
+    int64_t size;
+    Dtype dtype;
+    void* address;  // of the first element; nullptr where there is none
+    int64_t handles = 1;
+  };
 
-  std::shared_ptr<Storage> storage_;
-  Shape shape_;
-  int64_t size_ = 0;
-  int64_t offset_ = 0;  // in elements
-  Dtype dtype_ = Dtype::f32;
+  static Tensor from_bytes(const DeviceHandle& device, Shape shape, Dtype dtype, const void* source, size_t count);
+  static Tensor handle_of(View view);
+  void release();
+
+  View* view_ = nullptr;  // owned by its handles together
 };
 
 }  // namespace ninefold

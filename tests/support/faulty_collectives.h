@@ -41,7 +41,7 @@ class FaultyCollectives : public Collectives {
       case CollectiveFault::divide_twice:
         return scaled(call, 1.0f / size_);
       case CollectiveFault::drop_one_rank:
-        return inner_->start(rank_ == size_ - 1 ? without_contribution(call) : call);
+        return rank_ == size_ - 1 ? start_instead(without_contribution(call)) : inner_->start(call);
       case CollectiveFault::stale_buffer:
         return stale(call);
       case CollectiveFault::wrong_group:
@@ -96,6 +96,11 @@ class FaultyCollectives : public Collectives {
 
   bool receives(const Call& call) const { return call.operation != Operation::reduce || rank_ == call.peer; }
 
+  // Another call than the one that was asked for, with tensors of its own.
+  std::unique_ptr<Work> start_instead(const Call& call) {
+    return std::make_unique<Spoiled>(inner_->start(call), [call] {});
+  }
+
   // `part` of the equal parts of `x`.
   Tensor part_of(const Tensor& x, int part) const {
     const int64_t elements = x.size() / size_;
@@ -143,7 +148,7 @@ class FaultyCollectives : public Collectives {
   std::unique_ptr<Work> summed_backwards(const Call& call) {
     const Tensor all = Tensor::empty(call.in.device(), {size_ * call.in.size()}, call.in.dtype());
     const Call gather{.operation = Operation::all_gather, .in = copy_of(call.in), .out = all};
-    return std::make_unique<Spoiled>(inner_->start(gather), [this, call, all] {
+    return std::make_unique<Spoiled>(inner_->start(gather), [this, call, gather, all] {
       if (!receives(call)) return;
       const Tensor sum = Tensor::zeros(call.in.device(), {call.in.size()}, Dtype::f32);
       for (int rank = size_ - 1; rank >= 0; --rank) ops::add_(sum, part_of(all, rank));
@@ -155,7 +160,7 @@ class FaultyCollectives : public Collectives {
   std::unique_ptr<Work> rotated(Call call) {
     if (call.operation == Operation::reduce_scatter) {
       call.in = with_rotated_parts(call.in);
-      return inner_->start(call);
+      return start_instead(call);
     }
     return std::make_unique<Spoiled>(inner_->start(call),
                                      [this, call] { ops::copy_(call.out, with_rotated_parts(call.out)); });

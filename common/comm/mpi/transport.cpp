@@ -55,8 +55,9 @@ bool MpiTransport::test_request(Transfer& transfer) {
   if (!done || transfer.expected_bytes < 0) return done != 0;
   int received = 0;
   check(MPI_Get_count(&status, MPI_BYTE, &received));
-  expect(received == transfer.expected_bytes, "rank {} of the group sent {} bytes where {} were expected",
-         status.MPI_SOURCE, received, transfer.expected_bytes);
+  const int64_t expected = transfer.expected_bytes;
+  expect(received == expected, "rank {} of the group sent {} bytes where {} were expected", status.MPI_SOURCE, received,
+         expected);
   return true;
 }
 
