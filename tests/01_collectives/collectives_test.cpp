@@ -68,5 +68,55 @@ INSTANTIATE_TEST_SUITE_P(Carriers, Books,
                          testing::Values(Carrier{"ours", collectives::ours}, Carrier{"ordered", collectives::ordered}),
                          [](const auto& info) { return info.param.name; });
 
+// Asks for an algorithm anew whenever the question is another than the last one for the operation.
+class LastChoice : public testing::Test {
+ protected:
+  using Values = std::vector<float>;
+  Tensor filled(int64_t size, float value) const { return Tensor::from(device_, {size}, Values(size, value)); }
+  // Bytes that this rank sends for an all_reduce of ones in place or not, whose result is right.
+  int64_t bytes_of_all_reduce(int64_t size, bool in_place) {
+    world_.traffic().clear();
+    const Tensor in = filled(size, 1), out = in_place ? in : filled(size, -77);
+    group_.all_reduce(out, in);
+    EXPECT_EQ(out.to_vector<float>(), Values(size, static_cast<float>(group_.size())));
+    if (!in_place) EXPECT_EQ(in.to_vector<float>(), Values(size, 1)) << "the input has changed";
+    return world_.traffic().entry("world", Operation::all_reduce).bytes;
+  }
+
+  int asked_ = 0;
+  DeviceHandle device_ = make_cpu_device();
+  World world_{{.device = device_, .timeout = 20},
+               collectives::chosen_by([this](Operation operation, int64_t bytes, int) {
+                 ++asked_;
+                 const char* all_reduce = bytes < 1000 ? "ordered" : "ring";
+                 return operation == Operation::all_reduce
+                            ? collectives::Choice{&collectives::find_algorithm(operation, all_reduce), 1 << 20}
+                            : collectives::fastest(operation, bytes, 8);
+               })};
+  Group group_ = world_.group();
+};
+
+TEST_F(LastChoice, IsTakenForTheSameQuestionOnly) {
+  const int64_t small = 24, large = 2400;
+  const int64_t small_bytes = bytes_of_all_reduce(small, true);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(bytes_of_all_reduce(small, true), small_bytes);
+  EXPECT_EQ(asked_, 1);
+  EXPECT_EQ(bytes_of_all_reduce(large, true), formula::all_reduce_bytes(group_.size(), large, Dtype::f32));
+  EXPECT_EQ(bytes_of_all_reduce(small, false), small_bytes);
+  EXPECT_EQ(bytes_of_all_reduce(small, true), small_bytes);
+  EXPECT_EQ(asked_, 4);
+}
+
+TEST_F(LastChoice, BelongsToItsOperationAndRoot) {
+  for (int root = 0; root < group_.size(); ++root) {
+    const Tensor x = filled(5, static_cast<float>(group_.rank()));
+    group_.broadcast(x, root);
+    EXPECT_EQ(x.to_vector<float>(), Values(5, static_cast<float>(root)));
+    const Tensor ones = filled(5, 1);
+    group_.reduce(ones, root);
+    EXPECT_EQ(ones.to_vector<float>(), Values(5, group_.rank() == root ? static_cast<float>(group_.size()) : 1));
+  }
+}
+
 }  // namespace
 }  // namespace ninefold

@@ -223,6 +223,35 @@ TEST_P(GroupTest, SeveralInFlightWaitedInAnyOrder) {
   EXPECT_EQ(values(gathered.slice(rank_ * size_, {size_})), contribution(rank_, size_));
 }
 
+// On some ranks the first is complete by then, on the others it has to go on beside the blocking calls.
+TEST_P(GroupTest, BlockingCallsWhileOthersAreInFlight) {
+  const Tensor a = tensor(contribution(rank_, size_)), b = tensor(contribution(rank_, size_, 5));
+  const Tensor gathered = space(ranks_ * size_), from_last = tensor(contribution(rank_, size_));
+  Pending first = group_.start_all_reduce(a);
+  while (rank_ % 2 == 1 && !first.test()) continue;
+  group_.all_reduce(b, ReduceOp::max);
+  Pending second = group_.start_all_gather(gathered, tensor(contribution(rank_, size_)));
+  group_.broadcast(from_last, ranks_ - 1);
+  EXPECT_EQ(values(b), reduction(size_, ReduceOp::max, 5));
+  EXPECT_EQ(values(from_last), contribution(ranks_ - 1, size_));
+  second.wait();
+  first.wait();
+  EXPECT_EQ(values(a), reduction(size_, ReduceOp::sum));
+  EXPECT_EQ(values(gathered.slice((ranks_ - 1) * size_, {size_})), contribution(ranks_ - 1, size_));
+}
+
+// Only the call under way holds them: neither a call that has returned nor the collectives themselves keep any.
+TEST_P(GroupTest, TensorsLiveAsLongAsTheirCall) {
+  const auto held = [&] { return device_->ledger().now(device_->kind()); };
+  const int64_t before = held();
+  Pending pending = group_.start_all_reduce(tensor(contribution(rank_, size_)));
+  if (size_ > 0 && ranks_ > 1) EXPECT_GT(held(), before) << "the call has no tensor left to work on";
+  pending.wait();
+  pending = {};
+  group_.all_reduce(tensor(contribution(rank_, size_)));
+  EXPECT_EQ(held(), before) << "a call that is over keeps its tensors";
+}
+
 TEST_P(GroupTest, DroppedPendingFinishesInTheBackground) {
   const Tensor x = tensor(contribution(rank_, size_));
   { const Pending dropped = group_.start_all_reduce(x); }
