@@ -15,7 +15,10 @@ ops::AttentionShape PlainAttention::shape_of(const Tensor& q, const Tensor& k, c
 
 Tensor PlainAttention::forward(const Tensor& q, const Tensor& k, const Tensor& v, Saved& saved) {
   const Tensor& positions = saved.step().positions;
-  const auto [out, log_sum_exp] = ops::attention_block(q, positions, k, v, positions, shape_of(q, k, saved.step()));
+  const auto [out, log_sum_exp] = saved.keep(SavedOperation::attention, [&] {
+    const auto result = ops::attention_block(q, positions, k, v, positions, shape_of(q, k, saved.step()));
+    return std::array{result.out, result.log_sum_exp};
+  });
   for (const Tensor& tensor : {q, k, v, out, log_sum_exp}) saved.push(tensor);
   return out;
 }
@@ -37,8 +40,8 @@ Attention::Attention(const AttentionConfig& config)
       rope_theta_(config.rope_theta) {}
 
 Tensor Attention::forward(const Tensor& x, Saved& saved) {
-  const Tensor q = wq_->forward(x, saved);
-  const Tensor k = wk_->forward(x, saved);
+  const Tensor q = saved.own(wq_->forward(x, saved));
+  const Tensor k = saved.own(wk_->forward(x, saved));
   const Tensor v = wv_->forward(x, saved);
   for (const Tensor& rotated : {q, k}) {
     ops::rope_(rotated, saved.step().positions, head_dim_, rope_theta_, RopeDirection::forward);

@@ -26,14 +26,18 @@ class Visitor {
 class Layer {
  public:
   virtual ~Layer() = default;
-  // Returns the output, a new tensor; pushes what the backward needs.
+  // Returns the output, a new tensor; pushes what the backward needs. Large results pass through Saved::keep, so that a
+  // forward that is run again need not compute them.
   virtual Tensor forward(const Tensor& x, Saved& saved) = 0;
   // Takes the gradient of the output, returns that of the input (undefined where the input has none), and adds the
   // gradients of the parameters. Pops what forward pushed.
   virtual Tensor backward(const Tensor& dy, Saved& saved) = 0;
 
   // sum += forward(x), dx += backward(dy): a linear layer adds inside its matmul instead of in another pass.
-  virtual void forward_add(const Tensor& x, Saved& saved, const Tensor& sum) { ops::add_(sum, forward(x, saved)); }
+  virtual void forward_add(const Tensor& x, Saved& saved, const Tensor& sum) {
+    const Tensor y = forward(x, saved);
+    if (saved.results_needed()) ops::add_(sum, y);
+  }
   virtual void backward_add(const Tensor& dy, Saved& saved, const Tensor& dx) { ops::add_(dx, backward(dy, saved)); }
 
   virtual void visit(Visitor&) {}

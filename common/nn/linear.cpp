@@ -9,13 +9,16 @@ Linear::Linear(int64_t in, int64_t out, ops::Distribution weight_initial, std::o
 
 Tensor Linear::forward(const Tensor& x, Saved& saved) {
   saved.push(x);
-  Tensor y = ops::matmul(x, weight.value, {.transpose_b = true});
-  if (bias) ops::add_bias_(y, bias->value);
-  return y;
+  return saved.keep(SavedOperation::matmul, [&] {
+    const Tensor y = ops::matmul(x, weight.value, {.transpose_b = true});
+    if (bias) ops::add_bias_(y, bias->value);
+    return y;
+  });
 }
 
 void Linear::forward_add(const Tensor& x, Saved& saved, const Tensor& sum) {
   saved.push(x);
+  if (!saved.results_needed()) return;
   ops::matmul_into(sum, x, weight.value, {.transpose_b = true, .accumulate = true});
   if (bias) ops::add_bias_(sum, bias->value);
 }

@@ -1,8 +1,14 @@
 // What a forward keeps for its backward. Layers hold no hidden state: everything lives in the Saved passed in.
 #pragma once
 
+#include <array>
+#include <deque>
+#include <functional>
+#include <optional>
+#include <span>
 #include <vector>
 
+#include "common/nn/recomputation.h"
 #include "common/tensor/tensor.h"
 
 namespace ninefold {
@@ -17,11 +23,15 @@ struct Step {
   int64_t global_targets = 1;   // targets in the global batch: the loss is their mean
   uint64_t seed = 0;            // of dropout
   bool training = true;         // dropout is on, and a backward will follow
+  bool recomputing = false;     // a forward is being run again: whatever counts, has counted
   Tensor losses;                // f32 [rows], set by the loss
 };
 
 // The memory of one micro-batch on one stage: a stack that forward pushes and backward pops. It never holds the
 // storage of a parameter, or freeing parameters between forward and backward would free nothing.
+//
+// A forward can be run twice. The first time, within `checkpoint`, it pushes nothing: only its input is kept, and the
+// results that pass through `keep`. The second time, within `recompute`, it pushes what its backward pops.
 class Saved {
  public:
   explicit Saved(Step step) : step_(std::move(step)) {}
@@ -30,23 +40,63 @@ class Saved {
 
   Step& step() { return step_; }
   // Keeps a tensor for the backward; lets it go where no backward follows.
-  void push(const Tensor& tensor) {
-    if (!step_.training) return;
-    expect(!tensor.defined() || (tensor.kind() != MemoryKind::parameters && tensor.kind() != MemoryKind::gathered),
-           "a forward would keep a parameter of shape {}", to_string(tensor.shape()));
-    stack_.push_back(tensor);
-  }
-  Tensor pop() {
-    expect(!stack_.empty(), "backward asks for more tensors than forward kept");
-    Tensor top = std::move(stack_.back());
-    stack_.pop_back();
-    return top;
-  }
-  bool empty() const { return stack_.empty(); }
+  void push(const Tensor& tensor);
+  Tensor pop();
+  bool empty() const { return stack_.empty() && checkpoints_.empty(); }
+
+  // The result of compute(), a new tensor or a std::array of them. Where a checkpoint saves the operation, the first
+  // forward's result is returned by the second. Undefined tensors where !results_needed().
+  template <typename Compute>
+  auto keep(SavedOperation operation, const Compute& compute) -> decltype(compute());
+  // False at the end of a recomputation, when all is pushed that the backward needs: nobody reads what the layer would
+  // compute from there on.
+  bool results_needed() const { return !step_.recomputing || running_->pushes > 0; }
+  // For an operation in place on what `keep` returned: the tensor, or a copy of it if a checkpoint holds it too.
+  Tensor own(const Tensor& tensor) const;
+
+  // Runs `forward`, which is that of one layer on x, so that it keeps x and the results of the operations in `save`
+  // only. Checkpoints do not nest.
+  void checkpoint(const Tensor& x, const std::set<SavedOperation>& save, const std::function<void()>& forward);
+  // Before the backward of the layer that was last in `checkpoint`: runs its forward again, to push what that needs.
+  void recompute(const std::function<void(const Tensor& x)>& forward);
 
  private:
+  struct Checkpoint {
+    Tensor input;
+    std::set<SavedOperation> save;
+    struct Result {
+      Tensor tensor;
+      int64_t pushes;  // before it
+    };
+    std::deque<Result> results{};  // in the order in which they are computed
+    int64_t pushes = 0;            // counted up by the first forward, down by the second
+  };
+  static std::span<Tensor> tensors(Tensor& result) { return {&result, 1}; }
+  template <size_t N>
+  static std::span<Tensor> tensors(std::array<Tensor, N>& results) {
+    return results;
+  }
+  bool saves(SavedOperation operation) const { return running_ && running_->save.count(operation) > 0; }
+  void hold(std::span<Tensor> results);
+  void take(std::span<Tensor> results);
+
   Step step_;
   std::vector<Tensor> stack_;
+  std::vector<Checkpoint> checkpoints_;
+  std::optional<Checkpoint> running_;  // while a layer's forward is run for the first or the second time
 };
+
+template <typename Compute>
+auto Saved::keep(SavedOperation operation, const Compute& compute) -> decltype(compute()) {
+  decltype(compute()) result{};
+  if (!results_needed()) return result;
+  if (saves(operation) && step_.recomputing) {
+    take(tensors(result));
+    return result;
+  }
+  result = compute();
+  if (saves(operation)) hold(tensors(result));
+  return result;
+}
 
 }  // namespace ninefold

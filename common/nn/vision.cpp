@@ -20,7 +20,7 @@ Tensor Convolution::forward(const Tensor& images, Saved& saved) {
   const bool matches = images.dtype() == weight.value.dtype();
   const Tensor x = matches ? images : ops::cast(images, weight.value.dtype());
   saved.push(x);
-  return ops::convolution(x, weight.value, bias.value);
+  return saved.keep(SavedOperation::convolution, [&] { return ops::convolution(x, weight.value, bias.value); });
 }
 
 Tensor Convolution::backward(const Tensor& dy, Saved& saved) {
@@ -39,7 +39,10 @@ void Convolution::visit(Visitor& visitor) {
 }
 
 Tensor MaxPool::forward(const Tensor& x, Saved& saved) {
-  const auto [y, index] = ops::max_pool(x);
+  const auto [y, index] = saved.keep(SavedOperation::max, [&] {
+    const auto result = ops::max_pool(x);
+    return std::array{result.y, result.index};
+  });
   saved.push(index);
   return y;
 }
@@ -73,7 +76,8 @@ ops::DropoutKey Dropout::key(const Step& step) const {
 }
 
 Tensor Dropout::forward(const Tensor& x, Saved& saved) {
-  return saved.step().training ? ops::dropout(x, probability_, key(saved.step())) : x;
+  if (!saved.step().training) return x;
+  return saved.keep(SavedOperation::dropout, [&] { return ops::dropout(x, probability_, key(saved.step())); });
 }
 
 Tensor Dropout::backward(const Tensor& dy, Saved& saved) { return ops::dropout(dy, probability_, key(saved.step())); }
