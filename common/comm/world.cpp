@@ -45,6 +45,12 @@ std::string span_name(const Call& call, const Group& group) {
                      group.label());
 }
 
+// Whether the FLOPs of a model, too, count this kernel.
+bool is_product(std::string_view kernel) {
+  const auto is_it = [&](std::string_view name) { return kernel.starts_with(name); };
+  return is_it("matmul") || is_it("attention") || is_it("convolution");
+}
+
 bool is_on_meta(const Call& call) {
   return call.tensor().defined() && call.tensor().device()->type() == DeviceType::meta;
 }
@@ -69,6 +75,7 @@ World::World(WorldOptions options, CollectivesFactory collectives)
   options_.device->after_kernel = [this](const KernelCost& cost) {
     if (outer_after_kernel_) outer_after_kernel_(cost);
     if (virtual_time_) virtual_time_->clock().compute(cost);
+    if (is_product(cost.name) && !traffic_.paused()) executed_flops_ += cost.flops;
     progress();
   };
 }

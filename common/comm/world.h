@@ -64,6 +64,8 @@ class World {
   VirtualClock* virtual_clock() const;
   // Seconds of wall time so far in which this rank waited for others within its own technique's calls.
   double waited() const { return waited_; }
+  // FLOPs so far of the matmuls, attention and convolutions that this rank's device has executed within the books.
+  double executed_flops() const { return executed_flops_; }
 
   // The training step that messages name.
   void set_step(int64_t step) { step_ = step; }
@@ -110,6 +112,7 @@ class World {
   TrafficLedger traffic_;
   std::unique_ptr<VirtualTime> virtual_time_;
   double waited_ = 0;
+  double executed_flops_ = 0;
   std::function<void(const KernelCost&)> outer_after_kernel_;
   Group group_;
   std::vector<std::shared_ptr<InFlight>> in_flight_;

@@ -83,12 +83,31 @@ double llama_flops_per_token(const LlamaConfig& config, int64_t length) {
   return 6.0 * static_cast<double>(weights) + 6.0 * static_cast<double>(config.layers * config.dim * length);
 }
 
-int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, Dtype compute) {
-  const int64_t e = size_of(compute), dim = config.dim, ffn = config.ffn;
-  const int64_t kept = e * (6 * dim + 2 * config.kv_dim() + 3 * ffn) + 4 * (config.heads + 2);
+double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length, const Recomputation& recomputation) {
+  const int64_t weights = config.layers * matmul_weights_of_block(config) + config.vocab * config.dim;
+  const int64_t attention = config.dim * (length + 1);
+  int64_t again = 0;  // in a layer that runs again
+  if (!recomputation.saves(SavedOperation::matmul)) again += matmul_weights_of_block(config) - config.dim * config.ffn;
+  if (!recomputation.saves(SavedOperation::attention)) again += attention;
+  const int64_t layers_again = recomputation.every > 0 ? config.layers / recomputation.every : 0;
+  return static_cast<double>(6 * weights + 6 * config.layers * attention + 2 * layers_again * again);
+}
+
+int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, Dtype compute,
+                               const Recomputation& recomputation) {
+  const int64_t e = size_of(compute), dim = config.dim, kv = config.kv_dim(), ffn = config.ffn;
+  const int64_t kept = e * (6 * dim + 2 * kv + 3 * ffn) + 4 * (config.heads + 2);
   const int64_t loss = e * (2 * dim + config.vocab) + 4 * 3;
   const int64_t swiglu = e * (dim + 2 * ffn) + 4;
-  return tokens * (config.layers * kept + std::max(loss, swiglu));
+  int64_t checkpoint = e * dim;
+  if (recomputation.saves(SavedOperation::matmul)) checkpoint += e * (2 * dim + 2 * kv + 2 * ffn);
+  if (recomputation.saves(SavedOperation::attention)) checkpoint += e * dim + 4 * config.heads;
+  int64_t held = 0, peak = 0;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    peak = std::max(peak, held + kept + swiglu);  // in this layer's backward, when those after it are done
+    held += recomputation.applies_to(layer) ? checkpoint : kept;
+  }
+  return tokens * std::max(peak, held + loss);
 }
 
 }  // namespace ninefold

@@ -5,6 +5,7 @@
 #include "common/nn/attention.h"
 #include "common/nn/model.h"
 #include "common/nn/norm.h"
+#include "common/nn/recomputation.h"
 
 namespace ninefold {
 
@@ -42,12 +43,22 @@ int64_t llama_parameters(const LlamaConfig& config);
 // FLOPs of one token's forward and backward in a sequence of `length`: 6 per matmul weight, the head's included and
 // the embedding's not, plus 6 · layers · dim · length for the causal half of the attention scores and their product.
 double llama_flops_per_token(const LlamaConfig& config, int64_t length);
+// FLOPs of all matmuls that are executed for one token, exactly: the same 6 per weight, 6 · layers · dim · (length + 1)
+// for attention, whose causal half includes the diagonal; and what layers compute a second time: 2 per matmul weight
+// but w2's, whose result nobody reads again, and 2 · dim · (length + 1).
+double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length, const Recomputation& recomputation);
 // Peak bytes of activations for one micro-batch of `tokens` (N), with e bytes an element. Each of the L layers keeps
 //   e N (6 D + 2 K + 3 F) + 4 N (H + 2)      x, its norm, q, k, v, attention's out, wo's out, the second norm; gate,
 //                                            up, hidden; log-sum-exp and two inverse deviations
 // with D = dim, K = kv_dim, F = ffn, H = heads, V = vocab. On top of that comes the larger of two moments:
 //   the loss                     e N (2 D + V) + 4 N · 3      last x, its norm, logits; losses, two statistics
 //   the last layer's SwiGLU      e N (D + 2 F) + 4 N          dy, dgate, dup; dhidden in place of hidden; losses
-int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, Dtype compute);
+// A layer that will run its forward again keeps
+//   e N D                        x
+//   + e N (2 D + 2 K + 2 F)      q, k, v, wo's out; gate, up; where matmul is saved
+//   + e N D + 4 N H              attention's out, log-sum-exp, where attention is saved
+// until its backward, and in that moment as much as any other.
+int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, Dtype compute,
+                               const Recomputation& recomputation = {});
 
 }  // namespace ninefold

@@ -33,6 +33,17 @@ std::string memory_table(const RunRecord& record) {
   return table.text();
 }
 
+// Only where layers compute twice do the FLOPs executed tell more than the model's.
+std::string recomputation_text(const RunRecord& record, const TrainOptions& options) {
+  if (options.recomputation.every == 0) return "";
+  const bool equal = record.executed_flops_per_step == record.predicted_flops_per_step;
+  return fmt::format(
+      "{} per step executed, {:.3f} times the model's: {}\n", human_rate(record.executed_flops_per_step, "FLOP"),
+      record.executed_flops_per_step / (record.flops_per_row * record.rows_per_step()),
+      equal ? "as predicted"
+            : fmt::format("DIFFERENT, {} predicted", human_rate(record.predicted_flops_per_step, "FLOP")));
+}
+
 std::string traffic_table(const RunRecord& record) {
   Table table({"traffic of rank 0", "operation", "calls/step", "predicted/step", "sent/step", ""});
   const auto steps = static_cast<int64_t>(record.steps.size());
@@ -144,8 +155,11 @@ double RunRecord::median_of(double StepRecord::*milliseconds) const {
 
 double RunRecord::rows_per_second() const {
   if (steps.empty()) return 0;
-  const double rows = steps[0].rows_per_second * steps[0].milliseconds;  // per 1000 steps' milliseconds
-  return rows / milliseconds_per_step();
+  return rows_per_step() / milliseconds_per_step() * 1e3;
+}
+
+double RunRecord::rows_per_step() const {
+  return steps.empty() ? 0 : steps[0].rows_per_second * steps[0].milliseconds * 1e-3;
 }
 
 bool RunRecord::books_agree() const {
@@ -169,7 +183,9 @@ std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& paramete
     of(MemoryKind::gradients) += rounded(size * size_of(options.grad_dtype));
   }
   of(MemoryKind::optimizer) = optimizer_bytes(options.optimizer, parameters, options.dtype);
-  if (options.steps > 0) of(MemoryKind::activations) = task.activation_bytes(options.micro_batch, options.dtype);
+  if (options.steps > 0) {
+    of(MemoryKind::activations) = task.activation_bytes(options.micro_batch, options.dtype, options.recomputation);
+  }
   technique(bytes);
   if (options.steps == 0) of(MemoryKind::gathered) = 0;
   std::vector<MemoryRecord> memory;
@@ -193,7 +209,7 @@ void take_largest(std::vector<MemoryRecord>& memory, const Group& group) {
 std::string summary_text(const RunRecord& record, const TrainOptions& options) {
   std::string text;
   if (!record.steps.empty()) {
-    text += speed_text(record) + waiting_text(record) + "\n";
+    text += speed_text(record) + recomputation_text(record, options) + waiting_text(record) + "\n";
   }
   text += memory_table(record) + "\n";
   if (!record.traffic.empty()) text += traffic_table(record) + "\n";
@@ -213,7 +229,9 @@ void write_report(const std::string& path, const RunRecord& record, const TrainO
                      {"ms_per_step", record.milliseconds_per_step()},
                      {"model_flops_per_second", record.flops_per_second()},
                      {"matmul_peak_flops_per_second", record.matmul_peak},
-                     {"matmul_peak_fraction", record.peak_fraction()}};
+                     {"matmul_peak_fraction", record.peak_fraction()},
+                     {"executed_flops_per_step", record.executed_flops_per_step},
+                     {"predicted_flops_per_step", record.predicted_flops_per_step}};
   if (record.has_virtual_time) json["summary"]["virtual_ms_per_step"] = record.virtual_milliseconds_per_step();
   json["exposed_communication"] = exposed_json(record);
   for (const EvaluationRecord& found : record.evaluations) {

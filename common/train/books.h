@@ -42,6 +42,8 @@ struct RunRecord {
   std::string unit;
   int ranks = 1;
   double flops_per_row = 0;
+  // Of the matmuls, attention and convolutions of all ranks; recomputation counts here, and not in flops_per_row.
+  double executed_flops_per_step = 0, predicted_flops_per_step = 0;
   double matmul_peak = 0;  // FLOP/s of all ranks; 0 where it was not measured
   std::vector<StepRecord> steps;
   std::vector<EvaluationRecord> evaluations;
@@ -60,6 +62,7 @@ struct RunRecord {
   double milliseconds_per_step() const { return median_of(&StepRecord::milliseconds); }
   double virtual_milliseconds_per_step() const { return median_of(&StepRecord::virtual_milliseconds); }
   double rows_per_second() const;
+  double rows_per_step() const;
   double flops_per_second() const { return flops_per_row * rows_per_second(); }
   double peak_fraction() const { return matmul_peak > 0 ? flops_per_second() / matmul_peak : 0; }
   // Whether measured memory and traffic are as predicted on this rank.

@@ -29,6 +29,7 @@ struct TrainOptions {
   // Model and data
   LlamaConfig llama;
   int64_t length = 256;
+  Recomputation recomputation;
   std::string data = NINEFOLD_DATA "/kjv.txt.gz";
   // Optimizer
   OptimizerSettings optimizer{.weight_decay = 0.1};

@@ -37,8 +37,12 @@ std::vector<MatmulShape> LlamaTask::matmul_shapes(int64_t samples) const {
   return {{tokens, config_.dim, config_.dim}, {tokens, config_.ffn, config_.dim}, {tokens, config_.dim, config_.ffn}};
 }
 
-int64_t LlamaTask::activation_bytes(int64_t samples, Dtype compute) const {
-  return llama_activation_bytes(config_, samples * length_, compute);
+double LlamaTask::executed_flops_per_sample(const Recomputation& recomputation) const {
+  return static_cast<double>(length_) * llama_executed_flops_per_token(config_, length_, recomputation);
+}
+
+int64_t LlamaTask::activation_bytes(int64_t samples, Dtype compute, const Recomputation& recomputation) const {
+  return llama_activation_bytes(config_, samples * length_, compute, recomputation);
 }
 
 MnistTask::MnistTask(const std::string& folder)
@@ -55,7 +59,10 @@ double MnistTask::flops_per_sample() const { return mnist_cnn_flops_per_image();
 
 std::vector<MatmulShape> MnistTask::matmul_shapes(int64_t samples) const { return {{samples, 128, 9216}}; }
 
-int64_t MnistTask::activation_bytes(int64_t samples, Dtype compute) const {
+// Each of its layers is one operation, which is never computed again for its own backward.
+double MnistTask::executed_flops_per_sample(const Recomputation&) const { return mnist_cnn_flops_per_image(); }
+
+int64_t MnistTask::activation_bytes(int64_t samples, Dtype compute, const Recomputation&) const {
   return mnist_cnn_activation_bytes(samples, compute);
 }
 

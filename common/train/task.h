@@ -41,8 +41,10 @@ class Task {
   virtual double flops_per_sample() const = 0;
   // The matmuls of a micro-batch of `samples`, as candidates for the machine's peak.
   virtual std::vector<MatmulShape> matmul_shapes(int64_t samples) const = 0;
+  // FLOPs of the matmuls, attention and convolutions that one sample really takes, those computed again included.
+  virtual double executed_flops_per_sample(const Recomputation& recomputation) const = 0;
   // Peak bytes of activations of one micro-batch, predicted by formula; 0 where there is none.
-  virtual int64_t activation_bytes(int64_t samples, Dtype compute) const = 0;
+  virtual int64_t activation_bytes(int64_t samples, Dtype compute, const Recomputation& recomputation) const = 0;
 };
 
 // Next-token prediction with Llama on the tokens of a file.
@@ -57,7 +59,8 @@ class LlamaTask : public Task {
   std::string_view unit() const override { return "tokens"; }
   double flops_per_sample() const override;
   std::vector<MatmulShape> matmul_shapes(int64_t samples) const override;
-  int64_t activation_bytes(int64_t samples, Dtype compute) const override;
+  double executed_flops_per_sample(const Recomputation& recomputation) const override;
+  int64_t activation_bytes(int64_t samples, Dtype compute, const Recomputation& recomputation) const override;
 
  private:
   const TokenDataset& dataset(Split split) const;
@@ -78,7 +81,8 @@ class MnistTask : public Task {
   std::string_view unit() const override { return "images"; }
   double flops_per_sample() const override;
   std::vector<MatmulShape> matmul_shapes(int64_t samples) const override;
-  int64_t activation_bytes(int64_t samples, Dtype compute) const override;
+  double executed_flops_per_sample(const Recomputation& recomputation) const override;
+  int64_t activation_bytes(int64_t samples, Dtype compute, const Recomputation& recomputation) const override;
 
  private:
   const Mnist& images(Split split) const { return split == Split::train ? train_ : evaluation_; }

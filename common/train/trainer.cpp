@@ -82,6 +82,7 @@ int Trainer::run() {
   if (options_.steps == 0) return finish();
   peak_before_ = measure_peak();
   world_.traffic().clear();
+  const double flops_before = world_.executed_flops();
   DistributedSampler sampler = make_sampler(task_, options_);
   StepClock clock(world_);
   Progress progress("training", options_.steps, world_.rank() == 0 && options_.log_every > 1);
@@ -99,6 +100,10 @@ int Trainer::run() {
   }
   record_.exposed = clock.exposed();
   parallelism_.predict_traffic(world_.traffic(), options_.steps);
+  const double executed = control::sum(world_.group(), world_.executed_flops() - flops_before);
+  record_.executed_flops_per_step = executed / static_cast<double>(options_.steps);
+  record_.predicted_flops_per_step =
+      task_.executed_flops_per_sample(options_.recomputation) * static_cast<double>(options_.batch);
   return finish();
 }
 

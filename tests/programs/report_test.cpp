@@ -40,8 +40,11 @@ void expect_report_keys(const Json& report, const std::string& unit) {
   for (const Json& step : report["steps"]) {
     EXPECT_EQ(keys_of(step), (Keys{"step", "loss", "grad_norm", "ms", unit + "_per_second"}));
   }
-  EXPECT_EQ(keys_of(report["summary"]), (Keys{unit + "_per_second", "ms_per_step", "model_flops_per_second",
-                                              "matmul_peak_flops_per_second", "matmul_peak_fraction"}));
+  EXPECT_EQ(keys_of(report["summary"]),
+            (Keys{unit + "_per_second", "ms_per_step", "model_flops_per_second", "matmul_peak_flops_per_second",
+                  "matmul_peak_fraction", "executed_flops_per_step", "predicted_flops_per_step"}));
+  EXPECT_GT(report["summary"]["executed_flops_per_step"], 0);
+  EXPECT_EQ(report["summary"]["executed_flops_per_step"], report["summary"]["predicted_flops_per_step"]);
   EXPECT_EQ(keys_of(report["check"]), (Keys{"passed", "steps", "numerics", "loss_max_abs", "gradient_max_rel",
                                             "parameter_max_rel", "worst_parameter"}));
   EXPECT_EQ(keys_of(report["memory"]), (Keys{"parameters", "gradients", "optimizer", "activations", "gathered", "communication",
