@@ -3,6 +3,7 @@
 // ./run 03 -n 2 -- --stage 3
 #include "01_collectives/collectives.h"
 #include "02_ddp/replicate.h"
+#include "03_zero_fsdp/checkpoint_activations.h"
 #include "03_zero_fsdp/sharding.h"
 #include "common/train/trainer.h"
 
@@ -12,6 +13,7 @@ using namespace ninefold;
 
 struct ProgramOptions {
   ShardingPolicy policy;
+  RecomputationOptions recomputation;
   int64_t dp_replicate = 1, dp_shard = Options::automatic;
   TrainOptions train;
 
@@ -20,6 +22,7 @@ struct ProgramOptions {
     options.add("--dp-shard", dp_shard, "ranks over which states are divided; auto: the ranks left over",
                 {.minimum = 1, .may_be_auto = true});
     options.add("--dp-replicate", dp_replicate, "ranks that hold copies of each shard (HSDP)", {.minimum = 1});
+    recomputation.declare(options);
     train.declare_run(options);
     train.declare_llama(options);
     train.declare_optimizer(options);
@@ -62,6 +65,7 @@ int run(int argc, char** argv) {
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   train.settle_check(command_line);
   options.policy.validate();
+  train.recomputation = options.recomputation.resolve();
   options.policy.types = {train.dtype, train.dtype, train.grad_dtype, train.grad_dtype};
 
   World world(train.world(), collectives::named(train.collectives));
@@ -71,6 +75,7 @@ int run(int argc, char** argv) {
   const auto task = make_task("llama", train);
 
   const auto model = task->make_model();
+  checkpoint_activations(*model, "layers.*", train.recomputation);
   const Technique technique = divide(*model, mesh, data, options);
   materialize(*model, world.device(), train.precision(), train.seed);
 

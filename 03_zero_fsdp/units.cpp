@@ -14,12 +14,6 @@ namespace {
 
 constexpr std::string_view size_prefix = "size:";
 
-std::vector<std::string> split(const std::string& list) {
-  std::vector<std::string> parts(1);
-  for (const char c : list) c == ',' ? static_cast<void>(parts.emplace_back()) : parts.back().push_back(c);
-  return parts;
-}
-
 int64_t minimum_size(const std::string& wrap) {
   int64_t minimum = 0;
   const char* const begin = wrap.data() + size_prefix.size();
@@ -52,6 +46,12 @@ std::vector<std::string> matching_paths(Layer& model, const std::string& pattern
 }
 
 }  // namespace
+
+std::vector<std::string> split(const std::string& list) {
+  std::vector<std::string> parts(1);
+  for (const char c : list) c == ',' ? static_cast<void>(parts.emplace_back()) : parts.back().push_back(c);
+  return parts;
+}
 
 bool is_below(const std::string& inner, const std::string& outer) {
   return inner.starts_with(outer) && (inner.size() == outer.size() || inner[outer.size()] == '.');
