@@ -67,7 +67,7 @@ MemoryByKind memory_of(const ProgramOptions& options, int64_t stage, const Task&
   predict_memory(bytes, layouts, plan.walk, policy, train.micro_batches);
   bytes[static_cast<size_t>(MemoryKind::optimizer)] =
       optimizer_bytes(train.optimizer, parameters_of(*model), train.dtype);
-  bytes[static_cast<size_t>(MemoryKind::activations)] = task.activation_bytes(train.micro_batch, train.dtype);
+  bytes[static_cast<size_t>(MemoryKind::activations)] = task.activation_bytes(train.micro_batch, train.dtype, train.recomputation);
   return bytes;
 }
 

@@ -1,5 +1,7 @@
 #include "03_zero_fsdp/policy.h"
 
+#include "common/base/check.h"
+
 namespace ninefold {
 
 void ShardingPolicy::declare(Options& options) {

@@ -18,7 +18,7 @@ class ShardedLayer : public Layer {
     require(!saved.step().recomputing,
             "the unit {} lies inside a layer that runs its forward again, which would gather it once more; make the "
             "layers that are run again units, or layers inside units",
-            sharding_.units()[unit_]->layout().name);
+            sharding_.name_of_unit_at(place_));
     sharding_.before_forward(place_);
     Tensor y = inner_->forward(in_compute_type(x), saved);
     sharding_.after_forward(place_, saved.step().training);

@@ -41,6 +41,7 @@ class Sharding {
   // The units, in the order in which the forward first needs them; a root unit, which holds what no other does, is
   // called "root" and comes first.
   const std::vector<std::unique_ptr<Unit>>& units() const { return units_; }
+  const std::string& name_of_unit_at(size_t place) const { return units_[walk_.unit_at(place)]->layout().name; }
   // One line a unit: name, parameters, elements, padding, elements of a shard.
   std::string description() const;
 

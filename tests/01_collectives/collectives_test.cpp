@@ -79,7 +79,9 @@ class LastChoice : public testing::Test {
     const Tensor in = filled(size, 1), out = in_place ? in : filled(size, -77);
     group_.all_reduce(out, in);
     EXPECT_EQ(out.to_vector<float>(), Values(size, static_cast<float>(group_.size())));
-    if (!in_place) EXPECT_EQ(in.to_vector<float>(), Values(size, 1)) << "the input has changed";
+    if (!in_place) {
+      EXPECT_EQ(in.to_vector<float>(), Values(size, 1)) << "the input has changed";
+    }
     return world_.traffic().entry("world", Operation::all_reduce).bytes;
   }
 

@@ -76,7 +76,7 @@ Result run(const Job& job, const ModelMaker& make, const std::string& pattern, c
   }
   result.flops /= 2;
   result.activations = device->ledger().peak(MemoryKind::activations);
-  result.gradients = elements_of(parameters, &Parameter::gradient);
+  result.gradients = elements_of(parameters, &Parameter::Owned::gradient);
   return result;
 }
 

@@ -245,7 +245,9 @@ TEST_P(GroupTest, TensorsLiveAsLongAsTheirCall) {
   const auto held = [&] { return device_->ledger().now(device_->kind()); };
   const int64_t before = held();
   Pending pending = group_.start_all_reduce(tensor(contribution(rank_, size_)));
-  if (size_ > 0 && ranks_ > 1) EXPECT_GT(held(), before) << "the call has no tensor left to work on";
+  if (size_ > 0 && ranks_ > 1) {
+    EXPECT_GT(held(), before) << "the call has no tensor left to work on";
+  }
   pending.wait();
   pending = {};
   group_.all_reduce(tensor(contribution(rank_, size_)));
