@@ -9,7 +9,8 @@
 namespace ninefold::collectives {
 
 // What makes the call and returns when it is complete, prepared so that nothing but MPI's own time is measured; empty
-// for reductions of bf16 and f16, which MPI does not know. The group's transport is MPI's; group and tensors outlive it.
+// for reductions of bf16 and f16, which MPI does not know, and in virtual time, which MPI does not keep. The group's
+// transport is MPI's; group and tensors outlive it.
 std::function<void()> blocking_mpi(const Group& group, const Call& call);
 
 // How Open MPI copies large messages from process to process on this machine, in one sentence: with CMA
