@@ -1,7 +1,9 @@
-// Activation checkpointing inside sharded layers: each stage passes its check, and communicates what it did without.
+// Activation checkpointing under data parallelism and inside sharded layers: each stage passes its check, and
+// communicates what it did without.
 #include <gtest/gtest.h>
 
 #include "01_collectives/collectives.h"
+#include "02_ddp/replicate.h"
 #include "03_zero_fsdp/checkpoint_activations.h"
 #include "03_zero_fsdp/sharding.h"
 #include "tests/support/training.h"
@@ -65,6 +67,23 @@ TEST(CheckpointUnderSharding, KeepsTheBitsAndTheTraffic) {
       }
     }
   }
+}
+
+TEST(CheckpointUnderDataParallelism, KeepsTheBits) {
+  Job job = small_llama("ordered");
+  job.options = options_of({.every = 1, .save = {SavedOperation::attention}}, 1);
+  const Outcome outcome = train(job, [&](Model& model, const Mesh& mesh, const TrainOptions& options) {
+    checkpoint_activations(model, "layers.*", options.recomputation);
+    const auto replicated = std::make_shared<Replicated>(model, mesh["dp_replicate"], DdpOptions{},
+                                                         mesh.world().device(), options.grad_dtype);
+    return Parallelism{
+        .reduce_gradients = [=] { replicated->reduce_gradients(); },
+        .predict_traffic = [=](TrafficLedger& ledger, int64_t steps) { replicated->predict_traffic(ledger, steps); },
+        .numerics = replicated->numerics()};
+  });
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_EQ(outcome.record.numerics, Numerics::bit_identical);
+  expect_balanced_books(outcome.record);
 }
 
 TEST(CheckpointUnderSharding, RefusesUnitsInsideOfWhatRunsAgain) {
