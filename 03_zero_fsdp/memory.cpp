@@ -52,7 +52,7 @@ MemoryByKind memory_of(const ProgramOptions& options, int64_t stage, const Task&
   const TrainOptions& train = options.train;
   ShardingPolicy policy = options.policy;
   policy.stage = stage;
-  policy.types = {train.dtype, train.dtype, train.grad_dtype, train.grad_dtype};
+  policy.types = {train.dtype, train.dtype, train.grad_dtype, Dtype::f32};
   const auto model = task.make_model();
   const ShardingPlan plan = plan_sharding(*model, policy.wrap);
   const std::vector<UnitLayout> layouts = layouts_of(plan, static_cast<int>(options.ranks));

@@ -26,7 +26,7 @@ struct ShardingPolicy {
   bool offload = false;
 
   // `stored`: of what each rank owns. `compute`: of what layers compute with. `gradient`: what layers write. `reduce`:
-  // how gradients travel; what is owned of them is of type `gradient`.
+  // how gradients travel and are summed; what is owned of them is of type `gradient`.
   struct Types {
     Dtype stored = Dtype::f32, compute = Dtype::f32, gradient = Dtype::f32, reduce = Dtype::f32;
   } types{};

@@ -98,7 +98,8 @@ std::string Sharding::description() const {
 }
 
 Numerics Sharding::numerics() const {
-  const bool rounds_alike = policy_.types.gradient == Dtype::f32 && policy_.types.reduce == Dtype::f32;
+  const bool rounds_once = groups_.replicate.size() == 1 && !policy_.reduce_each_micro_batch;
+  const bool rounds_alike = policy_.types.reduce == Dtype::f32 && (policy_.types.gradient == Dtype::f32 || rounds_once);
   const bool in_order = groups_.shard.sums_in_rank_order() && groups_.replicate.sums_in_rank_order();
   return in_order && rounds_alike ? Numerics::bit_identical : Numerics::bounded;
 }
@@ -119,7 +120,9 @@ Parallelism Sharding::parallelism(int64_t micro_batches) {
                      steps * groups_.replicate.all_reduce_volume(layout.shard(), policy_.types.gradient).bytes);
     }
   };
-  return {.grouping = {.inner_ranks = groups_.shard.size(), .each_micro_batch = policy_.reduce_each_micro_batch},
+  return {.grouping = {.inner_ranks = groups_.shard.size(),
+                       .each_micro_batch = policy_.reduce_each_micro_batch,
+                       .in_f32 = policy_.types.reduce == Dtype::f32},
           .reduce_gradients = [this] { reduce_gradients(); },
           .after_update = [this] { after_update(); },
           .predict_memory = [this, layouts, micro_batches](MemoryByKind& bytes) {

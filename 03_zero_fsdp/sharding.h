@@ -45,7 +45,8 @@ class Sharding {
   // One line a unit: name, parameters, elements, padding, elements of a shard.
   std::string description() const;
 
-  // Bit-identical to the serial run where every sum is in rank order, as the serial run's is, and f32.
+  // Bit-identical to the serial run where every sum is in rank order, as the serial run's is, and made in f32; gradients
+  // of another type must be rounded once, after all of it.
   Numerics numerics() const;
 
   // What the trainer needs to know, for steps of so many micro-batches.

@@ -45,6 +45,7 @@ Technique divide(Model& model, const Mesh& mesh, const Group& data, const Progra
   if (options.policy.stage == 0) {
     technique.replicated = std::make_unique<Replicated>(model, data, DdpOptions{}, device, train.grad_dtype);
     technique.parallelism = {
+        .grouping = technique.replicated->grouping(),
         .reduce_gradients = [&replicated = *technique.replicated] { replicated.reduce_gradients(); },
         .predict_traffic = [&replicated = *technique.replicated](
                                TrafficLedger& ledger, int64_t steps) { replicated.predict_traffic(ledger, steps); },
@@ -66,7 +67,7 @@ int run(int argc, char** argv) {
   train.settle_check(command_line);
   options.policy.validate();
   train.recomputation = options.recomputation.resolve();
-  options.policy.types = {train.dtype, train.dtype, train.grad_dtype, train.grad_dtype};
+  options.policy.types = {train.dtype, train.dtype, train.grad_dtype, Dtype::f32};
 
   World world(train.world(), collectives::named(train.collectives));
   const Mesh mesh(world, {{"dp_replicate", mesh_size(options.dp_replicate)}, {"dp_shard", mesh_size(options.dp_shard)}});

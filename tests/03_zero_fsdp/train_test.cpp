@@ -8,7 +8,7 @@ namespace {
 Parallelize sharded_by(ShardingPolicy policy) {
   return [policy](Model& model, const Mesh& mesh, const TrainOptions& options) mutable {
     if (policy.types.stored == Dtype::f32 && options.dtype != Dtype::f32) {
-      policy.types = {options.dtype, options.dtype, options.grad_dtype, options.grad_dtype};
+      policy.types = {options.dtype, options.dtype, options.grad_dtype, Dtype::f32};
     }
     const std::shared_ptr<Sharding> sharding =
         shard(model, {mesh["dp_shard"], mesh["dp_replicate"]}, policy, mesh.world().device());
@@ -94,6 +94,14 @@ TEST(Sharded, InBf16WithF32Gradients) {
   for (const int64_t stage : {1, 2, 3}) {
     Job job = ordered_llama();
     job.options.dtype = Dtype::bf16;
+    expect_identical(job, {.stage = stage});
+  }
+}
+
+TEST(Sharded, SumsBf16GradientsInF32) {
+  for (const int64_t stage : {1, 2, 3}) {
+    Job job = ordered_llama();
+    job.options.dtype = job.options.grad_dtype = Dtype::bf16;
     expect_identical(job, {.stage = stage});
   }
 }
