@@ -36,7 +36,8 @@ void expect_report_keys(const Json& report, const std::string& unit) {
   EXPECT_EQ(keys_of(report), (Keys{"program", "options", "mesh", "device", "ranks", "steps", "summary", "check",
                                    "evaluations", "memory", "traffic", "exposed_communication"}));
   EXPECT_EQ(keys_of(report["exposed_communication"]), Keys{"wall_ms_per_step"});
-  EXPECT_GT(report["exposed_communication"]["wall_ms_per_step"], 0);
+  // Nothing is waited for where every message has come by the time that it is asked for.
+  EXPECT_GE(report["exposed_communication"]["wall_ms_per_step"], 0);
   for (const Json& step : report["steps"]) {
     EXPECT_EQ(keys_of(step), (Keys{"step", "loss", "grad_norm", "ms", unit + "_per_second"}));
   }
