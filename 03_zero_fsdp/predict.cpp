@@ -9,7 +9,12 @@ namespace {
 class Replay {
  public:
   Replay(const std::vector<UnitLayout>& units, const Walk& walk, const ShardingPolicy& policy)
-      : units_(units), walk_(walk), policy_(policy), gathered_(units.size()), gradients_(units.size()) {}
+      : units_(units),
+        walk_(walk),
+        policy_(policy),
+        gathered_(units.size()),
+        gradients_(units.size()),
+        calls_(units.size()) {}
 
   void step(int64_t micro_batches) {
     for (int64_t i = 0; i < micro_batches; ++i) {
@@ -17,12 +22,11 @@ class Replay {
       backward(policy_.reduce_each_micro_batch || i + 1 == micro_batches);
     }
     finish_reduce();
-    if (policy_.stage < 3) traffic_.all_gathers += static_cast<int64_t>(units_.size());
-    for (size_t u = 0; policy_.stage < 3 && u < units_.size(); ++u) traffic_.all_gather_bytes += gather_bytes(u);
+    for (size_t u = 0; policy_.stage < 3 && u < units_.size(); ++u) ++calls_[u].all_gathers;
   }
 
   int64_t peak() const { return peak_; }
-  const Traffic& traffic() const { return traffic_; }
+  const std::vector<UnitCalls>& calls() const { return calls_; }
 
  private:
   void forward() {
@@ -54,8 +58,7 @@ class Replay {
     if (gathered_[unit]) return;
     gathered_[unit] = true;
     take(value_bytes(unit));
-    ++traffic_.all_gathers;
-    traffic_.all_gather_bytes += gather_bytes(unit);
+    ++calls_[unit].all_gathers;
   }
   void reshard(size_t unit) {
     if (gathered_[unit]) take(-value_bytes(unit));
@@ -75,9 +78,7 @@ class Replay {
     held_ = (converts ? rounded(units_[unit].padded * size_of(reduced)) : 0) +
             (converts || has_reduced(unit) ? rounded(units_[unit].shard() * size_of(reduced)) : 0);
     take(held_);
-    ++reductions_[unit];
-    ++traffic_.reduce_scatters;
-    traffic_.reduce_scatter_bytes += formula::reduce_scatter_bytes(units_[unit].ranks, units_[unit].padded, reduced);
+    ++calls_[unit].reduce_scatters;
   }
   void finish_reduce() {
     if (reducing_ < 0) return;
@@ -87,23 +88,19 @@ class Replay {
     gradients_[unit] = false;
   }
 
-  bool has_reduced(size_t unit) const { return reductions_[unit] > 0; }
+  bool has_reduced(size_t unit) const { return calls_[unit].reduce_scatters > 0; }
   int64_t value_bytes(size_t unit) const { return rounded(units_[unit].padded * size_of(policy_.types.compute)); }
   int64_t gradient_bytes(size_t unit) const { return rounded(units_[unit].padded * size_of(policy_.types.gradient)); }
-  int64_t gather_bytes(size_t unit) const {
-    return formula::all_gather_bytes(units_[unit].ranks, units_[unit].padded, policy_.types.compute);
-  }
   void take(int64_t bytes) { peak_ = std::max(peak_, now_ += bytes); }
 
   const std::vector<UnitLayout>& units_;
   const Walk& walk_;
   const ShardingPolicy& policy_;
   std::vector<bool> gathered_, gradients_;
-  std::vector<int> reductions_ = std::vector<int>(units_.size());
   int reducing_ = -1;
   int64_t held_ = 0;  // by the reduction under way, beside the gradients
   int64_t now_ = 0, peak_ = 0;
-  Traffic traffic_;
+  std::vector<UnitCalls> calls_;  // of this step
 };
 
 Replay replay(const std::vector<UnitLayout>& units, const Walk& walk, const ShardingPolicy& policy,
@@ -133,9 +130,9 @@ void predict_memory(MemoryByKind& bytes, const std::vector<UnitLayout>& units, c
   }
 }
 
-Traffic predict_traffic(const std::vector<UnitLayout>& units, const Walk& walk, const ShardingPolicy& policy,
-                        int64_t micro_batches) {
-  return replay(units, walk, policy, micro_batches).traffic();
+std::vector<UnitCalls> predict_calls(const std::vector<UnitLayout>& units, const Walk& walk,
+                                     const ShardingPolicy& policy, int64_t micro_batches) {
+  return replay(units, walk, policy, micro_batches).calls();
 }
 
 StateBytes zero_bytes(double parameters, int64_t ranks, int64_t stage, const ElementBytes& bytes) {

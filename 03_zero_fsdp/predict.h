@@ -1,11 +1,10 @@
 // What sharding will cost, from the layout of the units and the policy alone: the bytes of each kind of memory on every
-// rank, and the bytes sent.
+// rank, and the collectives it calls.
 #pragma once
 
 #include <vector>
 
 #include "03_zero_fsdp/plan.h"
-#include "common/comm/traffic.h"
 #include "common/tensor/memory.h"
 
 namespace ninefold {
@@ -14,13 +13,14 @@ namespace ninefold {
 void predict_memory(MemoryByKind& bytes, const std::vector<UnitLayout>& units, const Walk& walk,
                     const ShardingPolicy& policy, int64_t micro_batches);
 
-// What one rank calls and sends in one step, one entry a call.
-struct Traffic {
-  int64_t all_gathers = 0, all_gather_bytes = 0;
-  int64_t reduce_scatters = 0, reduce_scatter_bytes = 0;
+// Calls in one step, each for the whole of a unit: its values in the type of computation, its gradients in that of
+// reduction.
+struct UnitCalls {
+  int64_t all_gathers = 0, reduce_scatters = 0;
 };
-Traffic predict_traffic(const std::vector<UnitLayout>& units, const Walk& walk, const ShardingPolicy& policy,
-                        int64_t micro_batches);
+// One entry a unit.
+std::vector<UnitCalls> predict_calls(const std::vector<UnitLayout>& units, const Walk& walk,
+                                     const ShardingPolicy& policy, int64_t micro_batches);
 
 // The paper's own account, for sizes that are only numbers: p, g and o bytes a parameter, of which stage 1 divides o by
 // the ranks, stage 2 g too, stage 3 all three.

@@ -108,11 +108,15 @@ Parallelism Sharding::parallelism(int64_t micro_batches) {
   std::vector<UnitLayout> layouts;
   for (const auto& unit : units_) layouts.push_back(unit->layout());
   const auto predict = [this, layouts, micro_batches](TrafficLedger& ledger, int64_t steps) {
-    const Traffic step = predict_traffic(layouts, walk_, policy_, micro_batches);
-    const std::string& name = groups_.shard.name();
-    if (groups_.shard.size() > 1) {
-      ledger.predict(name, Operation::all_gather, steps * step.all_gathers, steps * step.all_gather_bytes);
-      ledger.predict(name, Operation::reduce_scatter, steps * step.reduce_scatters, steps * step.reduce_scatter_bytes);
+    const Group& shards = groups_.shard;
+    const std::vector<UnitCalls> calls = predict_calls(layouts, walk_, policy_, micro_batches);
+    for (size_t unit = 0; shards.size() > 1 && unit < layouts.size(); ++unit) {
+      const int64_t gathers = steps * calls[unit].all_gathers, reductions = steps * calls[unit].reduce_scatters;
+      const int64_t whole = layouts[unit].padded;
+      ledger.predict(shards.name(), Operation::all_gather, gathers,
+                     gathers * shards.all_gather_volume(whole, policy_.types.compute).bytes);
+      ledger.predict(shards.name(), Operation::reduce_scatter, reductions,
+                     reductions * shards.reduce_scatter_volume(whole, policy_.types.reduce).bytes);
     }
     if (groups_.replicate.size() == 1) return;
     for (const UnitLayout& layout : layouts) {

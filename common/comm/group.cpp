@@ -129,6 +129,20 @@ Volume Group::all_reduce_volume(int64_t elements, Dtype dtype) const {
   return state_->collectives->volume({.operation = Operation::all_reduce, .in = paper, .out = paper});
 }
 
+Volume Group::all_gather_volume(int64_t elements, Dtype dtype) const {
+  if (size() == 1) return {};
+  const DeviceHandle meta = make_meta_device();
+  const Tensor whole = Tensor::empty(meta, {elements}, dtype), part = Tensor::empty(meta, {elements / size()}, dtype);
+  return state_->collectives->volume({.operation = Operation::all_gather, .in = part, .out = whole});
+}
+
+Volume Group::reduce_scatter_volume(int64_t elements, Dtype dtype) const {
+  if (size() == 1) return {};
+  const DeviceHandle meta = make_meta_device();
+  const Tensor whole = Tensor::empty(meta, {elements}, dtype), part = Tensor::empty(meta, {elements / size()}, dtype);
+  return state_->collectives->volume({.operation = Operation::reduce_scatter, .in = whole, .out = part});
+}
+
 bool Group::sums_in_rank_order() const { return size() <= 2 || state_->collectives->sums_in_rank_order(); }
 
 Pending Group::start(Call&& call) const { return world().start(*this, std::move(call)); }

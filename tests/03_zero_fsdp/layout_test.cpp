@@ -83,7 +83,15 @@ struct Example {
     predict_memory(bytes, units, walk, policy, micro_batches);
     return bytes[static_cast<size_t>(MemoryKind::gathered)];
   }
-  Traffic traffic(int64_t micro_batches = 1) const { return predict_traffic(units, walk, policy, micro_batches); }
+  // Of all units in one step.
+  UnitCalls calls(int64_t micro_batches = 1) const {
+    UnitCalls sum;
+    for (const UnitCalls& unit : predict_calls(units, walk, policy, micro_batches)) {
+      sum.all_gathers += unit.all_gathers;
+      sum.reduce_scatters += unit.reduce_scatters;
+    }
+    return sum;
+  }
 };
 
 TEST(Prediction, GatheredUnitsFollowPrefetchAndPolicy) {
@@ -102,15 +110,15 @@ TEST(Prediction, GatheredUnitsFollowPrefetchAndPolicy) {
 TEST(Prediction, GathersTwiceUnlessNothingIsFreed) {
   Example example(2);
   example.policy.reshard = Reshard::always;
-  EXPECT_EQ(example.traffic().all_gathers, 1 + 3 + 3);
+  EXPECT_EQ(example.calls().all_gathers, 1 + 3 + 3);
   example.policy.reshard = Reshard::standard;
-  EXPECT_EQ(example.traffic().all_gathers, 1 + 3 + 2);
+  EXPECT_EQ(example.calls().all_gathers, 1 + 3 + 2);
   example.policy.reshard = Reshard::never;
-  EXPECT_EQ(example.traffic().all_gathers, 1 + 3);
-  EXPECT_EQ(example.traffic(4).all_gathers, 4 * (1 + 3));
-  EXPECT_EQ(example.traffic(4).reduce_scatters, 4);
+  EXPECT_EQ(example.calls().all_gathers, 1 + 3);
+  EXPECT_EQ(example.calls(4).all_gathers, 4 * (1 + 3));
+  EXPECT_EQ(example.calls(4).reduce_scatters, 4);
   example.policy.reduce_each_micro_batch = true;
-  EXPECT_EQ(example.traffic(4).reduce_scatters, 4 * 4);
+  EXPECT_EQ(example.calls(4).reduce_scatters, 4 * 4);
 }
 
 // ZeRO's own account (Rajbhandari et al. 2020, figure 1): 2 bytes a parameter, 2 a gradient, 12 for the optimizer.

@@ -106,11 +106,14 @@ TEST(Sharded, SumsBf16GradientsInF32) {
   }
 }
 
-TEST(Sharded, StaysWithinTheBoundOnOurCollectives) {
-  for (const int64_t stage : {1, 2, 3}) {
-    const RunRecord record = train(job_over(1, small_llama("ours")), sharded_by({.stage = stage})).record;
-    EXPECT_TRUE(record.check.passed);
-    expect_balanced_books(record);
+TEST(Sharded, StaysWithinTheBoundOnOtherCollectives) {
+  for (const char* collectives : {"ours", "mpi"}) {
+    for (const int64_t stage : {1, 2, 3}) {
+      const RunRecord record = train(job_over(1, small_llama(collectives)), sharded_by({.stage = stage})).record;
+      EXPECT_TRUE(record.check.passed);
+      EXPECT_TRUE(record.books_balanced) << collectives;
+      expect_balanced_books(record);
+    }
   }
 }
 
