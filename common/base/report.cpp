@@ -105,6 +105,8 @@ void require_writable(const std::string& path, std::string_view option) {
   require(fs::is_directory(folder, ignored), "{} {}: the folder {} does not exist; create it first", option, path,
           folder);
   require(!fs::is_directory(path, ignored), "{} {} is a folder; name a file in it", option, path);
+  // A nameless file leaves nothing behind when another rank ends the job at this very moment.
+  if (OpenFile(folder, O_WRONLY | O_TMPFILE).is_open()) return;
   const std::string temporary = temporary_name(path);
   const bool writable = OpenFile(temporary, O_WRONLY | O_CREAT).is_open();
   require(writable, "{} {} cannot be written: {}; choose another place", option, path, std::strerror(errno));

@@ -1,6 +1,10 @@
 #include "common/base/report.h"
 
 #include <gtest/gtest.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include <array>
 
 #include "tests/support/temporary_folder.h"
 
@@ -42,6 +46,18 @@ TEST(RequireWritable, TellsEarlyAndLeavesNothing) {
   EXPECT_EQ(sentence_of([&] { require_writable("/dev", "--report"); }), "--report /dev is a folder; name a file in it");
   EXPECT_NE(sentence_of([&] { require_writable("/proc/a.json", "--report"); }).find("cannot be written"),
             std::string::npos);
+}
+
+// A rank may be ended by another at any moment: what it looks for must never have a name. (/dev/shm has nameless files.)
+TEST(RequireWritable, CreatesNothingThatADeadRankWouldLeave) {
+  const std::string name = fmt::format("ninefold_report_{}.json", ::getpid());
+  const int events = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  ASSERT_GE(::inotify_add_watch(events, "/dev/shm", IN_CREATE), 0);
+  require_writable("/dev/shm/" + name, "--report");
+  alignas(inotify_event) std::array<char, 65536> buffer;
+  const ssize_t length = std::max<ssize_t>(::read(events, buffer.data(), buffer.size()), 0);
+  ::close(events);
+  EXPECT_EQ(std::string_view(buffer.data(), length).find(name), std::string_view::npos);
 }
 
 TEST(Table, AlignsNumbersRightAndTextLeft) {
