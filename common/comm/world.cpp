@@ -87,6 +87,10 @@ World::~World() {
     static_cast<void>(std::make_unique<decltype(in_flight_)>(std::move(in_flight_)).release());
     return;
   }
+  wait_for_all();
+}
+
+void World::wait_for_all() {
   const std::vector<std::shared_ptr<InFlight>> left = in_flight_;
   for (const auto& in_flight : left) Pending(in_flight).wait();
 }

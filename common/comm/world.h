@@ -79,6 +79,9 @@ class World {
   // Advances everything under way, in the order it was started. Never waits.
   void progress();
 
+  // Returns when everything that this rank has started is done. Whoever holds a Pending of it may still wait for that.
+  void wait_for_all();
+
   // Makes progress until `done` returns true. After the timeout it prints where this rank waits, leaves the other ranks
   // a moment to say the same, and ends the job.
   template <typename Done>

@@ -99,6 +99,8 @@ int Trainer::run() {
     if (options_.eval_every > 0 && (step + 1) % options_.eval_every == 0) evaluate(step + 1);
   }
   record_.exposed = clock.exposed();
+  // A technique may leave the last update on its way: its bytes are booked as they travel.
+  world_.wait_for_all();
   parallelism_.predict_traffic(world_.traffic(), options_.steps);
   const double executed = control::sum(world_.group(), world_.executed_flops() - flops_before);
   record_.executed_flops_per_step = executed / static_cast<double>(options_.steps);
