@@ -13,6 +13,7 @@
 #include "common/base/options.h"
 #include "common/base/report.h"
 #include "common/comm/world.h"
+#include "common/train/options.h"
 
 namespace {
 
@@ -173,12 +174,8 @@ int run(int argc, char** argv) {
   ShowOptions options;
   Options command_line("01/show", "A collective algorithm step by step, without running it.");
   options.declare(command_line);
-  const auto help = command_line.parse(argc, argv);
+  if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   if (!on_first_rank()) return 0;
-  if (help) {
-    fmt::print("{}", *help);
-    return 0;
-  }
   require(options.root < options.ranks, "--root ({}) must be below --ranks ({})", options.root, options.ranks);
   if (options.algorithm.empty()) options.algorithm = algorithm_names(options.collective).front();
   const Show show(options, find_algorithm(options.collective, options.algorithm));

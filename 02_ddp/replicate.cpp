@@ -117,4 +117,11 @@ Numerics Replicated::numerics() const {
   return group_.sums_in_rank_order() && rounds_alike ? Numerics::bit_identical : Numerics::bounded;
 }
 
+Parallelism Replicated::parallelism() {
+  return {.grouping = grouping(),
+          .reduce_gradients = [this] { reduce_gradients(); },
+          .predict_traffic = [this](TrafficLedger& ledger, int64_t steps) { predict_traffic(ledger, steps); },
+          .numerics = numerics()};
+}
+
 }  // namespace ninefold

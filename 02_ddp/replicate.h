@@ -17,7 +17,7 @@
 #include "common/comm/traffic.h"
 #include "common/nn/model.h"
 #include "common/train/batches.h"
-#include "common/train/numerics.h"
+#include "common/train/trainer.h"
 
 namespace ninefold {
 
@@ -55,6 +55,9 @@ class Replicated {
   Numerics numerics() const;
   // All ranks at once, in the type that was asked for.
   SumGrouping grouping() const { return {.in_f32 = reduce_ == Dtype::f32}; }
+
+  // All of this, as the trainer needs to know it. It refers to this object.
+  Parallelism parallelism();
 
  private:
   // What one all_reduce sums: neighbours in the order of the backward; under naive, flat: one parameter, all.

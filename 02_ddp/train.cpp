@@ -79,13 +79,7 @@ int run(int argc, char** argv) {
   materialize(*model, world.device(), train.precision(), train.seed);
   replicated.broadcast_parameters();
 
-  Trainer trainer(
-      "02/train", train, command_line, mesh, data, *task, *model,
-      {.grouping = replicated.grouping(),
-       .reduce_gradients = [&] { replicated.reduce_gradients(); },
-       .predict_traffic = [&](TrafficLedger& ledger, int64_t steps) { replicated.predict_traffic(ledger, steps); },
-       .numerics = replicated.numerics()});
-  return trainer.run();
+  return Trainer("02/train", train, command_line, mesh, data, *task, *model, replicated.parallelism()).run();
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "03_zero_fsdp/units.h"
+#include "common/base/text.h"
 #include "common/base/trace.h"
 #include "common/comm/world.h"
 #include "common/nn/replace.h"
@@ -75,7 +75,7 @@ SavedOperation parse_operation(const std::string& name) {
 
 std::set<SavedOperation> parse_operations(const std::string& list) {
   std::set<SavedOperation> operations;
-  for (const std::string& name : split(list)) operations.insert(parse_operation(name));
+  for (const std::string_view name : split(list, ',')) operations.insert(parse_operation(std::string(name)));
   return operations;
 }
 

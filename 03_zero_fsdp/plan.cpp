@@ -64,6 +64,16 @@ std::vector<UnitPlan> assign_parameters(Model& model, const std::vector<std::str
   return units;
 }
 
+// The first `count` different units of [unit, end) that are not *unit.
+template <typename Iterator>
+std::vector<size_t> first_others(Iterator unit, Iterator end, int64_t count) {
+  std::vector<size_t> found;
+  for (Iterator next = unit; next != end && static_cast<int64_t>(found.size()) < count; ++next) {
+    if (*next != *unit && std::count(found.begin(), found.end(), *next) == 0) found.push_back(*next);
+  }
+  return found;
+}
+
 }  // namespace
 
 size_t Walk::enter(size_t unit) {
@@ -73,21 +83,11 @@ size_t Walk::enter(size_t unit) {
 }
 
 std::vector<size_t> Walk::after(size_t place, int64_t count) const {
-  std::vector<size_t> found;
-  for (size_t next = place + 1; next < units_.size() && static_cast<int64_t>(found.size()) < count; ++next) {
-    const bool is_new = units_[next] != units_[place] && std::count(found.begin(), found.end(), units_[next]) == 0;
-    if (is_new) found.push_back(units_[next]);
-  }
-  return found;
+  return first_others(units_.begin() + static_cast<int64_t>(place), units_.end(), count);
 }
 
 std::vector<size_t> Walk::before(size_t place, int64_t count) const {
-  std::vector<size_t> found;
-  for (size_t next = place; next-- > 0 && static_cast<int64_t>(found.size()) < count;) {
-    const bool is_new = units_[next] != units_[place] && std::count(found.begin(), found.end(), units_[next]) == 0;
-    if (is_new) found.push_back(units_[next]);
-  }
-  return found;
+  return first_others(units_.rend() - static_cast<int64_t>(place) - 1, units_.rend(), count);
 }
 
 bool Walk::is_first_of_unit(size_t place) const {

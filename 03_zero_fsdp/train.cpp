@@ -30,32 +30,22 @@ struct ProgramOptions {
   }
 };
 
-// What divides the work, and what the trainer needs to know of it.
-struct Technique {
-  std::unique_ptr<Replicated> replicated;
-  std::unique_ptr<Sharding> sharding;
-  Parallelism parallelism;
-};
-
 // Stage 0 is chapter 02: every rank holds everything.
-Technique divide(Model& model, const Mesh& mesh, const Group& data, const ProgramOptions& options) {
+Parallelism divide(Model& model, const Mesh& mesh, const Group& data, const ProgramOptions& options) {
   const TrainOptions& train = options.train;
   const DeviceHandle& device = mesh.world().device();
-  Technique technique;
   if (options.policy.stage == 0) {
-    technique.replicated = std::make_unique<Replicated>(model, data, DdpOptions{}, device, train.grad_dtype);
-    technique.parallelism = {
-        .grouping = technique.replicated->grouping(),
-        .reduce_gradients = [&replicated = *technique.replicated] { replicated.reduce_gradients(); },
-        .predict_traffic = [&replicated = *technique.replicated](
-                               TrafficLedger& ledger, int64_t steps) { replicated.predict_traffic(ledger, steps); },
-        .numerics = technique.replicated->numerics()};
-  } else {
-    technique.sharding = shard(model, {mesh["dp_shard"], mesh["dp_replicate"]}, options.policy, device);
-    technique.parallelism = technique.sharding->parallelism(train.micro_batches);
-    if (mesh.world().rank() == 0 && train.verbose) fmt::print("{}", technique.sharding->description());
+    const auto replicated = std::make_shared<Replicated>(model, data, DdpOptions{}, device, train.grad_dtype);
+    Parallelism parallelism = replicated->parallelism();
+    parallelism.technique = replicated;
+    return parallelism;
   }
-  return technique;
+  const std::shared_ptr<Sharding> sharding =
+      shard(model, {mesh["dp_shard"], mesh["dp_replicate"]}, options.policy, device);
+  if (mesh.world().rank() == 0 && train.verbose) fmt::print("{}", sharding->description());
+  Parallelism parallelism = sharding->parallelism(train.micro_batches);
+  parallelism.technique = sharding;
+  return parallelism;
 }
 
 int run(int argc, char** argv) {
@@ -77,10 +67,10 @@ int run(int argc, char** argv) {
 
   const auto model = task->make_model();
   checkpoint_activations(*model, "layers.*", train.recomputation);
-  const Technique technique = divide(*model, mesh, data, options);
+  const Parallelism parallelism = divide(*model, mesh, data, options);
   materialize(*model, world.device(), train.precision(), train.seed);
 
-  return Trainer("03/train", train, command_line, mesh, data, *task, *model, technique.parallelism).run();
+  return Trainer("03/train", train, command_line, mesh, data, *task, *model, parallelism).run();
 }
 
 }  // namespace

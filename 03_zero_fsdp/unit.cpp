@@ -28,10 +28,10 @@ Unit::Unit(UnitLayout layout, std::vector<Parameter*> parameters, const ShardGro
                         : new_tensor(device, kind(MemoryKind::gradients), layout_.shard(), types_.gradient);
   for (size_t i = 0; i < parameters_.size(); ++i) place(i);
   if (whole.values) {
-    use_values(true);
+    use(&Parameter::value, values_);
     state_ = State::unsharded;  // `materialize` fills the whole of them
   }
-  if (whole.gradients) use_gradients(true);
+  if (whole.gradients) use(&Parameter::gradient, gradients_);
 }
 
 Unit::~Unit() {
@@ -58,17 +58,10 @@ Tensor Unit::own_part(const Tensor& whole) const {
   return whole.slice(groups_.shard.rank() * layout_.shard(), {layout_.shard()});
 }
 
-void Unit::use_values(bool whole) {
+void Unit::use(Tensor Parameter::*tensor, const Tensor& whole) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& parameter = *parameters_[i];
-    parameter.value = whole ? values_.slice(layout_.offsets[i], parameter.layer_shape()) : Tensor();
-  }
-}
-
-void Unit::use_gradients(bool whole) {
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    Parameter& parameter = *parameters_[i];
-    parameter.gradient = whole ? gradients_.slice(layout_.offsets[i], parameter.layer_shape()) : Tensor();
+    parameter.*tensor = whole.defined() ? whole.slice(layout_.offsets[i], parameter.layer_shape()) : Tensor();
   }
 }
 
@@ -87,22 +80,22 @@ void Unit::wait_unsharded() {
   if (state_ != State::unsharding) return;
   gather_.wait();
   state_ = State::unsharded;
-  use_values(true);
+  use(&Parameter::value, values_);
 }
 
 void Unit::reshard() {
   wait_unsharded();
   state_ = State::sharded;
   if (whole_.values) return;
-  use_values(false);
   values_ = Tensor();
+  use(&Parameter::value, values_);
 }
 
 void Unit::provide_gradients() {
   finish_reduce();
   if (gradients_.defined()) return;
   gradients_ = new_tensor(device_, MemoryKind::gathered, layout_.padded, types_.gradient);
-  use_gradients(true);
+  use(&Parameter::gradient, gradients_);
 }
 
 void Unit::start_reduce() {
@@ -124,8 +117,8 @@ void Unit::finish_reduce() {
   reduce_.wait();
   is_reducing_ = false;
   if (!whole_.gradients) {
-    use_gradients(false);
     gradients_ = Tensor();
+    use(&Parameter::gradient, gradients_);
   }
   if (reduced_.raw() != gradient_shard_.raw()) {
     has_reduced_ ? ops::add_(gradient_shard_, reduced_) : ops::copy_(gradient_shard_, reduced_);

@@ -60,8 +60,8 @@ class Unit {
   enum class State { sharded, unsharding, unsharded };
   void place(size_t index);
   void count_complete();
-  void use_values(bool whole);
-  void use_gradients(bool whole);
+  // Layers use views into `whole` from now on, or nothing where it is undefined.
+  void use(Tensor Parameter::*tensor, const Tensor& whole);
   Tensor own_part(const Tensor& whole) const;
 
   UnitLayout layout_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "common/base/text.h"
 #include "common/comm/world.h"
 #include "common/nn/model.h"
 #include "common/nn/replace.h"
@@ -47,12 +48,6 @@ std::vector<std::string> matching_paths(Layer& model, const std::string& pattern
 
 }  // namespace
 
-std::vector<std::string> split(const std::string& list) {
-  std::vector<std::string> parts(1);
-  for (const char c : list) c == ',' ? static_cast<void>(parts.emplace_back()) : parts.back().push_back(c);
-  return parts;
-}
-
 bool is_below(const std::string& inner, const std::string& outer) {
   return inner.starts_with(outer) && (inner.size() == outer.size() || inner[outer.size()] == '.');
 }
@@ -74,8 +69,8 @@ std::vector<std::string> size_based_units(const std::vector<std::pair<std::strin
 std::vector<std::string> unit_paths(Layer& model, const std::string& wrap) {
   if (wrap.starts_with(size_prefix)) return size_based_units(layer_sizes(model), minimum_size(wrap));
   std::vector<std::string> wanted;
-  for (const std::string& pattern : split(wrap)) {
-    for (const std::string& path : matching_paths(model, pattern)) wanted.push_back(path);
+  for (const std::string_view pattern : split(wrap, ',')) {
+    for (const std::string& path : matching_paths(model, std::string(pattern))) wanted.push_back(path);
   }
   std::vector<std::string> ordered;
   for (const std::string& path : slot_paths(model)) {

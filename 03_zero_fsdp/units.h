@@ -20,9 +20,6 @@ std::vector<std::string> unit_paths(Layer& model, const std::string& wrap);
 // of parameters below each.
 std::vector<std::string> size_based_units(const std::vector<std::pair<std::string, int64_t>>& layers, int64_t minimum);
 
-// The parts of a list separated by commas.
-std::vector<std::string> split(const std::string& list);
-
 // Whether `inner` lies below the layer `outer`, or is it: "layers.1" holds "layers.1.attention", not "layers.10".
 bool is_below(const std::string& inner, const std::string& outer);
 

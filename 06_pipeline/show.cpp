@@ -15,6 +15,7 @@
 #include "common/base/options.h"
 #include "common/base/report.h"
 #include "common/comm/world.h"
+#include "common/train/options.h"
 #include "common/data/file.h"
 
 namespace {
@@ -134,12 +135,8 @@ int run(int argc, char** argv) {
   ShowOptions options;
   Options command_line("06/show", "A pipeline schedule: its table, its bubble and its memory, without running it.");
   options.declare(command_line);
-  const auto help = command_line.parse(argc, argv);
+  if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   if (!on_first_rank()) return 0;
-  if (help) {
-    fmt::print("{}", *help);
-    return 0;
-  }
   check_options(options, command_line);
   const CheckedSchedule schedule = read_schedule(options, command_line);
   const Simulation simulation = simulate(schedule, read_times(options, schedule.stages()));

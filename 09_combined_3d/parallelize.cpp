@@ -7,11 +7,9 @@ namespace ninefold {
 Parallelism parallelize(Model& model, const Mesh& mesh, const TrainOptions& options) {
   const auto replicated = std::make_shared<Replicated>(model, mesh["dp_replicate"], DdpOptions{}, mesh.world().device(),
                                                        options.grad_dtype);
-  return {.grouping = replicated->grouping(),
-          .reduce_gradients = [replicated] { replicated->reduce_gradients(); },
-          .predict_traffic = [replicated](TrafficLedger& ledger,
-                                          int64_t steps) { replicated->predict_traffic(ledger, steps); },
-          .numerics = replicated->numerics()};
+  Parallelism parallelism = replicated->parallelism();
+  parallelism.technique = replicated;
+  return parallelism;
 }
 
 }  // namespace ninefold

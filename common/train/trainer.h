@@ -32,6 +32,8 @@ struct Parallelism {
   std::function<void(TrafficLedger&, int64_t steps)> predict_traffic = [](TrafficLedger&, int64_t) {};
   // What the technique claims; the check demands it.
   Numerics numerics = Numerics::bounded;
+  // Lives as long as this: the technique that the functions above call, where nobody else holds it.
+  std::shared_ptr<const void> technique{};
 };
 
 class Trainer {

@@ -10,11 +10,9 @@ Parallelize replicated_as(DdpVariant variant, Dtype reduce = Dtype::f32) {
   return [=](Model& model, const Mesh& mesh, const TrainOptions& options) {
     const auto replicated = std::make_shared<Replicated>(model, mesh["dp_replicate"], DdpOptions{variant, 0.05, reduce},
                                                          mesh.world().device(), options.grad_dtype);
-    return Parallelism{.grouping = replicated->grouping(),
-                       .reduce_gradients = [replicated] { replicated->reduce_gradients(); },
-                       .predict_traffic = [replicated](TrafficLedger& ledger,
-                                                       int64_t steps) { replicated->predict_traffic(ledger, steps); },
-                       .numerics = replicated->numerics()};
+    Parallelism parallelism = replicated->parallelism();
+    parallelism.technique = replicated;
+    return parallelism;
   };
 }
 

@@ -13,7 +13,7 @@ Parallelize sharded_by(ShardingPolicy policy) {
     const std::shared_ptr<Sharding> sharding =
         shard(model, {mesh["dp_shard"], mesh["dp_replicate"]}, policy, mesh.world().device());
     Parallelism parallelism = sharding->parallelism(options.micro_batches);
-    parallelism.reduce_gradients = [sharding] { sharding->reduce_gradients(); };
+    parallelism.technique = sharding;
     return parallelism;
   };
 }
