@@ -49,10 +49,12 @@ std::string table_of_numbers(const ProgramOptions& options) {
 
 // What rank 0 of the ranks holds at most.
 MemoryByKind memory_of(const ProgramOptions& options, int64_t stage, const Task& task) {
-  const TrainOptions& train = options.train;
+  TrainOptions train = options.train;
   ShardingPolicy policy = options.policy;
   policy.stage = stage;
-  policy.types = {train.dtype, train.dtype, train.grad_dtype, Dtype::f32};
+  // Stages that keep whole parameters keep them as they compute with them.
+  if (stage < 3) train.dtype = policy.param_dtype.value_or(train.dtype);
+  policy.settle_types(train);
   const auto model = task.make_model();
   const ShardingPlan plan = plan_sharding(*model, policy.wrap);
   const std::vector<UnitLayout> layouts = layouts_of(plan, static_cast<int>(options.ranks));
@@ -66,8 +68,9 @@ MemoryByKind memory_of(const ProgramOptions& options, int64_t stage, const Task&
   if (stage == 0) policy.stage = 1;  // whole parameters and gradients, as in stage 1
   predict_memory(bytes, layouts, plan.walk, policy, train.micro_batches);
   bytes[static_cast<size_t>(MemoryKind::optimizer)] =
-      optimizer_bytes(train.optimizer, parameters_of(*model), train.dtype);
-  bytes[static_cast<size_t>(MemoryKind::activations)] = task.activation_bytes(train.micro_batch, train.dtype, train.recomputation);
+      optimizer_bytes(train.optimizer, parameters_of(*model), policy.types.stored);
+  bytes[static_cast<size_t>(MemoryKind::activations)] =
+      task.activation_bytes(train.micro_batch, train.precision(), train.recomputation);
   return bytes;
 }
 
@@ -104,13 +107,14 @@ int run(int argc, char** argv) {
                table_of_numbers(options));
     return 0;
   }
+  options.policy.settle_types(train);
   train.device = DeviceType::meta;
   train.micro_batch = train.micro_batch > 0 ? train.micro_batch : 1;
   train.micro_batches = std::max<int64_t>(train.micro_batches, 1);
   const auto task = make_task("llama", train);
   const auto model = task->make_model();
   fmt::print("Llama of {} parameters over {} ranks, {}, {} micro-batches of {} x {} tokens: bytes of each rank\n{}",
-             human_count(static_cast<double>(parameter_count(*model))), options.ranks, name_of(train.dtype),
+             human_count(static_cast<double>(parameter_count(*model))), options.ranks, to_string(train.precision()),
              train.micro_batches, train.micro_batch, train.length, table_of_llama(options, *task));
   return 0;
 }

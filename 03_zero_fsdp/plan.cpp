@@ -28,6 +28,7 @@ class Walker : public Visitor {
 
   void slot(std::string_view name, std::unique_ptr<Layer>& child) override { member(name, *child); }
   void member(std::string_view name, Layer& child) override {
+    if (name.empty()) return child.visit(*this);  // what a wrapper holds has the wrapper's path
     const std::string outer = path_;
     if (!path_.empty() && !name.empty()) path_.push_back('.');
     path_.append(name);

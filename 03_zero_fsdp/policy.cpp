@@ -8,17 +8,46 @@ void ShardingPolicy::declare(Options& options) {
   options.group("Sharding");
   options.add("--stage", stage, "divided over the ranks: 0 nothing, 1 optimizer, 2 and gradients, 3 and parameters",
               {.minimum = 0, .maximum = 3});
-  options.add("--wrap", wrap, "units: patterns of layer names separated by commas, or size:N for layers of at least N "
-                              "parameters");
-  options.add_choice<Reshard>(
-      "--reshard", reshard, {{"default", Reshard::standard}, {"always", Reshard::always}, {"never", Reshard::never}},
-      "free a unit's parameters after its forward; default: all but the last unit's");
+  options.add("--wrap", wrap,
+              "units: patterns of layer names separated by commas, or size:N for layers of at least N "
+              "parameters");
+  options.add_choice<Reshard>("--reshard", reshard,
+                              {{"default", Reshard::standard}, {"always", Reshard::always}, {"never", Reshard::never}},
+                              "free a unit's parameters after its forward; default: all but the last unit's");
   options.add("--prefetch", prefetch, "units gathered ahead of the one at work", {.minimum = 0});
   options.add("--reduce-each-micro-batch", reduce_each_micro_batch,
               "reduce gradients after each micro-batch instead of once a step");
+  const std::vector<std::pair<std::string, Dtype>> types = {
+      {"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}};
+  std::vector<std::pair<std::string, std::optional<Dtype>>> or_auto = {{"auto", std::nullopt}};
+  or_auto.insert(or_auto.end(), types.begin(), types.end());
+  options.add_choice<std::optional<Dtype>>(
+      "--param-dtype", param_dtype, or_auto,
+      "FSDP2's mixed precision: shards stay of --dtype (f32: they are the master values), and are gathered and "
+      "computed "
+      "with in this type; needs --stage 3. (ZeRO's: --dtype bf16, with master values in the optimizer, at any stage)");
+  options.add_choice<Dtype>("--reduce-dtype", reduce_dtype, types,
+                            "type in which gradients are summed over the ranks: f32, or that of --grad-dtype");
+  options.add_choice<std::optional<Dtype>>(
+      "--output-dtype", output_dtype, or_auto,
+      "type of the model's scores, from which the loss is made; auto: as computed");
+}
+
+void ShardingPolicy::settle_types(TrainOptions& train) {
+  train.param_dtype = param_dtype;
+  train.output_dtype = output_dtype;
+  const Precision precision = train.precision();
+  types = {precision.stored, precision.compute, precision.gradient, reduce_dtype};
 }
 
 void ShardingPolicy::validate() const {
+  require(stage == 3 || types.compute == types.stored,
+          "--param-dtype {} needs --stage 3: stage {} keeps whole parameters; --dtype {} keeps them in that type, and "
+          "f32 master values in the optimizer",
+          name_of(types.compute), stage, name_of(types.compute));
+  require(reduce_dtype == Dtype::f32 || reduce_dtype == types.gradient,
+          "--reduce-dtype {} needs --grad-dtype {}; gradients are summed in f32 or in their own type",
+          name_of(reduce_dtype), name_of(reduce_dtype));
   require(stage >= 2 || !reduce_each_micro_batch,
           "--reduce-each-micro-batch needs --stage 2 or 3: stage {} keeps whole gradients and reduces them once a step",
           stage);

@@ -35,7 +35,8 @@ Parallelism divide(Model& model, const Mesh& mesh, const Group& data, const Prog
   const TrainOptions& train = options.train;
   const DeviceHandle& device = mesh.world().device();
   if (options.policy.stage == 0) {
-    const auto replicated = std::make_shared<Replicated>(model, data, DdpOptions{}, device, train.grad_dtype);
+    const DdpOptions ddp{.reduce = options.policy.reduce_dtype};
+    const auto replicated = std::make_shared<Replicated>(model, data, ddp, device, train.grad_dtype);
     Parallelism parallelism = replicated->parallelism();
     parallelism.technique = replicated;
     return parallelism;
@@ -55,17 +56,19 @@ int run(int argc, char** argv) {
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   train.settle_check(command_line);
+  options.policy.settle_types(train);
   options.policy.validate();
   train.recomputation = options.recomputation.resolve();
-  options.policy.types = {train.dtype, train.dtype, train.grad_dtype, Dtype::f32};
 
   World world(train.world(), collectives::named(train.collectives));
-  const Mesh mesh(world, {{"dp_replicate", mesh_size(options.dp_replicate)}, {"dp_shard", mesh_size(options.dp_shard)}});
+  const Mesh mesh(world,
+                  {{"dp_replicate", mesh_size(options.dp_replicate)}, {"dp_shard", mesh_size(options.dp_shard)}});
   const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
   train.resolve(data.size());
   const auto task = make_task("llama", train);
 
   const auto model = task->make_model();
+  cast_scores(*model, train.precision());
   checkpoint_activations(*model, "layers.*", train.recomputation);
   const Parallelism parallelism = divide(*model, mesh, data, options);
   materialize(*model, world.device(), train.precision(), train.seed);

@@ -93,11 +93,12 @@ double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length,
   return static_cast<double>(6 * weights + 6 * config.layers * attention + 2 * layers_again * again);
 }
 
-int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, Dtype compute,
+int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const Precision& precision,
                                const Recomputation& recomputation) {
-  const int64_t e = size_of(compute), dim = config.dim, kv = config.kv_dim(), ffn = config.ffn;
+  const int64_t e = size_of(precision.compute), dim = config.dim, kv = config.kv_dim(), ffn = config.ffn;
   const int64_t kept = e * (6 * dim + 2 * kv + 3 * ffn) + 4 * (config.heads + 2);
-  const int64_t loss = e * (2 * dim + config.vocab) + 4 * 3;
+  const int64_t cast_scores = precision.output == precision.compute ? 0 : size_of(precision.output) * config.vocab;
+  const int64_t loss = e * (2 * dim + config.vocab) + cast_scores + 4 * 3;
   const int64_t swiglu = e * (dim + 2 * ffn) + 4;
   int64_t checkpoint = e * dim;
   if (recomputation.saves(SavedOperation::matmul)) checkpoint += e * (2 * dim + 2 * kv + 2 * ffn);

@@ -51,14 +51,15 @@ double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length,
 //   e N (6 D + 2 K + 3 F) + 4 N (H + 2)      x, its norm, q, k, v, attention's out, wo's out, the second norm; gate,
 //                                            up, hidden; log-sum-exp and two inverse deviations
 // with D = dim, K = kv_dim, F = ffn, H = heads, V = vocab. On top of that comes the larger of two moments:
-//   the loss                     e N (2 D + V) + 4 N · 3      last x, its norm, logits; losses, two statistics
+//   the loss                     e N (2 D + V) + 4 N · 3      last x, its norm, logits; losses, two statistics;
+//                                + o N V where scores are cast to another type, of o bytes
 //   the last layer's SwiGLU      e N (D + 2 F) + 4 N          dy, dgate, dup; dhidden in place of hidden; losses
 // A layer that will run its forward again keeps
 //   e N D                        x
 //   + e N (2 D + 2 K + 2 F)      q, k, v, wo's out; gate, up; where matmul is saved
 //   + e N D + 4 N H              attention's out, log-sum-exp, where attention is saved
 // until its backward, and in that moment as much as any other.
-int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, Dtype compute,
+int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const Precision& precision,
                                const Recomputation& recomputation = {});
 
 }  // namespace ninefold

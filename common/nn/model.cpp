@@ -4,6 +4,33 @@
 #include "common/nn/replace.h"
 
 namespace ninefold {
+namespace {
+
+// Transparent in names.
+class CastScores : public Layer {
+ public:
+  CastScores(std::unique_ptr<Layer> inner, const Precision& precision)
+      : inner_(std::move(inner)), precision_(precision) {}
+
+  Tensor forward(const Tensor& x, Saved& saved) override {
+    return ops::cast(inner_->forward(x, saved), precision_.output);
+  }
+  Tensor backward(const Tensor& dy, Saved& saved) override {
+    return inner_->backward(ops::cast(dy, precision_.compute), saved);
+  }
+  void visit(Visitor& visitor) override { visitor.member("", *inner_); }
+
+ private:
+  std::unique_ptr<Layer> inner_;
+  Precision precision_;
+};
+
+struct LastChild : Visitor {
+  std::unique_ptr<Layer>* layer = nullptr;
+  void slot(std::string_view, std::unique_ptr<Layer>& child) override { layer = &child; }
+};
+
+}  // namespace
 
 Tensor Model::forward(const Tensor& x, Saved& saved) {
   Tensor activation = x;
@@ -47,19 +74,35 @@ int64_t parameter_count(Layer& layer) {
   return count;
 }
 
+std::string to_string(const Precision& precision) {
+  if (precision.stored == precision.compute) return std::string(name_of(precision.compute));
+  return fmt::format("{} from {}", name_of(precision.compute), name_of(precision.stored));
+}
+
+void cast_scores(Model& model, const Precision& precision) {
+  if (precision.output == precision.compute) return;
+  LastChild last;
+  model.visit(last);
+  expect(last.layer != nullptr, "a model without layers has no scores");
+  *last.layer = std::make_unique<CastScores>(std::move(*last.layer), precision);
+}
+
 void materialize(Layer& layer, const DeviceHandle& device, const Precision& precision, uint64_t seed) {
   for (Parameter* parameter : parameters_of(layer)) {
     Parameter::Owned& owned = parameter->owned;
     if (!owned.value.defined()) {
       const MemoryScope scope(*device, MemoryKind::parameters);
-      parameter->value = owned.value = Tensor::empty(device, parameter->local_shape(), precision.compute);
+      owned.value = Tensor::empty(device, parameter->local_shape(), precision.stored);
+      const bool is_used = precision.compute == precision.stored;
+      parameter->value = is_used ? owned.value : Tensor::empty(device, parameter->local_shape(), precision.compute);
     }
     if (!owned.gradient.defined()) {
       const MemoryScope scope(*device, MemoryKind::gradients);
       parameter->gradient = owned.gradient = Tensor::empty(device, parameter->local_shape(), precision.gradient);
     }
-    // What layers use holds what is owned, if it is there.
-    parameter->initialise(parameter->value.defined() ? parameter->value : owned.value, seed);
+    if (parameter->value.defined()) parameter->initialise(parameter->value, seed);
+    // What layers use may hold what is owned.
+    if (!owned.value.shares_storage_with(parameter->value)) parameter->initialise(owned.value, seed);
   }
 }
 

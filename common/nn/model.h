@@ -43,11 +43,20 @@ std::vector<Parameter*> parameters_of(Layer& layer);
 int64_t parameter_count(Layer& layer);
 
 struct Precision {
-  Dtype compute = Dtype::f32;   // of parameters and activations
+  Dtype stored = Dtype::f32;    // of the parameters that each rank owns and updates
+  Dtype compute = Dtype::f32;   // of parameters as layers use them, and of activations
   Dtype gradient = Dtype::f32;  // of the parameters' gradients
+  Dtype output = Dtype::f32;    // of the scores, from which the loss is made
 };
+// "f32"; where parameters are stored otherwise, "bf16 from f32".
+std::string to_string(const Precision& precision);
+
+// Makes the model's last layer give scores of another type than it computes with, and take their gradient back; nothing
+// where they are alike. To be called before other techniques wrap layers.
+void cast_scores(Model& model, const Precision& precision);
+
 // Gives every parameter its initial value, by global index from `seed`. Those for which no technique has laid out
-// tensors yet get a value and a gradient of their own.
+// tensors yet get a value and a gradient of their own, and, where `stored` is not `compute`, a value of each type.
 void materialize(Layer& layer, const DeviceHandle& device, const Precision& precision, uint64_t seed);
 
 // One micro-batch: forward, loss, backward. Gradients are added; returns the sum of the losses (f64).

@@ -20,7 +20,7 @@ struct OptimizerSettings {
   double rho = 0.9;                  // adadelta
   double momentum = 0;               // sgd
   double weight_decay = 0;
-  bool decay_vectors = false;        // whether norms and biases decay too
+  bool decay_vectors = false;  // whether norms and biases decay too
 };
 
 // Owns the states, which are booked under MemoryKind::optimizer. Where parameters are not f32 it also owns f32 master
@@ -63,7 +63,7 @@ class Optimizer {
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSettings& settings, const std::vector<Parameter*>& parameters,
                                           uint64_t seed);
 
-// Bytes of master values and states for parameters stored as `compute`, 64-byte rounding included: the prediction.
-int64_t optimizer_bytes(const OptimizerSettings& settings, const std::vector<Parameter*>& parameters, Dtype compute);
+// Bytes of master values and states for parameters stored as `stored`, 64-byte rounding included: the prediction.
+int64_t optimizer_bytes(const OptimizerSettings& settings, const std::vector<Parameter*>& parameters, Dtype stored);
 
 }  // namespace ninefold

@@ -70,7 +70,7 @@ std::string verdict_text(const RunRecord& record, const TrainOptions& options) {
                                              : "BOOKS DIFFER from their formulas";
   if (check.steps == 0) return books + "; not checked against the serial model\n";
   return fmt::format("{}: {} steps against the serial model ({}, {}): loss {}, every gradient {}{}, update {}; {}\n",
-                     check.passed ? "check passed" : "CHECK FAILED", check.steps, name_of(options.dtype),
+                     check.passed ? "check passed" : "CHECK FAILED", check.steps, to_string(options.precision()),
                      name_of(record.numerics), difference_text(check.loss_max_abs, ""),
                      difference_text(check.gradient_max_rel, " of its scale"),
                      check.worst_parameter.empty() ? "" : fmt::format(" ({})", check.worst_parameter),
@@ -176,15 +176,16 @@ bool RunRecord::books_agree() const {
 std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& parameters, const TrainOptions& options,
                                          const Task& task, const std::function<void(MemoryByKind&)>& technique) {
   MemoryByKind bytes{};
+  const Precision precision = options.precision();
   const auto of = [&](MemoryKind kind) -> int64_t& { return bytes[static_cast<size_t>(kind)]; };
   for (const Parameter* parameter : parameters) {
     const int64_t size = elements(parameter->local_shape());
-    of(MemoryKind::parameters) += rounded(size * size_of(options.dtype));
-    of(MemoryKind::gradients) += rounded(size * size_of(options.grad_dtype));
+    of(MemoryKind::parameters) += rounded(size * size_of(precision.stored));
+    of(MemoryKind::gradients) += rounded(size * size_of(precision.gradient));
   }
-  of(MemoryKind::optimizer) = optimizer_bytes(options.optimizer, parameters, options.dtype);
+  of(MemoryKind::optimizer) = optimizer_bytes(options.optimizer, parameters, precision.stored);
   if (options.steps > 0) {
-    of(MemoryKind::activations) = task.activation_bytes(options.micro_batch, options.dtype, options.recomputation);
+    of(MemoryKind::activations) = task.activation_bytes(options.micro_batch, precision, options.recomputation);
   }
   technique(bytes);
   if (options.steps == 0) of(MemoryKind::gathered) = 0;

@@ -129,7 +129,7 @@ void TrainOptions::resolve(int data_ranks) {
           "micro-batches ({}) disagrees with batch ({}) / (data ranks ({}) x micro-batch ({})) = {}; give one of them",
           micro_batches, batch, data_ranks, micro_batch, count);
   micro_batches = count;
-  require(grad_dtype == Dtype::f32 || grad_dtype == dtype,
+  require(grad_dtype == Dtype::f32 || grad_dtype == precision().compute,
           "--grad-dtype {} needs --dtype {}; gradients are f32 or of the type of the activations", name_of(grad_dtype),
           name_of(grad_dtype));
   schedule.steps = steps;
@@ -141,6 +141,11 @@ void TrainOptions::resolve(int data_ranks) {
   require(device != DeviceType::meta || steps == 0,
           "device meta has shapes only and cannot take {} steps; add --steps 0", steps);
   if (device == DeviceType::meta) check = measure_peak = false;
+}
+
+Precision TrainOptions::precision() const {
+  const Dtype compute = param_dtype.value_or(dtype);
+  return {.stored = dtype, .compute = compute, .gradient = grad_dtype, .output = output_dtype.value_or(compute)};
 }
 
 double TrainOptions::lr_at(int64_t step, int64_t epoch) const { return step_lr(schedule.at(step), gamma, epoch); }

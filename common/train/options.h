@@ -1,6 +1,7 @@
 // The options that all training programs share, spelled alike everywhere.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "common/base/options.h"
@@ -19,6 +20,8 @@ struct TrainOptions {
   DeviceType device = DeviceType::cpu;
   Dtype dtype = Dtype::f32;
   Dtype grad_dtype = Dtype::f32;
+  // Where a technique lets layers compute with, and give scores of, another type than `dtype`.
+  std::optional<Dtype> param_dtype{}, output_dtype{};
   uint64_t seed = 1;
   int threads = 1;
   // Batch; `micro_batch` and `micro_batches` are 0 until resolve_batch
@@ -76,7 +79,7 @@ struct TrainOptions {
   // Whether this step is compared with the serial model: the first three and the last.
   bool checks(int64_t step) const { return check && (step < 3 || step == steps - 1); }
   double lr_at(int64_t step, int64_t epoch) const;
-  Precision precision() const { return {.compute = dtype, .gradient = grad_dtype}; }
+  Precision precision() const;
   WorldOptions world() const;
 };
 

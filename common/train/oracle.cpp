@@ -79,6 +79,7 @@ struct Oracle::Serial {
       : device(make_device(DeviceType::cpu, options.threads)),
         model(task.make_model()),
         parameters(parameters_of(*model)) {
+    cast_scores(*model, precision);
     materialize(*model, device, precision, options.seed);
     optimizer = make_optimizer(options.optimizer, parameters, options.seed);
     for (const Parameter* parameter : parameters) gradients.push_back(parameter->gradient);
@@ -130,6 +131,10 @@ void Oracle::take_over() {
     if (serial_) std::memcpy(serial[i].tensor.raw(), bytes.data(), bytes.size());
   }
   if (serial_) serial_->optimizer->set_steps(optimizer_.steps());
+  for (size_t i = 0; serial_ && i < parameters_.size(); ++i) {
+    const Parameter& parameter = *serial_->parameters[i];
+    if (!parameter.value.shares_storage_with(parameter.owned.value)) ops::copy_(parameter.value, parameter.owned.value);
+  }
   for (size_t i = 0; reference_ && i < parameters_.size(); ++i) {
     const Values values = to_floats(serial_->parameters[i]->value);
     std::copy(values.begin(), values.end(), reference_->parameters[i]->value.data<float>());

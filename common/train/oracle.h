@@ -65,7 +65,7 @@ class Oracle {
   };
   bool bit_identical() const { return numerics_ == Numerics::bit_identical; }
   // The bound of bf16 and f16 is measured from the f32 serial gradient.
-  bool needs_reference() const { return !bit_identical() && options_.dtype != Dtype::f32; }
+  bool needs_reference() const { return !bit_identical() && options_.precision().compute != Dtype::f32; }
   void take_over();
   // Returns the sum of the losses.
   double compute_gradients(Serial& serial, const GlobalBatch& batch) const;

@@ -41,8 +41,9 @@ double LlamaTask::executed_flops_per_sample(const Recomputation& recomputation) 
   return static_cast<double>(length_) * llama_executed_flops_per_token(config_, length_, recomputation);
 }
 
-int64_t LlamaTask::activation_bytes(int64_t samples, Dtype compute, const Recomputation& recomputation) const {
-  return llama_activation_bytes(config_, samples * length_, compute, recomputation);
+int64_t LlamaTask::activation_bytes(int64_t samples, const Precision& precision,
+                                    const Recomputation& recomputation) const {
+  return llama_activation_bytes(config_, samples * length_, precision, recomputation);
 }
 
 MnistTask::MnistTask(const std::string& folder)
@@ -62,8 +63,8 @@ std::vector<MatmulShape> MnistTask::matmul_shapes(int64_t samples) const { retur
 // Each of its layers is one operation, which is never computed again for its own backward.
 double MnistTask::executed_flops_per_sample(const Recomputation&) const { return mnist_cnn_flops_per_image(); }
 
-int64_t MnistTask::activation_bytes(int64_t samples, Dtype compute, const Recomputation&) const {
-  return mnist_cnn_activation_bytes(samples, compute);
+int64_t MnistTask::activation_bytes(int64_t samples, const Precision& precision, const Recomputation&) const {
+  return mnist_cnn_activation_bytes(samples, precision.compute);
 }
 
 }  // namespace ninefold

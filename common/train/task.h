@@ -44,7 +44,8 @@ class Task {
   // FLOPs of the matmuls, attention and convolutions that one sample really takes, those computed again included.
   virtual double executed_flops_per_sample(const Recomputation& recomputation) const = 0;
   // Peak bytes of activations of one micro-batch, predicted by formula; 0 where there is none.
-  virtual int64_t activation_bytes(int64_t samples, Dtype compute, const Recomputation& recomputation) const = 0;
+  virtual int64_t activation_bytes(int64_t samples, const Precision& precision,
+                                   const Recomputation& recomputation) const = 0;
 };
 
 // Next-token prediction with Llama on the tokens of a file.
@@ -60,7 +61,8 @@ class LlamaTask : public Task {
   double flops_per_sample() const override;
   std::vector<MatmulShape> matmul_shapes(int64_t samples) const override;
   double executed_flops_per_sample(const Recomputation& recomputation) const override;
-  int64_t activation_bytes(int64_t samples, Dtype compute, const Recomputation& recomputation) const override;
+  int64_t activation_bytes(int64_t samples, const Precision& precision,
+                           const Recomputation& recomputation) const override;
 
  private:
   const TokenDataset& dataset(Split split) const;
@@ -82,7 +84,8 @@ class MnistTask : public Task {
   double flops_per_sample() const override;
   std::vector<MatmulShape> matmul_shapes(int64_t samples) const override;
   double executed_flops_per_sample(const Recomputation& recomputation) const override;
-  int64_t activation_bytes(int64_t samples, Dtype compute, const Recomputation& recomputation) const override;
+  int64_t activation_bytes(int64_t samples, const Precision& precision,
+                           const Recomputation& recomputation) const override;
 
  private:
   const Mnist& images(Split split) const { return split == Split::train ? train_ : evaluation_; }

@@ -112,8 +112,8 @@ int Trainer::run() {
 void Trainer::announce() const {
   if (world_.rank() != 0) return;
   fmt::print("{}: {} parameters, mesh {}, {}; {}\n", record_.program,
-             human_count(static_cast<double>(parameter_count(model_))), to_string(mesh_), name_of(options_.dtype),
-             world_.device()->kernels().description());
+             human_count(static_cast<double>(parameter_count(model_))), to_string(mesh_),
+             to_string(options_.precision()), world_.device()->kernels().description());
   if (options_.verbose) {
     Table table({"parameter", "shape", "here", "bytes here"});
     for (const Parameter* parameter : parameters_) {
@@ -152,8 +152,8 @@ Trainer::StepResult Trainer::train_step(const GlobalBatch& batch, int64_t epoch)
 double Trainer::compute_gradients(const GlobalBatch& batch) {
   const Span span(world_.device()->trace, "step", "step {}: gradients", batch.step);
   const auto parts = micro_batches(batch, task_, options_, data_.rank(), data_.size());
-  const double local_loss = accumulate_gradients(model_, parameters_, task_, world_.device(), parts,
-                                                 parallelism_.grouping.each_micro_batch);
+  const double local_loss =
+      accumulate_gradients(model_, parameters_, task_, world_.device(), parts, parallelism_.grouping.each_micro_batch);
   require(std::isfinite(local_loss),
           "the loss of step {} on rank {} is not finite; a lower --lr or a longer --warmup may help", batch.step,
           world_.rank());
@@ -163,9 +163,8 @@ double Trainer::compute_gradients(const GlobalBatch& batch) {
 
 // Each element of the model counts once, on the rank at coordinate 0 of all dimensions that hold copies of it.
 ops::ExactSum Trainer::global_squares() const {
-  const bool is_sharded = std::any_of(parameters_.begin(), parameters_.end(), [](const Parameter* parameter) {
-    return parameter->placement.is_sharded();
-  });
+  const bool is_sharded = std::any_of(parameters_.begin(), parameters_.end(),
+                                      [](const Parameter* parameter) { return parameter->placement.is_sharded(); });
   if (!is_sharded) return gradient_squares(parameters_);
   std::vector<Parameter*> counted;
   for (Parameter* parameter : parameters_) {
@@ -236,7 +235,8 @@ double Trainer::measure_peak() const {
   const OutsideTheBooks outside(world_);
   world_.group().barrier();
   const DeviceHandle device = make_device(options_.device, options_.threads);
-  const double peak = measure_matmul_peak(device, options_.dtype, task_.matmul_shapes(options_.micro_batch));
+  const double peak =
+      measure_matmul_peak(device, options_.precision().compute, task_.matmul_shapes(options_.micro_batch));
   return control::sum(world_.group(), peak);
 }
 

@@ -154,7 +154,7 @@ TEST_P(Checkpoint, ActivationsAndFlopsAreThoseOfTheFormulas) {
     for (const Recomputation& mode : all) {
       const Result found = run(
           job, [&] { return job.task->make_model(); }, "layers.*", mode);
-      const auto predicted = static_cast<double>(job.task->activation_bytes(2, GetParam(), mode));
+      const auto predicted = static_cast<double>(job.task->activation_bytes(2, job.options.precision(), mode));
       EXPECT_NEAR(static_cast<double>(found.activations), predicted, 0.02 * predicted) << to_string(mode);
       EXPECT_EQ(found.flops, 4 * job.task->executed_flops_per_sample(mode)) << to_string(mode);
     }

@@ -7,9 +7,8 @@ namespace {
 
 Parallelize sharded_by(ShardingPolicy policy) {
   return [policy](Model& model, const Mesh& mesh, const TrainOptions& options) mutable {
-    if (policy.types.stored == Dtype::f32 && options.dtype != Dtype::f32) {
-      policy.types = {options.dtype, options.dtype, options.grad_dtype, Dtype::f32};
-    }
+    TrainOptions types = options;
+    policy.settle_types(types);
     const std::shared_ptr<Sharding> sharding =
         shard(model, {mesh["dp_shard"], mesh["dp_replicate"]}, policy, mesh.world().device());
     Parallelism parallelism = sharding->parallelism(options.micro_batches);
@@ -52,8 +51,8 @@ TEST(Sharded, EveryPolicyIsTheSerialModel) {
 }
 
 TEST(Sharded, EveryDivisionIntoUnitsIsTheSerialModel) {
-  for (const char* wrap : {"tok_embeddings,layers.*,norm,output", "layers.*,layers.*.attention", "layers.*.feed_forward",
-                           "size:2000", "size:1000000"}) {
+  for (const char* wrap : {"tok_embeddings,layers.*,norm,output", "layers.*,layers.*.attention",
+                           "layers.*.feed_forward", "size:2000", "size:1000000"}) {
     expect_identical(ordered_llama(), {.wrap = wrap});
   }
 }

@@ -99,6 +99,7 @@ inline Outcome train(Job job, const Parallelize& parallelize) {
   const auto task = task_of(job);
   options.resolve(data.size());
   const auto model = task->make_model();
+  cast_scores(*model, options.precision());
   const Parallelism parallelism = parallelize(*model, mesh, options);
   materialize(*model, world.device(), options.precision(), options.seed);
   Trainer trainer("test", options, command_line, mesh, data, *task, *model, parallelism);

@@ -1,0 +1,139 @@
+// The policies of sharding: mixed precision, and where what is owned lies. Each is the serial model to the bit under
+// ordered collectives, and its books balance to the byte.
+#include "03_zero_fsdp/sharding.h"
+#include "tests/support/training.h"
+
+namespace ninefold {
+namespace {
+
+// A Llama whose units pad on every number of ranks.
+Job odd_llama(const std::string& collectives = "ordered") {
+  Job job = small_llama(collectives);
+  job.mesh = {{"dp_replicate", 1}, {"dp_shard", 0}};
+  job.options.llama = {.dim = 36, .layers = 2, .heads = 2, .kv_heads = 1, .ffn = 50, .vocab = 257};
+  return job;
+}
+
+Outcome train_with(Job job, ShardingPolicy policy) {
+  policy.settle_types(job.options);
+  policy.validate();
+  return train(job, [policy](Model& model, const Mesh& mesh, const TrainOptions& options) {
+    const std::shared_ptr<Sharding> sharding =
+        shard(model, {mesh["dp_shard"], mesh["dp_replicate"]}, policy, mesh.world().device());
+    Parallelism parallelism = sharding->parallelism(options.micro_batches);
+    parallelism.technique = sharding;
+    return parallelism;
+  });
+}
+
+Outcome expect_identical(const Job& job, const ShardingPolicy& policy) {
+  SCOPED_TRACE(fmt::format("stage {}", policy.stage));
+  Outcome outcome = train_with(job, policy);
+  const RunRecord& record = outcome.record;
+  EXPECT_EQ(record.numerics, Numerics::bit_identical);
+  EXPECT_TRUE(record.check.passed);
+  EXPECT_EQ(record.check.gradient_max_rel, 0);
+  EXPECT_EQ(record.check.parameter_max_rel, 0);
+  EXPECT_TRUE(record.books_balanced);
+  expect_balanced_books(record);
+  return outcome;
+}
+
+int64_t measured(const RunRecord& record, MemoryKind kind) {
+  return record.memory[static_cast<size_t>(kind)].measured_peak;
+}
+
+int64_t sent(const RunRecord& record, Operation operation) {
+  const auto dimension = record.traffic.find("dp_shard");
+  return dimension == record.traffic.end() ? 0 : dimension->second.at(operation).bytes;
+}
+
+// ---- mixed precision --------------------------------------------------------------------------------------------
+
+TEST(MixedPrecision, OfF32ShardsIsTheSerialModel) {
+  for (const Dtype gradient : {Dtype::f32, Dtype::bf16}) {
+    Job job = odd_llama();
+    job.options.grad_dtype = gradient;
+    expect_identical(job, {.param_dtype = Dtype::bf16});
+    expect_identical(job, {.prefetch = 0, .param_dtype = Dtype::bf16, .output_dtype = Dtype::f32});
+  }
+}
+
+// Whether the master values are the shards or lie in the optimizer, the same numbers are computed.
+TEST(MixedPrecision, OfF32ShardsIsThatOfMasterValues) {
+  Job zero = odd_llama();
+  zero.options.dtype = Dtype::bf16;
+  const Outcome masters = expect_identical(zero, {}),
+                shards = expect_identical(odd_llama(), {.param_dtype = Dtype::bf16});
+  for (size_t step = 0; step < masters.record.steps.size(); ++step) {
+    EXPECT_EQ(masters.record.steps[step].loss, shards.record.steps[step].loss);
+    EXPECT_EQ(masters.record.steps[step].gradient_norm, shards.record.steps[step].gradient_norm);
+  }
+  EXPECT_TRUE(same_bits(masters.gradients, shards.gradients));
+  for (size_t i = 0; i < masters.values.size(); ++i) {
+    ASSERT_EQ(shards.values[i].dtype(), Dtype::f32);
+    EXPECT_TRUE(same_bits(masters.values[i], ops::cast(shards.values[i], Dtype::bf16)));
+  }
+}
+
+// p, g and o bytes a parameter of the shard: of the value, of its gradient, and of AdamW's states with the master
+// value.
+TEST(MixedPrecision, TakesTheBytesOfItsForm) {
+  struct Form {
+    Dtype dtype, grad_dtype;
+    std::optional<Dtype> param_dtype;
+    int64_t p, g, o;
+  };
+  for (const Form& form :
+       {Form{Dtype::f32, Dtype::f32, {}, 4, 4, 8}, Form{Dtype::bf16, Dtype::f32, {}, 2, 4, 12},
+        Form{Dtype::bf16, Dtype::bf16, {}, 2, 2, 12}, Form{Dtype::f32, Dtype::f32, Dtype::bf16, 4, 4, 8},
+        Form{Dtype::f32, Dtype::bf16, Dtype::bf16, 4, 2, 8}}) {
+    Job job = odd_llama();
+    job.options.llama = {.dim = 256, .layers = 1, .heads = 2, .kv_heads = 1, .ffn = 32, .vocab = 256};  // no padding
+    job.options.dtype = form.dtype;
+    job.options.grad_dtype = form.grad_dtype;
+    job.options.steps = 1;
+    const RunRecord record = expect_identical(job, {.wrap = "size:1000000", .param_dtype = form.param_dtype}).record;
+    const int64_t shard = llama_parameters(job.options.llama) / job_size();
+    EXPECT_EQ(measured(record, MemoryKind::parameters), form.p * shard);
+    EXPECT_EQ(measured(record, MemoryKind::gradients), form.g * shard);
+    EXPECT_EQ(measured(record, MemoryKind::optimizer), form.o * shard);
+  }
+}
+
+// Gradients travel in f32 and values in bf16: 6 bytes a parameter, times (n - 1) / n, beside an all_reduce's 8.
+TEST(MixedPrecision, SendsSixBytesAParameter) {
+  for (const int64_t stage : {1, 2, 3}) {
+    Job job = odd_llama("ours");
+    job.options.steps = 1;
+    if (stage < 3) job.options.dtype = Dtype::bf16;
+    const std::optional<Dtype> param_dtype = stage == 3 ? std::optional(Dtype::bf16) : std::nullopt;
+    const RunRecord record =
+        train_with(job, {.stage = stage, .reshard = Reshard::never, .param_dtype = param_dtype}).record;
+    EXPECT_TRUE(record.check.passed);
+    expect_balanced_books(record);
+    EXPECT_EQ(sent(record, Operation::reduce_scatter), 2 * sent(record, Operation::all_gather));
+    EXPECT_EQ(sent(record, Operation::all_gather) > 0, job_size() > 1);
+  }
+}
+
+TEST(MixedPrecision, SumsInTheTypeThatIsAskedFor) {
+  Job job = odd_llama();
+  job.options.dtype = job.options.grad_dtype = Dtype::bf16;
+  for (const int64_t stage : {1, 2, 3}) {
+    const RunRecord record = train_with(job, {.stage = stage, .reduce_dtype = Dtype::bf16}).record;
+    EXPECT_TRUE(record.check.passed);
+    EXPECT_TRUE(record.books_balanced);
+  }
+}
+
+// The example's CNN takes f32 images and has a loss of its own.
+TEST(MixedPrecision, OfTheMnistCnn) {
+  Job job = small_mnist_cnn("ordered");
+  job.mesh = {{"dp_replicate", 1}, {"dp_shard", 0}};
+  job.options.steps = 2;
+  expect_identical(job, {.wrap = "size:20000", .param_dtype = Dtype::bf16, .output_dtype = Dtype::f32});
+}
+
+}  // namespace
+}  // namespace ninefold
