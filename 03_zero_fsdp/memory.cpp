@@ -65,18 +65,22 @@ MemoryByKind memory_of(const ProgramOptions& options, int64_t stage, const Task&
     }
   }
   MemoryByKind bytes{};
-  if (stage == 0) policy.stage = 1;  // whole parameters and gradients, as in stage 1
-  predict_memory(bytes, layouts, plan.walk, policy, train.micro_batches);
   bytes[static_cast<size_t>(MemoryKind::optimizer)] =
       optimizer_bytes(train.optimizer, parameters_of(*model), policy.types.stored);
+  if (stage == 0) {  // whole parameters and gradients, as in stage 1; nothing is offloaded
+    policy.stage = 1;
+    policy.offload = Offload::none;
+  }
+  predict_memory(bytes, layouts, plan.walk, policy, train.micro_batches);
   bytes[static_cast<size_t>(MemoryKind::activations)] =
       task.activation_bytes(train.micro_batch, train.precision(), train.recomputation);
   return bytes;
 }
 
 std::string table_of_llama(const ProgramOptions& options, const Task& task) {
-  const MemoryKind kinds[] = {MemoryKind::parameters, MemoryKind::gradients, MemoryKind::optimizer,
-                              MemoryKind::activations, MemoryKind::gathered};
+  std::vector<MemoryKind> kinds = {MemoryKind::parameters, MemoryKind::gradients, MemoryKind::optimizer,
+                                   MemoryKind::activations, MemoryKind::gathered};
+  if (options.policy.offload != Offload::none) kinds.push_back(MemoryKind::host);
   std::vector<std::string> heads = {"stage"};
   for (const MemoryKind kind : kinds) heads.emplace_back(name_of(kind));
   heads.emplace_back("together");

@@ -17,6 +17,10 @@ void ShardingPolicy::declare(Options& options) {
   options.add("--prefetch", prefetch, "units gathered ahead of the one at work", {.minimum = 0});
   options.add("--reduce-each-micro-batch", reduce_each_micro_batch,
               "reduce gradients after each micro-batch instead of once a step");
+  options.add_choice<Offload>("--offload", offload,
+                              {{"none", Offload::none}, {"pinned", Offload::pinned}, {"pageable", Offload::pageable}},
+                              "host memory in which optimizer states and shards lie and are updated, if not on the "
+                              "device; on the CPU the books show what would leave it");
   const std::vector<std::pair<std::string, Dtype>> types = {
       {"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}};
   std::vector<std::pair<std::string, std::optional<Dtype>>> or_auto = {{"auto", std::nullopt}};
@@ -41,6 +45,8 @@ void ShardingPolicy::settle_types(TrainOptions& train) {
 }
 
 void ShardingPolicy::validate() const {
+  require(stage >= 1 || offload == Offload::none,
+          "--offload needs --stage 1, 2 or 3: stage 0 divides nothing, and keeps everything on the device");
   require(stage == 3 || types.compute == types.stored,
           "--param-dtype {} needs --stage 3: stage {} keeps whole parameters; --dtype {} keeps them in that type, and "
           "f32 master values in the optimizer",

@@ -13,6 +13,10 @@ namespace ninefold {
 // last unit, whose backward comes at once.
 enum class Reshard { standard, always, never };
 
+// Whether what a rank owns lies in the host's memory: pinned where the device copies from it fastest, or pageable. On
+// the CPU the two are one, and the books show under `host` what would leave the device.
+enum class Offload { none, pinned, pageable };
+
 struct ShardingPolicy {
   // ZeRO's stages: what is divided over the ranks. 1: optimizer; 2: and gradients; 3: and parameters.
   int64_t stage = 3;
@@ -28,14 +32,18 @@ struct ShardingPolicy {
   // computed.
   std::optional<Dtype> param_dtype{}, output_dtype{};
   Dtype reduce_dtype = Dtype::f32;
-  // Shards and optimizer states lie in the host's memory.
-  bool offload = false;
+  // Of optimizer states and of the shards of what is divided; what stays whole stays on the device.
+  Offload offload = Offload::none;
 
   // `stored`: of what each rank owns. `compute`: of what layers compute with. `gradient`: what layers write. `reduce`:
   // how gradients travel and are summed; what is owned of them is of type `gradient`. Settled by settle_types.
   struct Types {
     Dtype stored = Dtype::f32, compute = Dtype::f32, gradient = Dtype::f32, reduce = Dtype::f32;
   } types{};
+
+  bool offloads_values() const { return offload != Offload::none && stage == 3; }
+  bool offloads_gradients() const { return offload != Offload::none && stage >= 2; }
+  bool offloads_optimizer() const { return offload != Offload::none; }
 
   void declare(Options& options);
   // Decides `types`, and tells the trainer what the policy decides for it.

@@ -76,7 +76,9 @@ class Replay {
     const auto& [stored, compute, gradient, reduced] = policy_.types;
     const bool converts = reduced != gradient;
     held_ = (converts ? rounded(units_[unit].padded * size_of(reduced)) : 0) +
-            (converts || has_reduced(unit) ? rounded(units_[unit].shard() * size_of(reduced)) : 0);
+            (converts || has_reduced(unit) || policy_.offloads_gradients()
+                 ? rounded(units_[unit].shard() * size_of(reduced))
+                 : 0);
     take(held_);
     ++calls_[unit].reduce_scatters;
   }
@@ -124,10 +126,9 @@ void predict_memory(MemoryByKind& bytes, const std::vector<UnitLayout>& units, c
   of(MemoryKind::parameters) = values;
   of(MemoryKind::gradients) = gradients;
   of(MemoryKind::gathered) = micro_batches > 0 ? replay(units, walk, policy, micro_batches).peak() : 0;
-  if (!policy.offload) return;
-  for (const MemoryKind kind : {MemoryKind::parameters, MemoryKind::gradients, MemoryKind::optimizer}) {
-    of(MemoryKind::host) += std::exchange(of(kind), 0);
-  }
+  if (policy.offloads_values()) of(MemoryKind::host) += std::exchange(of(MemoryKind::parameters), 0);
+  if (policy.offloads_gradients()) of(MemoryKind::host) += std::exchange(of(MemoryKind::gradients), 0);
+  if (policy.offloads_optimizer()) of(MemoryKind::host) += std::exchange(of(MemoryKind::optimizer), 0);
 }
 
 std::vector<UnitCalls> predict_calls(const std::vector<UnitLayout>& units, const Walk& walk,

@@ -9,7 +9,8 @@
 
 namespace ninefold {
 
-// Bytes per rank while a step of `micro_batches` is trained: parameters, gradients, gathered and host.
+// Bytes per rank while a step of `micro_batches` is trained: parameters, gradients, gathered and host, to which what is
+// offloaded moves, the optimizer's bytes included.
 void predict_memory(MemoryByKind& bytes, const std::vector<UnitLayout>& units, const Walk& walk,
                     const ShardingPolicy& policy, int64_t micro_batches);
 

@@ -91,8 +91,9 @@ std::string Sharding::description() const {
   Table table({"unit", "parameters", "elements", "padding", "elements of a shard"});
   for (const auto& unit : units_) {
     const UnitLayout& layout = unit->layout();
-    table.add_row({layout.name, fmt::format("{}", layout.sizes.size()), fmt::format("{}", layout.padded - layout.padding()),
-                   fmt::format("{}", layout.padding()), fmt::format("{}", layout.shard())});
+    table.add_row({layout.name, fmt::format("{}", layout.sizes.size()),
+                   fmt::format("{}", layout.padded - layout.padding()), fmt::format("{}", layout.padding()),
+                   fmt::format("{}", layout.shard())});
   }
   return table.text();
 }
@@ -129,10 +130,10 @@ Parallelism Sharding::parallelism(int64_t micro_batches) {
                        .in_f32 = policy_.types.reduce == Dtype::f32},
           .reduce_gradients = [this] { reduce_gradients(); },
           .after_update = [this] { after_update(); },
-          .predict_memory = [this, layouts, micro_batches](MemoryByKind& bytes) {
-            predict_memory(bytes, layouts, walk_, policy_, micro_batches);
-          },
+          .predict_memory = [this, layouts, micro_batches](
+                                MemoryByKind& bytes) { predict_memory(bytes, layouts, walk_, policy_, micro_batches); },
           .predict_traffic = predict,
+          .optimizer_memory = policy_.offloads_optimizer() ? MemoryKind::host : MemoryKind::optimizer,
           .numerics = numerics()};
 }
 

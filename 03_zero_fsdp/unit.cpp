@@ -18,14 +18,13 @@ Unit::Unit(UnitLayout layout, std::vector<Parameter*> parameters, const ShardGro
       types_(policy.types),
       whole_(whole),
       device_(device) {
-  const auto kind = [&](MemoryKind on_device) { return policy.offload ? MemoryKind::host : on_device; };
+  const MemoryKind values_kind = policy.offloads_values() ? MemoryKind::host : MemoryKind::parameters;
+  const MemoryKind gradients_kind = policy.offloads_gradients() ? MemoryKind::host : MemoryKind::gradients;
   if (whole.values) values_ = new_tensor(device, MemoryKind::parameters, layout_.padded, types_.compute);
   if (whole.gradients) gradients_ = new_tensor(device, MemoryKind::gradients, layout_.padded, types_.gradient);
-  value_shard_ = whole.values ? own_part(values_)
-                              : new_tensor(device, kind(MemoryKind::parameters), layout_.shard(), types_.stored);
-  gradient_shard_ = whole.gradients
-                        ? own_part(gradients_)
-                        : new_tensor(device, kind(MemoryKind::gradients), layout_.shard(), types_.gradient);
+  value_shard_ = whole.values ? own_part(values_) : new_tensor(device, values_kind, layout_.shard(), types_.stored);
+  gradient_shard_ =
+      whole.gradients ? own_part(gradients_) : new_tensor(device, gradients_kind, layout_.shard(), types_.gradient);
   for (size_t i = 0; i < parameters_.size(); ++i) place(i);
   if (whole.values) {
     use(&Parameter::value, values_);
@@ -70,8 +69,8 @@ void Unit::unshard() {
   state_ = State::unsharding;
   if (!whole_.values) values_ = new_tensor(device_, MemoryKind::gathered, layout_.padded, types_.compute);
   const Tensor own = own_part(values_);
-  // A shard of the same type, in the same memory, is sent from where it is.
-  const bool is_ready = value_shard_.dtype() == own.dtype();
+  // A shard of the same type, on the device, is sent from where it is.
+  const bool is_ready = value_shard_.dtype() == own.dtype() && value_shard_.kind() != MemoryKind::host;
   if (!is_ready) ops::copy_(own, value_shard_);
   gather_ = groups_.shard.start_all_gather(values_, is_ready ? value_shard_ : own);
 }
@@ -106,9 +105,9 @@ void Unit::start_reduce() {
     sent_ = new_tensor(device_, MemoryKind::gathered, layout_.padded, types_.reduce);
     ops::copy_(sent_, gradients_);
   }
-  const bool is_direct = types_.reduce == types_.gradient && !has_reduced_;
-  reduced_ = is_direct ? gradient_shard_
-                       : new_tensor(device_, MemoryKind::gathered, layout_.shard(), types_.reduce);
+  const bool is_direct =
+      types_.reduce == types_.gradient && !has_reduced_ && gradient_shard_.kind() != MemoryKind::host;
+  reduced_ = is_direct ? gradient_shard_ : new_tensor(device_, MemoryKind::gathered, layout_.shard(), types_.reduce);
   reduce_ = groups_.shard.start_reduce_scatter(reduced_, sent_);
 }
 

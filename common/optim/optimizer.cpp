@@ -17,8 +17,9 @@ std::vector<std::string> state_names(const OptimizerSettings& settings) {
 
 class AdamwOptimizer : public Optimizer {
  public:
-  AdamwOptimizer(const std::vector<Parameter*>& parameters, const OptimizerSettings& settings, uint64_t seed)
-      : Optimizer(parameters, settings, state_names(settings), seed) {}
+  AdamwOptimizer(const std::vector<Parameter*>& parameters, const OptimizerSettings& settings, uint64_t seed,
+                 MemoryKind kind)
+      : Optimizer(parameters, settings, state_names(settings), seed, kind) {}
 
  private:
   void update(const ops::UpdateTensors& tensors, const std::vector<Tensor>& states, double lr,
@@ -35,8 +36,9 @@ class AdamwOptimizer : public Optimizer {
 
 class AdadeltaOptimizer : public Optimizer {
  public:
-  AdadeltaOptimizer(const std::vector<Parameter*>& parameters, const OptimizerSettings& settings, uint64_t seed)
-      : Optimizer(parameters, settings, state_names(settings), seed) {}
+  AdadeltaOptimizer(const std::vector<Parameter*>& parameters, const OptimizerSettings& settings, uint64_t seed,
+                    MemoryKind kind)
+      : Optimizer(parameters, settings, state_names(settings), seed, kind) {}
 
  private:
   void update(const ops::UpdateTensors& tensors, const std::vector<Tensor>& states, double lr,
@@ -51,8 +53,9 @@ class AdadeltaOptimizer : public Optimizer {
 
 class SgdOptimizer : public Optimizer {
  public:
-  SgdOptimizer(const std::vector<Parameter*>& parameters, const OptimizerSettings& settings, uint64_t seed)
-      : Optimizer(parameters, settings, state_names(settings), seed) {}
+  SgdOptimizer(const std::vector<Parameter*>& parameters, const OptimizerSettings& settings, uint64_t seed,
+               MemoryKind kind)
+      : Optimizer(parameters, settings, state_names(settings), seed, kind) {}
 
  private:
   void update(const ops::UpdateTensors& tensors, const std::vector<Tensor>& states, double lr,
@@ -68,11 +71,11 @@ class SgdOptimizer : public Optimizer {
 }  // namespace
 
 Optimizer::Optimizer(const std::vector<Parameter*>& parameters, const OptimizerSettings& settings,
-                     std::vector<std::string> names, uint64_t seed)
+                     std::vector<std::string> names, uint64_t seed, MemoryKind kind)
     : settings_(settings), state_names_(std::move(names)) {
   for (Parameter* parameter : parameters) {
     const DeviceHandle& device = parameter->owned.value.device();
-    const MemoryScope scope(*device, MemoryKind::optimizer);
+    const MemoryScope scope(*device, kind);
     Entry entry{.parameter = parameter, .master = {}, .states = {}};
     if (parameter->owned.value.dtype() != Dtype::f32) {
       entry.master = Tensor::empty(device, parameter->local_shape(), Dtype::f32);
@@ -109,16 +112,16 @@ void Optimizer::visit(const Visit& visit) const {
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSettings& settings, const std::vector<Parameter*>& parameters,
-                                          uint64_t seed) {
+                                          uint64_t seed, MemoryKind kind) {
   switch (settings.kind) {
     case OptimizerKind::adamw:
-      return std::make_unique<AdamwOptimizer>(parameters, settings, seed);
+      return std::make_unique<AdamwOptimizer>(parameters, settings, seed, kind);
     case OptimizerKind::adadelta:
-      return std::make_unique<AdadeltaOptimizer>(parameters, settings, seed);
+      return std::make_unique<AdadeltaOptimizer>(parameters, settings, seed, kind);
     case OptimizerKind::sgd:
       break;
   }
-  return std::make_unique<SgdOptimizer>(parameters, settings, seed);
+  return std::make_unique<SgdOptimizer>(parameters, settings, seed, kind);
 }
 
 int64_t optimizer_bytes(const OptimizerSettings& settings, const std::vector<Parameter*>& parameters, Dtype stored) {

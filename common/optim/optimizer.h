@@ -23,7 +23,7 @@ struct OptimizerSettings {
   bool decay_vectors = false;  // whether norms and biases decay too
 };
 
-// Owns the states, which are booked under MemoryKind::optimizer. Where parameters are not f32 it also owns f32 master
+// Owns the states. Where parameters are not f32 it also owns f32 master
 // values, which start from the same seed as the parameters. The parameters must outlive it.
 class Optimizer {
  public:
@@ -43,7 +43,7 @@ class Optimizer {
 
  protected:
   Optimizer(const std::vector<Parameter*>& parameters, const OptimizerSettings& settings,
-            std::vector<std::string> state_names, uint64_t seed);
+            std::vector<std::string> state_names, uint64_t seed, MemoryKind kind);
   virtual void update(const ops::UpdateTensors& tensors, const std::vector<Tensor>& states, double lr,
                       double weight_decay) = 0;
 
@@ -60,8 +60,9 @@ class Optimizer {
   std::vector<Entry> entries_;
 };
 
+// `kind`: under which the states are booked.
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSettings& settings, const std::vector<Parameter*>& parameters,
-                                          uint64_t seed);
+                                          uint64_t seed, MemoryKind kind = MemoryKind::optimizer);
 
 // Bytes of master values and states for parameters stored as `stored`, 64-byte rounding included: the prediction.
 int64_t optimizer_bytes(const OptimizerSettings& settings, const std::vector<Parameter*>& parameters, Dtype stored);

@@ -51,7 +51,7 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
       model_(model),
       parallelism_(std::move(parallelism)),
       parameters_(parameters_of(model)) {
-  optimizer_ = make_optimizer(options.optimizer, parameters_, options.seed);
+  optimizer_ = make_optimizer(options.optimizer, parameters_, options.seed, parallelism_.optimizer_memory);
   record_.numerics = parallelism_.numerics;
   if (options.check) {
     oracle_ = std::make_unique<Oracle>(world_, task, options, data.size(), parallelism_.grouping, parallelism_.numerics,

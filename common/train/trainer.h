@@ -30,6 +30,8 @@ struct Parallelism {
   std::function<void(MemoryByKind&)> predict_memory = [](MemoryByKind&) {};
   // Books what the technique's formula says it sends in `steps` steps.
   std::function<void(TrafficLedger&, int64_t steps)> predict_traffic = [](TrafficLedger&, int64_t) {};
+  // Where the optimizer's states are booked: under host, where they do not lie on the device.
+  MemoryKind optimizer_memory = MemoryKind::optimizer;
   // What the technique claims; the check demands it.
   Numerics numerics = Numerics::bounded;
   // Lives as long as this: the technique that the functions above call, where nobody else holds it.

@@ -135,5 +135,31 @@ TEST(MixedPrecision, OfTheMnistCnn) {
   expect_identical(job, {.wrap = "size:20000", .param_dtype = Dtype::bf16, .output_dtype = Dtype::f32});
 }
 
+// ---- offload ----------------------------------------------------------------------------------------------------
+
+// What is divided leaves the device, and nothing else; the numbers stay what they are.
+TEST(Offload, MovesWhatIsDividedToTheHost) {
+  for (const int64_t stage : {1, 2, 3}) {
+    const RunRecord on_device = expect_identical(odd_llama(), {.stage = stage}).record;
+    const RunRecord offloaded = expect_identical(odd_llama(), {.stage = stage, .offload = Offload::pinned}).record;
+    const auto bytes = [&](MemoryKind kind) { return measured(on_device, kind); };
+    const int64_t values = stage == 3 ? bytes(MemoryKind::parameters) : 0;
+    const int64_t gradients = stage >= 2 ? bytes(MemoryKind::gradients) : 0;
+    EXPECT_EQ(measured(offloaded, MemoryKind::host), values + gradients + bytes(MemoryKind::optimizer));
+    EXPECT_EQ(measured(offloaded, MemoryKind::parameters), bytes(MemoryKind::parameters) - values);
+    EXPECT_EQ(measured(offloaded, MemoryKind::gradients), bytes(MemoryKind::gradients) - gradients);
+    EXPECT_EQ(measured(offloaded, MemoryKind::optimizer), 0);
+    EXPECT_EQ(on_device.steps.back().loss, offloaded.steps.back().loss);
+  }
+}
+
+TEST(Offload, OfMixedPrecisionAndAccumulation) {
+  Job job = odd_llama();
+  job.options.micro_batches = 3;
+  for (const bool each : {false, true}) {
+    expect_identical(job, {.reduce_each_micro_batch = each, .param_dtype = Dtype::bf16, .offload = Offload::pageable});
+  }
+}
+
 }  // namespace
 }  // namespace ninefold
