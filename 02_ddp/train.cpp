@@ -28,8 +28,7 @@ struct ProgramOptions {
         "how gradients are summed: one call a parameter, one for all, one a bucket, or one a "
         "bucket while the backward goes on");
     options.add("--bucket-mb", ddp.bucket_mb, "size of a bucket", {.minimum = 0.001, .unit = "MB"});
-    options.add_choice<Dtype>("--reduce-dtype", ddp.reduce,
-                              {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}},
+    options.add_choice<Dtype>("--reduce-dtype", ddp.reduce, {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}},
                               "type in which gradients are summed over the ranks: f32, or that of --grad-dtype");
     options.add("--dp-replicate", dp_replicate, "ranks that each hold the whole model; auto: all",
                 {.minimum = 1, .may_be_auto = true});

@@ -21,19 +21,17 @@ void ShardingPolicy::declare(Options& options) {
                               {{"none", Offload::none}, {"pinned", Offload::pinned}, {"pageable", Offload::pageable}},
                               "host memory in which optimizer states and shards lie and are updated, if not on the "
                               "device; on the CPU the books show what would leave it");
-  const std::vector<std::pair<std::string, Dtype>> types = {
-      {"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}};
-  std::vector<std::pair<std::string, std::optional<Dtype>>> or_auto = {{"auto", std::nullopt}};
-  or_auto.insert(or_auto.end(), types.begin(), types.end());
+  const std::vector<std::pair<std::string, std::optional<Dtype>>> types = {
+      {"auto", std::nullopt}, {"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}};
   options.add_choice<std::optional<Dtype>>(
-      "--param-dtype", param_dtype, or_auto,
+      "--param-dtype", param_dtype, types,
       "FSDP2's mixed precision: shards stay of --dtype (f32: they are the master values), and are gathered and "
-      "computed "
-      "with in this type; needs --stage 3. (ZeRO's: --dtype bf16, with master values in the optimizer, at any stage)");
-  options.add_choice<Dtype>("--reduce-dtype", reduce_dtype, types,
+      "computed with in this type; needs --stage 3. (ZeRO's: --dtype bf16, with master values in the optimizer, at "
+      "any stage)");
+  options.add_choice<Dtype>("--reduce-dtype", reduce_dtype, {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}},
                             "type in which gradients are summed over the ranks: f32, or that of --grad-dtype");
   options.add_choice<std::optional<Dtype>>(
-      "--output-dtype", output_dtype, or_auto,
+      "--output-dtype", output_dtype, types,
       "type of the model's scores, from which the loss is made; auto: as computed");
 }
 

@@ -49,7 +49,8 @@ class Loss {
   virtual ~Loss() = default;
   // May keep `scores` and overwrite them in the backward.
   virtual void forward(const Tensor& scores, Saved& saved) = 0;
-  // The gradient, with respect to the scores, of the sum of the losses divided by the global number of targets.
+  // The gradient, with respect to the scores, of the sum of the losses divided by the global number of targets,
+  // times the step's loss scale.
   virtual Tensor backward(Saved& saved) = 0;
 };
 

@@ -5,6 +5,11 @@
 
 namespace ninefold {
 
+// Of the gradient of a sum of losses, to make it that of their scaled mean.
+inline float backward_scale(const Step& step) {
+  return static_cast<float>(step.loss_scale) / static_cast<float>(step.global_targets);
+}
+
 // Of softmax(logits), fused: the backward turns the logits into their gradient in place.
 class CrossEntropyLoss : public Loss {
  public:
@@ -17,7 +22,7 @@ class CrossEntropyLoss : public Loss {
   Tensor backward(Saved& saved) override {
     const Tensor log_sum_exp = saved.pop(), logits = saved.pop();
     const Step& step = saved.step();
-    ops::cross_entropy_backward_(logits, step.targets, log_sum_exp, 1.0f / static_cast<float>(step.global_targets));
+    ops::cross_entropy_backward_(logits, step.targets, log_sum_exp, backward_scale(step));
     return logits;
   }
 };
@@ -32,7 +37,7 @@ class LogSoftmaxNllLoss : public Loss {
   }
   Tensor backward(Saved& saved) override {
     const Step& step = saved.step();
-    return ops::log_softmax_nll_backward(saved.pop(), step.targets, 1.0f / static_cast<float>(step.global_targets));
+    return ops::log_softmax_nll_backward(saved.pop(), step.targets, backward_scale(step));
   }
 };
 

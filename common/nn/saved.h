@@ -21,6 +21,7 @@ struct Step {
   Tensor positions;             // i32 [rows_per_sample], the same for every sequence
   Tensor targets;               // i32 [rows]
   int64_t global_targets = 1;   // targets in the global batch: the loss is their mean
+  double loss_scale = 1;        // the backward starts from the loss times this
   uint64_t seed = 0;            // of dropout
   bool training = true;         // dropout is on, and a backward will follow
   bool recomputing = false;     // a forward is being run again: whatever counts, has counted

@@ -15,6 +15,7 @@ std::vector<MicroBatch> micro_batches(const GlobalBatch& batch, const Task& task
                      .first_sample = first,
                      .indices = {begin, begin + options.micro_batch},
                      .global_targets = batch.targets(task),
+                     .loss_scale = batch.loss_scale,
                      .seed = options.seed});
   }
   return parts;
@@ -49,6 +50,7 @@ double accumulate_gradients(Model& model, const std::vector<Parameter*>& paramet
     step.number = part.step;
     step.first_sample = part.first_sample;
     step.global_targets = part.global_targets;
+    step.loss_scale = part.loss_scale;
     step.seed = part.seed;
     loss_sum += forward_backward(model, batch.x, std::move(step));
     if (each_micro_batch) complete();

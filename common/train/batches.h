@@ -13,6 +13,7 @@ namespace ninefold {
 struct GlobalBatch {
   int64_t step;
   std::vector<int64_t> indices;
+  double loss_scale = 1;  // by which gradients will be too large
   int64_t targets(const Task& task) const { return static_cast<int64_t>(indices.size()) * task.rows_per_sample(); }
 };
 
@@ -22,6 +23,7 @@ struct MicroBatch {
   int64_t first_sample;  // place of the first sample within the global batch
   std::vector<int64_t> indices;
   int64_t global_targets;
+  double loss_scale;
   uint64_t seed;
 };
 

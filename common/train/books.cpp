@@ -122,7 +122,7 @@ nlohmann::ordered_json traffic_json(const TrafficLedger::ByDimension& traffic) {
   return json;
 }
 
-nlohmann::ordered_json steps_json(const RunRecord& record) {
+nlohmann::ordered_json steps_json(const RunRecord& record, const TrainOptions& options) {
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
   for (const StepRecord& step : record.steps) {
     json.push_back({{"step", step.step},
@@ -131,6 +131,10 @@ nlohmann::ordered_json steps_json(const RunRecord& record) {
                     {"ms", step.milliseconds},
                     {record.unit + "_per_second", step.rows_per_second}});
     if (record.has_virtual_time) json.back()["virtual_ms"] = step.virtual_milliseconds;
+    if (options.loss_scaler().enabled()) {
+      json.back()["loss_scale"] = step.loss_scale;
+      json.back()["skipped"] = step.skipped;
+    }
   }
   return json;
 }
@@ -225,7 +229,7 @@ void write_report(const std::string& path, const RunRecord& record, const TrainO
   for (const MeshDimension& dimension : mesh.dimensions()) json["mesh"][dimension.name] = dimension.size;
   json["device"] = fmt::format("{}: {}", name_of(options.device), mesh.world().device()->kernels().description());
   json["ranks"] = record.ranks;
-  json["steps"] = steps_json(record);
+  json["steps"] = steps_json(record, options);
   json["summary"] = {{record.unit + "_per_second", record.rows_per_second()},
                      {"ms_per_step", record.milliseconds_per_step()},
                      {"model_flops_per_second", record.flops_per_second()},

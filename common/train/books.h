@@ -17,7 +17,9 @@ namespace ninefold {
 struct StepRecord {
   int64_t step;
   double loss;                  // mean over the global batch, natural logarithm
-  double gradient_norm;         // before clipping
+  double gradient_norm;         // before clipping; infinite after an overflow
+  double loss_scale;            // 1 but for f16
+  bool skipped;                 // nothing was updated, because the scaled gradients overflowed
   double milliseconds;          // wall time on rank 0, the oracle's left out
   double virtual_milliseconds;  // by which the largest clock of all ranks grew; 0 without a cluster
   double rows_per_second;

@@ -12,7 +12,8 @@ void TrainOptions::declare_run(Options& options) {
       {"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}};
   options.add_choice<Dtype>("--dtype", dtype, types,
                             "type of parameters and activations; bf16 and f16 keep f32 master values");
-  options.add_choice<Dtype>("--grad-dtype", grad_dtype, types, "type of the parameters' gradients");
+  options.add_choice<Dtype>("--grad-dtype", grad_dtype, types,
+                            "type of the parameters' gradients; f16 keeps them in f32");
   options.add("--seed", seed, "of initial values, order of the data and dropout");
   options.add("--threads", threads,
               "of each rank, for matmul and convolution; attention and the other operations run on one",
@@ -57,6 +58,14 @@ void TrainOptions::declare_optimizer(Options& options) {
   options.add("--momentum", optimizer.momentum, "of SGD", {.minimum = 0, .maximum = 1});
   options.add("--weight-decay", optimizer.weight_decay, "of matrices; norms and biases do not decay", {.minimum = 0});
   options.add("--clip", clip, "largest norm of the gradient; 0: no clipping", {.minimum = 0});
+  options.group("Loss scaling (f16)");
+  options.add("--init-scale", loss_scaling.init_scale, "the backward starts from the loss times this", {.minimum = 1});
+  options.add("--growth-factor", loss_scaling.growth_factor, "of the scale, after --growth-interval steps",
+              {.minimum = 1});
+  options.add("--backoff-factor", loss_scaling.backoff_factor,
+              "of the scale, after an overflow on any rank; that step is skipped", {.minimum = 0.001, .maximum = 1});
+  options.add("--growth-interval", loss_scaling.growth_interval, "without an overflow",
+              {.minimum = 1, .unit = "steps"});
 }
 
 void TrainOptions::declare_report(Options& options) {
@@ -129,6 +138,9 @@ void TrainOptions::resolve(int data_ranks) {
           "micro-batches ({}) disagrees with batch ({}) / (data ranks ({}) x micro-batch ({})) = {}; give one of them",
           micro_batches, batch, data_ranks, micro_batch, count);
   micro_batches = count;
+  require(
+      grad_dtype != Dtype::f16,
+      "--grad-dtype f16 would lose what the loss scale saves, since gradients are divided by it at the end; use f32");
   require(grad_dtype == Dtype::f32 || grad_dtype == precision().compute,
           "--grad-dtype {} needs --dtype {}; gradients are f32 or of the type of the activations", name_of(grad_dtype),
           name_of(grad_dtype));

@@ -8,6 +8,7 @@
 #include "common/comm/world.h"
 #include "common/nn/llama.h"
 #include "common/nn/model.h"
+#include "common/optim/loss_scale.h"
 #include "common/optim/optimizer.h"
 #include "common/optim/schedule.h"
 #include "common/train/task.h"
@@ -39,6 +40,7 @@ struct TrainOptions {
   CosineSchedule schedule{.lr = 2e-3, .min_lr = Options::automatic, .steps = 0, .warmup = 5, .constant_steps = 0};
   double gamma = 1;  // the learning rate is multiplied by it after each epoch
   double clip = 1;
+  LossScaling loss_scaling;  // of f16
   // Check and report
   bool check = true;
   bool measure_peak = true;
@@ -80,6 +82,8 @@ struct TrainOptions {
   bool checks(int64_t step) const { return check && (step < 3 || step == steps - 1); }
   double lr_at(int64_t step, int64_t epoch) const;
   Precision precision() const;
+  // As a run begins; it scales where layers compute in f16.
+  LossScaler loss_scaler() const { return {loss_scaling, precision().compute == Dtype::f16}; }
   WorldOptions world() const;
 };
 

@@ -103,7 +103,8 @@ Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int 
       grouping_(grouping),
       optimizer_(optimizer),
       numerics_(numerics),
-      parameters_(parameters_of(model)) {
+      parameters_(parameters_of(model)),
+      scaler_(options.loss_scaler()) {
   for (const Parameter* parameter : parameters_) total_elements_ += parameter->size();
   const int inner = grouping.inner_ranks > 0 ? grouping.inner_ranks : data_ranks;
   extents_ = {data_ranks / inner, inner};
@@ -178,12 +179,14 @@ const Oracle::Tensors& Oracle::contribution(Serial& serial, const GlobalBatch& b
   return serial.gradients;
 }
 
-void Oracle::begin_step(const GlobalBatch& batch) {
+void Oracle::begin_step(const GlobalBatch& batch, const LossScaler& scaler) {
   const OutsideTheBooks outside(world_);
   take_over();
+  scaler_ = scaler;
   if (serial_) {
     serial_loss_ = compute_gradients(*serial_, batch) / static_cast<double>(batch.targets(task_));
-    if (reference_) compute_gradients(*reference_, batch);
+    unscale(serial_->parameters, scaler_);
+    if (reference_) compute_gradients(*reference_, {batch.step, batch.indices});
   }
   world_.group().barrier();
 }
@@ -199,12 +202,21 @@ Oracle::Norms Oracle::serial_norms() const {
   return control::broadcast<Norms>(world_.group(), {{std::sqrt(reference), std::sqrt(own)}})[0];
 }
 
-void Oracle::compare_gradients(double loss) {
+bool Oracle::serial_overflows() const {
+  const bool overflows = serial_ && scaler_.overflows(std::sqrt(gradient_squares(serial_->parameters).value()));
+  return control::broadcast<char>(world_.group(), {overflows})[0] != 0;
+}
+
+void Oracle::compare_gradients(double loss, double norm) {
   const OutsideTheBooks outside(world_);
   const Norms norms = serial_norms();
   const double serial_loss = control::broadcast<double>(world_.group(), {serial_loss_})[0];
   Verdict verdict;
-  for (size_t i = 0; i < parameters_.size(); ++i) compare_gradient(i, norms, verdict);
+  const bool overflows = scaler_.overflows(norm);
+  const bool agrees = overflows == serial_overflows();
+  if (!agrees) verdict.add(std::numeric_limits<double>::infinity(), false, 0);
+  // Numbers that overflowed have no distance.
+  for (size_t i = 0; agrees && !overflows && i < parameters_.size(); ++i) compare_gradient(i, norms, verdict);
   const double loss_difference = std::abs(loss - serial_loss);
   result_.loss_max_abs = std::max(result_.loss_max_abs, loss_difference);
   const double bound = bit_identical() ? 0 : loss_bound * std::max(1.0, std::abs(serial_loss));
@@ -233,7 +245,7 @@ void Oracle::compare_gradient(size_t index, const Norms& norms, Verdict& verdict
   verdict.add(relative, bit_identical() ? same_bits(found, serial) : relative <= bound, index);
 }
 
-void Oracle::compare_update(double lr, double norm) {
+void Oracle::compare_update(double lr, double norm, const LossScaler& scaler) {
   const OutsideTheBooks outside(world_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const std::string bytes = gather_global(world_, *parameters_[i], parameters_[i]->owned.gradient);
@@ -242,14 +254,15 @@ void Oracle::compare_update(double lr, double norm) {
   double serial_norm = 0;
   if (serial_) {
     serial_norm = std::sqrt(gradient_squares(serial_->parameters).value());
-    serial_->optimizer->step(lr, clip_factor(serial_norm, options_.clip));
+    if (!scaler_.overflows(serial_norm)) serial_->optimizer->step(lr, clip_factor(serial_norm, options_.clip));
   }
   serial_norm = control::broadcast<double>(world_.group(), {serial_norm})[0];
+  scaler_.update(scaler_.overflows(serial_norm));
 
   const std::vector<StateTensor> parallel = state_of(parameters_, optimizer_);
   const auto serial = serial_ ? state_of(serial_->parameters, *serial_->optimizer) : std::vector<StateTensor>();
   Verdict verdict;
-  verdict.passed = norm == serial_norm;
+  verdict.passed = norm == serial_norm && scaler.scale() == scaler_.scale();
   for (size_t i = 0; i < parallel.size(); ++i) {
     const Values expected = local_part(
         control::broadcast(world_.group(), serial_ ? to_floats(serial[i].tensor) : Values()), *parallel[i].parameter);

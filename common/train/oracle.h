@@ -16,6 +16,7 @@
 #include <string>
 
 #include "common/comm/world.h"
+#include "common/optim/loss_scale.h"
 #include "common/optim/optimizer.h"
 #include "common/train/batches.h"
 #include "common/train/numerics.h"
@@ -43,11 +44,12 @@ class Oracle {
   ~Oracle();
 
   // Takes over the parallel run's state and computes the serial loss and gradients. The other ranks wait.
-  void begin_step(const GlobalBatch& batch);
-  // After the gradients were reduced, before clipping: compares them and the loss (mean over the global batch).
-  void compare_gradients(double loss);
-  // After the update with learning rate `lr`, for which the parallel run found the gradient norm `norm`.
-  void compare_update(double lr, double norm);
+  void begin_step(const GlobalBatch& batch, const LossScaler& scaler);
+  // After the gradients were reduced and unscaled, before clipping: compares them and the loss (mean over the global
+  // batch). `norm` is what the parallel run found of them. Where they overflowed, the serial ones must have, too.
+  void compare_gradients(double loss, double norm);
+  // After the update with learning rate `lr`, which is none if the gradients overflowed; `scaler` follows it.
+  void compare_update(double lr, double norm, const LossScaler& scaler);
 
   // The same on all ranks.
   const CheckResult& result() const { return result_; }
@@ -79,6 +81,8 @@ class Oracle {
     double reference = 0, own_distance = 0;
   };
   Norms serial_norms() const;
+  // Whether the serial gradients overflowed.
+  bool serial_overflows() const;
   void compare_gradient(size_t index, const Norms& norms, Verdict& verdict) const;
   // Joins the ranks' verdicts into the result and makes `verdict` the worst of them; returns its figure.
   double merge(Verdict& verdict);
@@ -95,6 +99,7 @@ class Oracle {
   int64_t total_elements_ = 0;
   std::unique_ptr<Serial> serial_;     // in the parallel run's precision
   std::unique_ptr<Serial> reference_;  // in f32, for the bound where serial_ is not
+  LossScaler scaler_;                  // of the serial run
   double serial_loss_ = 0;
   CheckResult result_;
 };

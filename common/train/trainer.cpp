@@ -50,7 +50,8 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
       task_(task),
       model_(model),
       parallelism_(std::move(parallelism)),
-      parameters_(parameters_of(model)) {
+      parameters_(parameters_of(model)),
+      scaler_(options.loss_scaler()) {
   optimizer_ = make_optimizer(options.optimizer, parameters_, options.seed, parallelism_.optimizer_memory);
   record_.numerics = parallelism_.numerics;
   if (options.check) {
@@ -132,21 +133,23 @@ void Trainer::announce() const {
     fmt::print("virtual time: that of the machines of --cluster \"{}\"\n", options_.cluster);
 }
 
-Trainer::StepResult Trainer::train_step(const GlobalBatch& batch, int64_t epoch) {
+Trainer::StepResult Trainer::train_step(GlobalBatch batch, int64_t epoch) {
+  batch.loss_scale = scaler_.scale();
   const bool checked = oracle_ && options_.checks(batch.step);
-  if (checked) oracle_->begin_step(batch);
+  if (checked) oracle_->begin_step(batch, scaler_);
 
   Stopwatch stopwatch;
   const double loss = compute_gradients(batch);
+  const double norm = std::sqrt(global_squares().value());
   double seconds = stopwatch.seconds();
-  if (checked) oracle_->compare_gradients(loss);
+  if (checked) oracle_->compare_gradients(loss, norm);
 
   stopwatch.restart();
   const double lr = options_.lr_at(batch.step, epoch);
-  const double norm = update(batch.step, lr);
+  update(batch.step, lr, norm);
   seconds += stopwatch.seconds();
-  if (checked) oracle_->compare_update(lr, norm);
-  return {loss, norm, seconds};
+  if (checked) oracle_->compare_update(lr, norm, scaler_);
+  return {loss, norm, seconds, batch.loss_scale, scaler_.overflows(norm)};
 }
 
 double Trainer::compute_gradients(const GlobalBatch& batch) {
@@ -158,6 +161,7 @@ double Trainer::compute_gradients(const GlobalBatch& batch) {
           "the loss of step {} on rank {} is not finite; a lower --lr or a longer --warmup may help", batch.step,
           world_.rank());
   parallelism_.reduce_gradients();
+  unscale(parameters_, scaler_);
   return control::sum(data_, local_loss) / static_cast<double>(batch.targets(task_));
 }
 
@@ -175,12 +179,11 @@ ops::ExactSum Trainer::global_squares() const {
   return total;
 }
 
-double Trainer::update(int64_t step, double lr) {
+void Trainer::update(int64_t step, double lr, double norm) {
   const Span span(world_.device()->trace, "step", "step {}: update", step);
-  const double norm = std::sqrt(global_squares().value());
-  optimizer_->step(lr, clip_factor(norm, options_.clip));
+  if (!scaler_.overflows(norm)) optimizer_->step(lr, clip_factor(norm, options_.clip));
+  scaler_.update(scaler_.overflows(norm));
   parallelism_.after_update();
-  return norm;
 }
 
 void Trainer::log_step(int64_t step, bool print, const StepResult& result) {
@@ -188,21 +191,25 @@ void Trainer::log_step(int64_t step, bool print, const StepResult& result) {
   record_.steps.push_back({.step = step,
                            .loss = result.loss,
                            .gradient_norm = result.gradient_norm,
+                           .loss_scale = result.loss_scale,
+                           .skipped = result.skipped,
                            .milliseconds = result.seconds * 1e3,
                            .virtual_milliseconds = result.virtual_milliseconds,
                            .rows_per_second = rows / result.seconds});
   if (world_.rank() != 0 || !print) return;
   if (step == 0) {
-    fmt::print("{:>7} {:>9} {:>10} {:>9} {}{:>12} {:>10} {:>7}\n", "step", "loss", "grad norm",
+    fmt::print("{:>7} {:>9} {:>10} {:>9} {}{:>12} {:>10} {:>7}{}\n", "step", "loss", "grad norm",
                record_.has_virtual_time ? "wall ms" : "ms",
                record_.has_virtual_time ? fmt::format("{:>10} ", "virtual ms") : "", std::string(task_.unit()) + "/s",
-               "GFLOP/s", "% peak");
+               "GFLOP/s", "% peak", scaler_.enabled() ? fmt::format(" {:>10}", "loss scale") : "");
   }
   const double flops = record_.flops_per_row * rows / result.seconds;
   fmt::print(
-      "{:>7} {:>9.5f} {:>10.4f} {:>9.1f} {}{:>12.0f} {:>10.1f} {:>7}\n", step, result.loss, result.gradient_norm,
+      "{:>7} {:>9.5f} {:>10.4f} {:>9.1f} {}{:>12.0f} {:>10.1f} {:>7}{}\n", step, result.loss, result.gradient_norm,
       result.seconds * 1e3, record_.has_virtual_time ? fmt::format("{:>10.3f} ", result.virtual_milliseconds) : "",
-      rows / result.seconds, flops * 1e-9, peak_before_ > 0 ? fmt::format("{:.1f}", 100 * flops / peak_before_) : "-");
+      rows / result.seconds, flops * 1e-9, peak_before_ > 0 ? fmt::format("{:.1f}", 100 * flops / peak_before_) : "-",
+      scaler_.enabled() ? fmt::format(" {:>10}{}", result.loss_scale, result.skipped ? "  overflow: skipped" : "")
+                        : "");
   std::fflush(stdout);
 }
 

@@ -58,15 +58,17 @@ class Trainer {
     double loss;
     double gradient_norm;
     double seconds;
+    double loss_scale;
+    bool skipped;
     double virtual_milliseconds = 0;
   };
   void announce() const;
-  StepResult train_step(const GlobalBatch& batch, int64_t epoch);
-  // Leaves the gradients whole; returns the loss, the mean over the global batch.
+  StepResult train_step(GlobalBatch batch, int64_t epoch);
+  // Leaves the gradients summed and unscaled; returns the loss, the mean over the global batch.
   double compute_gradients(const GlobalBatch& batch);
   ops::ExactSum global_squares() const;
-  // Returns the gradients' norm before clipping.
-  double update(int64_t step, double lr);
+  // `norm`: the gradients', before clipping. Does nothing to the parameters where it overflowed.
+  void update(int64_t step, double lr, double norm);
   void log_step(int64_t step, bool print, const StepResult& result);
   void evaluate(int64_t steps_done);
   // FLOP/s of all ranks together; 0 where it is not asked for.
@@ -85,6 +87,7 @@ class Trainer {
   Parallelism parallelism_;
   std::vector<Parameter*> parameters_;
   std::unique_ptr<Optimizer> optimizer_;
+  LossScaler scaler_;
   std::unique_ptr<Oracle> oracle_;
   std::optional<Trace> trace_;
   double peak_before_ = 0;

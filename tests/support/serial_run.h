@@ -12,7 +12,7 @@ namespace ninefold {
 
 // What a run leaves behind, by step and by parameter.
 struct SerialRun {
-  std::vector<double> losses, gradient_norms;
+  std::vector<double> losses, gradient_norms, loss_scales;
   Elements gradients, values;
 };
 
@@ -28,10 +28,11 @@ inline SerialRun serial_run(const Job& job, int data_ranks) {
   const auto optimizer = make_optimizer(options.optimizer, parameters, options.seed);
   DistributedSampler sampler({.samples = task->samples(Split::train), .batch = options.batch, .seed = options.seed}, 1,
                              0);
+  LossScaler scaler = options.loss_scaler();
   SerialRun run;
   for (int64_t step = 0; step < options.steps; ++step) {
     const DataPosition position = sampler.position_of(step);
-    const GlobalBatch batch{step, sampler.global_batch(position)};
+    const GlobalBatch batch{step, sampler.global_batch(position), scaler.scale()};
     double loss = 0;
     std::vector<Tensor> sums;
     for (int rank = 0; rank < data_ranks; ++rank) {
@@ -43,9 +44,15 @@ inline SerialRun serial_run(const Job& job, int data_ranks) {
       }
     }
     for (size_t i = 0; i < parameters.size(); ++i) ops::copy_(parameters[i]->gradient, sums[i]);
+    unscale(parameters, scaler);
+    run.loss_scales.push_back(scaler.scale());
     run.losses.push_back(loss / static_cast<double>(batch.targets(*task)));
     run.gradient_norms.push_back(std::sqrt(gradient_squares(parameters).value()));
-    optimizer->step(options.lr_at(step, position.epoch), clip_factor(run.gradient_norms.back(), options.clip));
+    const bool overflowed = scaler.overflows(run.gradient_norms.back());
+    if (!overflowed) {
+      optimizer->step(options.lr_at(step, position.epoch), clip_factor(run.gradient_norms.back(), options.clip));
+    }
+    scaler.update(overflowed);
   }
   run.gradients = elements_of(parameters, &Parameter::Owned::gradient);
   run.values = elements_of(parameters, &Parameter::Owned::value);
