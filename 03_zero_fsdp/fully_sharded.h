@@ -2,6 +2,7 @@
 // backward. Each is gathered while the layers before it compute.
 #pragma once
 
+#include "03_zero_fsdp/gather_f8.h"
 #include "03_zero_fsdp/sharding.h"
 
 namespace ninefold {
@@ -9,9 +10,12 @@ namespace ninefold {
 class FullySharded : public Sharding {
  public:
   FullySharded(Model& model, const ShardGroups& groups, const ShardingPolicy& policy, const DeviceHandle& device)
-      : Sharding(model, groups, policy, {.values = false, .gradients = false}, device) {}
+      : Sharding(model, groups, policy, {.values = false, .gradients = false}, device), device_(device) {}
 
-  void before_forward(size_t place) override { gather(place, walk().after(place, policy().prefetch)); }
+  void before_forward(size_t place) override {
+    if (policy().types.quantizes() && !has_scales_) share_scales();
+    gather(place, walk().after(place, policy().prefetch));
+  }
 
   void after_forward(size_t place, bool backward_follows) override {
     if (!walk().keeps_after_forward(place, policy().reshard, backward_follows)) unit_at(place).reshard();
@@ -26,6 +30,10 @@ class FullySharded : public Sharding {
     if (walk().is_first_of_unit(place)) unit_at(place).reshard();
   }
 
+  void after_update() override {
+    if (policy().types.quantizes()) share_scales();
+  }
+
  private:
   // The unit at work first, so that it comes first; then those that follow.
   void gather(size_t place, const std::vector<size_t>& ahead) {
@@ -33,6 +41,14 @@ class FullySharded : public Sharding {
     for (const size_t unit : ahead) units()[unit]->unshard();
     unit_at(place).wait_unsharded();
   }
+
+  void share_scales() {
+    ninefold::share_scales(units(), groups().shard, device_);
+    has_scales_ = true;
+  }
+
+  DeviceHandle device_;
+  bool has_scales_ = false;
 };
 
 }  // namespace ninefold

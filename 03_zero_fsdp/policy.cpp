@@ -33,13 +33,18 @@ void ShardingPolicy::declare(Options& options) {
   options.add_choice<std::optional<Dtype>>(
       "--output-dtype", output_dtype, types,
       "type of the model's scores, from which the loss is made; auto: as computed");
+  options.add_choice<std::optional<Dtype>>("--gather-dtype", gather_dtype,
+                                           {{"auto", std::nullopt}, {"f8", Dtype::f8_e4m3}},
+                                           "experiment: type in which parameters travel; auto: as computed; f8: e4m3 "
+                                           "with one scale a unit, needs --stage 3");
 }
 
 void ShardingPolicy::settle_types(TrainOptions& train) {
   train.param_dtype = param_dtype;
   train.output_dtype = output_dtype;
   const Precision precision = train.precision();
-  types = {precision.stored, precision.compute, precision.gradient, reduce_dtype};
+  types = {precision.stored, precision.compute, precision.gradient, reduce_dtype,
+           gather_dtype.value_or(precision.compute)};
 }
 
 void ShardingPolicy::validate() const {
@@ -49,6 +54,8 @@ void ShardingPolicy::validate() const {
           "--param-dtype {} needs --stage 3: stage {} keeps whole parameters; --dtype {} keeps them in that type, and "
           "f32 master values in the optimizer",
           name_of(types.compute), stage, name_of(types.compute));
+  require(stage == 3 || !types.quantizes(),
+          "--gather-dtype f8 needs --stage 3: stage {} computes with the values that it updates", stage);
   require(reduce_dtype == Dtype::f32 || reduce_dtype == types.gradient,
           "--reduce-dtype {} needs --grad-dtype {}; gradients are summed in f32 or in their own type",
           name_of(reduce_dtype), name_of(reduce_dtype));

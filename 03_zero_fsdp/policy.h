@@ -34,11 +34,15 @@ struct ShardingPolicy {
   Dtype reduce_dtype = Dtype::f32;
   // Of optimizer states and of the shards of what is divided; what stays whole stays on the device.
   Offload offload = Offload::none;
+  // Values travel in f8_e4m3, with a scale a unit; absent: as they are computed with. An experiment.
+  std::optional<Dtype> gather_dtype{};
 
   // `stored`: of what each rank owns. `compute`: of what layers compute with. `gradient`: what layers write. `reduce`:
-  // how gradients travel and are summed; what is owned of them is of type `gradient`. Settled by settle_types.
+  // how gradients travel and are summed; what is owned of them is of type `gradient`. `gather`: how values travel.
+  // Settled by settle_types.
   struct Types {
-    Dtype stored = Dtype::f32, compute = Dtype::f32, gradient = Dtype::f32, reduce = Dtype::f32;
+    Dtype stored = Dtype::f32, compute = Dtype::f32, gradient = Dtype::f32, reduce = Dtype::f32, gather = Dtype::f32;
+    bool quantizes() const { return gather == Dtype::f8_e4m3; }
   } types{};
 
   bool offloads_values() const { return offload != Offload::none && stage == 3; }

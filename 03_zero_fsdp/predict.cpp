@@ -12,7 +12,7 @@ class Replay {
       : units_(units),
         walk_(walk),
         policy_(policy),
-        gathered_(units.size()),
+        values_(units.size()),
         gradients_(units.size()),
         calls_(units.size()) {}
 
@@ -53,16 +53,26 @@ class Replay {
   void gather(size_t place, const std::vector<size_t>& ahead) {
     unshard(walk_.unit_at(place));
     for (const size_t unit : ahead) unshard(unit);
+    wait_unsharded(walk_.unit_at(place));
   }
   void unshard(size_t unit) {
-    if (gathered_[unit]) return;
-    gathered_[unit] = true;
-    take(value_bytes(unit));
+    if (values_[unit] != State::sharded) return;
+    values_[unit] = State::unsharding;
+    take(value_bytes(unit, policy_.types.gather));
     ++calls_[unit].all_gathers;
   }
+  // Values that travel in another type than layers compute with exist twice for a moment.
+  void wait_unsharded(size_t unit) {
+    if (values_[unit] != State::unsharding) return;
+    values_[unit] = State::unsharded;
+    if (!policy_.types.quantizes()) return;
+    take(value_bytes(unit, policy_.types.compute));
+    take(-value_bytes(unit, policy_.types.gather));
+  }
   void reshard(size_t unit) {
-    if (gathered_[unit]) take(-value_bytes(unit));
-    gathered_[unit] = false;
+    wait_unsharded(unit);
+    if (values_[unit] == State::unsharded) take(-value_bytes(unit, policy_.types.compute));
+    values_[unit] = State::sharded;
   }
   void provide_gradients(size_t unit) {
     if (reducing_ == static_cast<int>(unit)) finish_reduce();
@@ -73,8 +83,8 @@ class Replay {
   void reduce(size_t unit) {
     finish_reduce();
     reducing_ = static_cast<int>(unit);
-    const auto& [stored, compute, gradient, reduced] = policy_.types;
-    const bool converts = reduced != gradient;
+    const Dtype reduced = policy_.types.reduce;
+    const bool converts = reduced != policy_.types.gradient;
     held_ = (converts ? rounded(units_[unit].padded * size_of(reduced)) : 0) +
             (converts || has_reduced(unit) || policy_.offloads_gradients()
                  ? rounded(units_[unit].shard() * size_of(reduced))
@@ -91,14 +101,16 @@ class Replay {
   }
 
   bool has_reduced(size_t unit) const { return calls_[unit].reduce_scatters > 0; }
-  int64_t value_bytes(size_t unit) const { return rounded(units_[unit].padded * size_of(policy_.types.compute)); }
+  int64_t value_bytes(size_t unit, Dtype dtype) const { return rounded(units_[unit].padded * size_of(dtype)); }
   int64_t gradient_bytes(size_t unit) const { return rounded(units_[unit].padded * size_of(policy_.types.gradient)); }
   void take(int64_t bytes) { peak_ = std::max(peak_, now_ += bytes); }
 
   const std::vector<UnitLayout>& units_;
   const Walk& walk_;
   const ShardingPolicy& policy_;
-  std::vector<bool> gathered_, gradients_;
+  enum class State { sharded, unsharding, unsharded };
+  std::vector<State> values_;
+  std::vector<bool> gradients_;  // whole
   int reducing_ = -1;
   int64_t held_ = 0;  // by the reduction under way, beside the gradients
   int64_t now_ = 0, peak_ = 0;

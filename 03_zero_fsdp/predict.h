@@ -14,7 +14,7 @@ namespace ninefold {
 void predict_memory(MemoryByKind& bytes, const std::vector<UnitLayout>& units, const Walk& walk,
                     const ShardingPolicy& policy, int64_t micro_batches);
 
-// Calls in one step, each for the whole of a unit: its values in the type of computation, its gradients in that of
+// Calls in one step, each for the whole of a unit: its values in the type they travel in, its gradients in that of
 // reduction.
 struct UnitCalls {
   int64_t all_gathers = 0, reduce_scatters = 0;

@@ -105,36 +105,52 @@ Numerics Sharding::numerics() const {
   return in_order && rounds_alike ? Numerics::bit_identical : Numerics::bounded;
 }
 
-Parallelism Sharding::parallelism(int64_t micro_batches) {
+std::vector<UnitLayout> Sharding::layouts() const {
   std::vector<UnitLayout> layouts;
   for (const auto& unit : units_) layouts.push_back(unit->layout());
-  const auto predict = [this, layouts, micro_batches](TrafficLedger& ledger, int64_t steps) {
-    const Group& shards = groups_.shard;
-    const std::vector<UnitCalls> calls = predict_calls(layouts, walk_, policy_, micro_batches);
-    for (size_t unit = 0; shards.size() > 1 && unit < layouts.size(); ++unit) {
-      const int64_t gathers = steps * calls[unit].all_gathers, reductions = steps * calls[unit].reduce_scatters;
-      const int64_t whole = layouts[unit].padded;
-      ledger.predict(shards.name(), Operation::all_gather, gathers,
-                     gathers * shards.all_gather_volume(whole, policy_.types.compute).bytes);
-      ledger.predict(shards.name(), Operation::reduce_scatter, reductions,
-                     reductions * shards.reduce_scatter_volume(whole, policy_.types.reduce).bytes);
-    }
-    if (groups_.replicate.size() == 1) return;
-    for (const UnitLayout& layout : layouts) {
-      ledger.predict(groups_.replicate.name(), Operation::all_reduce, steps,
-                     steps * groups_.replicate.all_reduce_volume(layout.shard(), policy_.types.gradient).bytes);
-    }
-  };
-  return {.grouping = {.inner_ranks = groups_.shard.size(),
-                       .each_micro_batch = policy_.reduce_each_micro_batch,
-                       .in_f32 = policy_.types.reduce == Dtype::f32},
-          .reduce_gradients = [this] { reduce_gradients(); },
-          .after_update = [this] { after_update(); },
-          .predict_memory = [this, layouts, micro_batches](
-                                MemoryByKind& bytes) { predict_memory(bytes, layouts, walk_, policy_, micro_batches); },
-          .predict_traffic = predict,
-          .optimizer_memory = policy_.offloads_optimizer() ? MemoryKind::host : MemoryKind::optimizer,
-          .numerics = numerics()};
+  return layouts;
+}
+
+void Sharding::predict_traffic(TrafficLedger& ledger, int64_t steps, int64_t micro_batches) const {
+  const Group &shards = groups_.shard, &replicas = groups_.replicate;
+  const std::vector<UnitLayout> layouts = this->layouts();
+  const std::vector<UnitCalls> calls = predict_calls(layouts, walk_, policy_, micro_batches);
+  for (size_t unit = 0; shards.size() > 1 && unit < layouts.size(); ++unit) {
+    const int64_t gathers = steps * calls[unit].all_gathers, reductions = steps * calls[unit].reduce_scatters;
+    const int64_t whole = layouts[unit].padded;
+    ledger.predict(shards.name(), Operation::all_gather, gathers,
+                   gathers * shards.all_gather_volume(whole, policy_.types.gather).bytes);
+    ledger.predict(shards.name(), Operation::reduce_scatter, reductions,
+                   reductions * shards.reduce_scatter_volume(whole, policy_.types.reduce).bytes);
+  }
+  if (shards.size() > 1 && policy_.types.quantizes()) {  // scales, before the first step and after each
+    const int64_t bytes = shards.all_reduce_volume(static_cast<int64_t>(layouts.size()), Dtype::i32).bytes;
+    ledger.predict(shards.name(), Operation::all_reduce, steps + 1, (steps + 1) * bytes);
+  }
+  for (size_t unit = 0; replicas.size() > 1 && unit < layouts.size(); ++unit) {
+    ledger.predict(replicas.name(), Operation::all_reduce, steps,
+                   steps * replicas.all_reduce_volume(layouts[unit].shard(), policy_.types.gradient).bytes);
+  }
+}
+
+Parallelism Sharding::parallelism(int64_t micro_batches) {
+  Parallelism parallelism{
+      .grouping = {.inner_ranks = groups_.shard.size(),
+                   .each_micro_batch = policy_.reduce_each_micro_batch,
+                   .in_f32 = policy_.types.reduce == Dtype::f32},
+      .reduce_gradients = [this] { reduce_gradients(); },
+      .after_update = [this] { after_update(); },
+      .predict_memory = [this, micro_batches](
+                            MemoryByKind& bytes) { predict_memory(bytes, layouts(), walk_, policy_, micro_batches); },
+      .predict_traffic = [this, micro_batches](TrafficLedger& ledger,
+                                               int64_t steps) { predict_traffic(ledger, steps, micro_batches); },
+      .optimizer_memory = policy_.offloads_optimizer() ? MemoryKind::host : MemoryKind::optimizer,
+      .numerics = numerics()};
+  if (policy_.types.quantizes()) {
+    parallelism.round_as_gathered = [this](const auto& whole) { round_as_gathered(units_, whole); };
+    parallelism.gather_error = [this] { return gather_error(units_, groups_.shard); };
+  }
+  return parallelism;
 }
 
 std::unique_ptr<Sharding> shard(Model& model, const ShardGroups& groups, const ShardingPolicy& policy,

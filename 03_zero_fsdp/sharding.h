@@ -45,8 +45,8 @@ class Sharding {
   // One line a unit: name, parameters, elements, padding, elements of a shard.
   std::string description() const;
 
-  // Bit-identical to the serial run where every sum is in rank order, as the serial run's is, and made in f32; gradients
-  // of another type must be rounded once, after all of it.
+  // Bit-identical to the serial run where every sum is in rank order, as the serial run's is, and made in f32;
+  // gradients of another type must be rounded once, after all of it.
   Numerics numerics() const;
 
   // What the trainer needs to know, for steps of so many micro-batches.
@@ -57,8 +57,11 @@ class Sharding {
   // The order in which layers of units are entered and left.
   const Walk& walk() const { return walk_; }
   const ShardingPolicy& policy() const { return policy_; }
+  const ShardGroups& groups() const { return groups_; }
 
  private:
+  std::vector<UnitLayout> layouts() const;
+  void predict_traffic(TrafficLedger& ledger, int64_t steps, int64_t micro_batches) const;
   // When all gradients of a unit are complete. One reduction at a time: that bounds the whole gradients to those of two
   // units.
   void start_reduce(Unit& unit);

@@ -67,6 +67,10 @@ void Unit::use(Tensor Parameter::*tensor, const Tensor& whole) {
 void Unit::unshard() {
   if (state_ != State::sharded) return;
   state_ = State::unsharding;
+  types_.quantizes() ? start_quantized_gather() : start_gather();
+}
+
+void Unit::start_gather() {
   if (!whole_.values) values_ = new_tensor(device_, MemoryKind::gathered, layout_.padded, types_.compute);
   const Tensor own = own_part(values_);
   // A shard of the same type, on the device, is sent from where it is.
@@ -75,9 +79,26 @@ void Unit::unshard() {
   gather_ = groups_.shard.start_all_gather(values_, is_ready ? value_shard_ : own);
 }
 
+void Unit::start_quantized_gather() {
+  quantized_ = new_tensor(device_, MemoryKind::gathered, layout_.padded, types_.gather);
+  const Tensor own = own_part(quantized_);
+  ops::quantize_(own, value_shard_, scale_);
+  gather_ = groups_.shard.start_all_gather(quantized_, own);
+}
+
+void Unit::set_scale(float scale) {
+  expect(state_ == State::sharded, "the scale of {} changes while its values are gathered", layout_.name);
+  scale_ = scale;
+}
+
 void Unit::wait_unsharded() {
   if (state_ != State::unsharding) return;
   gather_.wait();
+  if (quantized_.defined()) {
+    values_ = new_tensor(device_, MemoryKind::gathered, layout_.padded, types_.compute);
+    ops::dequantize_(values_, quantized_, scale_);
+    quantized_ = Tensor();
+  }
   state_ = State::unsharded;
   use(&Parameter::value, values_);
 }

@@ -35,6 +35,11 @@ class Unit {
   Unit& operator=(const Unit&) = delete;
 
   const UnitLayout& layout() const { return layout_; }
+  const std::vector<Parameter*>& parameters() const { return parameters_; }
+
+  // Of values that are gathered in f8. Set before the first unshard, and after each update.
+  void set_scale(float scale);
+  float scale() const { return scale_; }
 
   // Starts gathering the values of all ranks; nothing if they are gathered or on their way. It must have been waited
   // for before a layer of the unit computes.
@@ -63,6 +68,8 @@ class Unit {
   // Layers use views into `whole` from now on, or nothing where it is undefined.
   void use(Tensor Parameter::*tensor, const Tensor& whole);
   Tensor own_part(const Tensor& whole) const;
+  void start_gather();
+  void start_quantized_gather();
 
   UnitLayout layout_;
   std::vector<Parameter*> parameters_;
@@ -71,15 +78,17 @@ class Unit {
   Whole whole_;
   DeviceHandle device_;
   State state_ = State::sharded;
-  Tensor values_, gradients_;              // whole; undefined while nobody needs them
-  Tensor value_shard_, gradient_shard_;    // owned
+  Tensor values_, gradients_;  // whole; undefined while nobody needs them
+  Tensor quantized_;           // whole values on their way in f8
+  float scale_ = 1;
+  Tensor value_shard_, gradient_shard_;  // owned
   // Of the reduction under way: what is sent, and where this rank's part of the sum goes. Kept until it is finished, so
   // that memory does not depend on how fast messages are.
   Tensor sent_, reduced_;
   Pending gather_, reduce_, all_reduce_;
-  size_t complete_ = 0;                    // parameters whose gradient is complete
+  size_t complete_ = 0;  // parameters whose gradient is complete
   bool is_reducing_ = false;
-  bool has_reduced_ = false;               // in this step
+  bool has_reduced_ = false;  // in this step
 };
 
 }  // namespace ninefold

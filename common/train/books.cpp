@@ -218,6 +218,10 @@ std::string summary_text(const RunRecord& record, const TrainOptions& options) {
   }
   text += memory_table(record) + "\n";
   if (!record.traffic.empty()) text += traffic_table(record) + "\n";
+  if (record.gather_error) {
+    text +=
+        fmt::format("gathered values are off by {:.2e} of their norm, rounded on their way\n", *record.gather_error);
+  }
   return text + verdict_text(record, options);
 }
 
@@ -239,6 +243,7 @@ void write_report(const std::string& path, const RunRecord& record, const TrainO
                      {"predicted_flops_per_step", record.predicted_flops_per_step}};
   if (record.has_virtual_time) json["summary"]["virtual_ms_per_step"] = record.virtual_milliseconds_per_step();
   json["exposed_communication"] = exposed_json(record);
+  if (record.gather_error) json["gather_error"] = *record.gather_error;
   for (const EvaluationRecord& found : record.evaluations) {
     json["evaluations"].push_back({{"step", found.step}, {"loss", found.loss}, {"accuracy", found.accuracy}});
   }

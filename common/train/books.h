@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,7 @@ struct RunRecord {
   int64_t oracle_bytes = 0;
   bool has_virtual_time = false;
   ExposedCommunication exposed;
+  std::optional<double> gather_error;     // where values are rounded on their way: how far, relative to their norm
   Numerics numerics = Numerics::bounded;  // what the technique claims, checked or not
   CheckResult check;
   bool books_balanced = true;  // on every rank

@@ -67,6 +67,14 @@ bool same_bits(const Values& a, const Values& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
+void cast_values(const std::vector<Parameter*>& whole) {
+  for (const Parameter* parameter : whole) {
+    if (!parameter->value.shares_storage_with(parameter->owned.value)) {
+      ops::copy_(parameter->value, parameter->owned.value);
+    }
+  }
+}
+
 constexpr double f32_bound = 1e-5;
 constexpr double narrow_factor = 1.5;
 // A loss is a mean of f32 losses added in f64; only the grouping of the sum may differ.
@@ -95,7 +103,7 @@ struct Oracle::Serial {
 };
 
 Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, const SumGrouping& grouping,
-               Numerics numerics, Model& model, Optimizer& optimizer)
+               Numerics numerics, Model& model, Optimizer& optimizer, FillValues fill_values)
     : world_(world),
       task_(task),
       options_(options),
@@ -103,6 +111,7 @@ Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int 
       grouping_(grouping),
       optimizer_(optimizer),
       numerics_(numerics),
+      fill_values_(fill_values ? fill_values : cast_values),
       parameters_(parameters_of(model)),
       scaler_(options.loss_scaler()) {
   for (const Parameter* parameter : parameters_) total_elements_ += parameter->size();
@@ -111,6 +120,10 @@ Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int 
   if (grouping.each_micro_batch) extents_.insert(extents_.begin() + 1, static_cast<int>(options.micro_batches));
   if (world.rank() != 0) return;
   serial_ = std::make_unique<Serial>(task, options, options.precision());
+  // Other values than those owned need a place of their own.
+  for (Parameter* parameter : serial_->parameters) {
+    if (fill_values) parameter->value = Tensor::empty(serial_->device, parameter->shape, options.precision().compute);
+  }
   if (needs_reference()) reference_ = std::make_unique<Serial>(task, options, Precision{});
 }
 
@@ -132,10 +145,7 @@ void Oracle::take_over() {
     if (serial_) std::memcpy(serial[i].tensor.raw(), bytes.data(), bytes.size());
   }
   if (serial_) serial_->optimizer->set_steps(optimizer_.steps());
-  for (size_t i = 0; serial_ && i < parameters_.size(); ++i) {
-    const Parameter& parameter = *serial_->parameters[i];
-    if (!parameter.value.shares_storage_with(parameter.owned.value)) ops::copy_(parameter.value, parameter.owned.value);
-  }
+  if (serial_) fill_values_(serial_->parameters);
   for (size_t i = 0; reference_ && i < parameters_.size(); ++i) {
     const Values values = to_floats(serial_->parameters[i]->value);
     std::copy(values.begin(), values.end(), reference_->parameters[i]->value.data<float>());

@@ -37,10 +37,12 @@ struct CheckResult {
 
 class Oracle {
  public:
+  // Gives the serial model's parameters the values that layers compute with, from those owned.
+  using FillValues = std::function<void(const std::vector<Parameter*>& whole)>;
   // All ranks make one; the serial model exists on rank 0 only. `model` and `optimizer` are the parallel run's, which
-  // adds gradients up as `grouping` says and claims `numerics`.
+  // adds gradients up as `grouping` says and claims `numerics`. Without `fill_values` they are cast, if anything.
   Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, const SumGrouping& grouping,
-         Numerics numerics, Model& model, Optimizer& optimizer);
+         Numerics numerics, Model& model, Optimizer& optimizer, FillValues fill_values = {});
   ~Oracle();
 
   // Takes over the parallel run's state and computes the serial loss and gradients. The other ranks wait.
@@ -95,6 +97,7 @@ class Oracle {
   Term extents_;  // of each coordinate of a Term
   Optimizer& optimizer_;
   Numerics numerics_;
+  FillValues fill_values_;
   std::vector<Parameter*> parameters_;
   int64_t total_elements_ = 0;
   std::unique_ptr<Serial> serial_;     // in the parallel run's precision

@@ -56,7 +56,7 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
   record_.numerics = parallelism_.numerics;
   if (options.check) {
     oracle_ = std::make_unique<Oracle>(world_, task, options, data.size(), parallelism_.grouping, parallelism_.numerics,
-                                       model, *optimizer_);
+                                       model, *optimizer_, parallelism_.round_as_gathered);
   }
   if (!options.trace.empty()) start_trace();
   record_.program = std::move(program);
@@ -250,6 +250,7 @@ double Trainer::measure_peak() const {
 int Trainer::finish() {
   record_.traffic = world_.traffic().techniques();
   measure_memory(record_.memory, *world_.device());
+  if (parallelism_.gather_error && options_.steps > 0) record_.gather_error = parallelism_.gather_error();
   record_.reserved_bytes = control::max(world_.group(), world_.device()->allocator().reserved());
   record_.matmul_peak = options_.steps > 0 ? (peak_before_ + measure_peak()) / 2 : 0;
   if (oracle_) {

@@ -32,6 +32,11 @@ struct Parallelism {
   std::function<void(TrafficLedger&, int64_t steps)> predict_traffic = [](TrafficLedger&, int64_t) {};
   // Where the optimizer's states are booked: under host, where they do not lie on the device.
   MemoryKind optimizer_memory = MemoryKind::optimizer;
+  // Where layers compute with values that are rounded on their way, and not alone to the type of computation: gives the
+  // parameters of a whole model, with the owned values of this run, such values.
+  std::function<void(const std::vector<Parameter*>& whole)> round_as_gathered{};
+  // How far such values are from those owned, relative, on all ranks; all call it.
+  std::function<double()> gather_error{};
   // What the technique claims; the check demands it.
   Numerics numerics = Numerics::bounded;
   // Lives as long as this: the technique that the functions above call, where nobody else holds it.

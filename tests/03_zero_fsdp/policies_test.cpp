@@ -1,5 +1,7 @@
-// The policies of sharding: mixed precision, and where what is owned lies. Each is the serial model to the bit under
-// ordered collectives, and its books balance to the byte.
+// The policies of sharding: mixed precision, where what is owned lies, and how it travels. Each is the serial model to
+// the bit under ordered collectives, and its books balance to the byte.
+#include <limits>
+
 #include "tests/support/sharded.h"
 
 namespace ninefold {
@@ -124,6 +126,60 @@ TEST(Offload, OfMixedPrecisionAndAccumulation) {
   job.options.micro_batches = 3;
   for (const bool each : {false, true}) {
     expect_identical(job, {.reduce_each_micro_batch = each, .param_dtype = Dtype::bf16, .offload = Offload::pageable});
+  }
+}
+
+// ---- gathering in 8 bits ------------------------------------------------------------------------------------------
+
+// e4m3 keeps 3 bits behind the first: an error of at most 1/16, of 1/38 on average.
+TEST(GatherF8, IsTheSerialModelWithTheSameRounding) {
+  for (const auto& [dtype, param_dtype] :
+       {std::pair(Dtype::f32, std::optional<Dtype>()), {Dtype::f32, Dtype::bf16}, {Dtype::bf16, std::nullopt}}) {
+    for (const int64_t prefetch : {0, 2}) {
+      Job job = odd_llama();
+      job.options.dtype = dtype;
+      const ShardingPolicy policy{.prefetch = prefetch, .param_dtype = param_dtype, .gather_dtype = Dtype::f8_e4m3};
+      const RunRecord record = expect_identical(job, policy).record;
+      ASSERT_TRUE(record.gather_error.has_value());
+      EXPECT_GT(*record.gather_error, 0.02);
+      EXPECT_LT(*record.gather_error, 0.04);
+    }
+  }
+}
+
+TEST(GatherF8, SendsAByteAnElement) {
+  Job job = odd_llama("ours");
+  const RunRecord f32 = train_with(job, {}).record, f8 = train_with(job, {.gather_dtype = Dtype::f8_e4m3}).record;
+  EXPECT_TRUE(f8.check.passed);
+  expect_balanced_books(f8);
+  EXPECT_EQ(sent(f32, Operation::all_gather), 4 * sent(f8, Operation::all_gather));
+  if (job_size() == 1) return;
+  EXPECT_EQ(f8.traffic.at("dp_shard").at(Operation::all_reduce).calls, job.options.steps + 1);
+}
+
+TEST(GatherF8, OfOffloadedShardsAndTheMnistCnn) {
+  Job job = small_mnist_cnn("ordered");
+  job.mesh = {{"dp_replicate", 1}, {"dp_shard", 0}};
+  job.options.steps = 2;
+  job.options.micro_batches = 3;
+  job.options.eval_every = 1;
+  job.options.eval_batches = 1;
+  expect_identical(job, {.wrap = "size:20000", .offload = Offload::pinned, .gather_dtype = Dtype::f8_e4m3});
+}
+
+// One rank's NaN must not hide behind the other ranks' numbers.
+TEST(GatherF8, ValuesThatAreNotFiniteAreRefusedOnAllRanks) {
+  for (const float bad : {std::nanf(""), -std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    const auto spoil = [bad](Model& model, const Mesh& mesh, Parallelism& parallelism) {
+      parallelism.after_update = [&, bad, inner = parallelism.after_update] {
+        const Tensor value = parameters_of(model).back()->owned.value;
+        if (mesh["dp_shard"].rank() == mesh["dp_shard"].size() - 1) value.data<float>()[value.size() - 1] = bad;
+        inner();
+      };
+    };
+    Job job = odd_llama();
+    job.options.check = false;
+    EXPECT_THROW(train_with(job, {.gather_dtype = Dtype::f8_e4m3}, spoil), UserError);
   }
 }
 
