@@ -21,7 +21,8 @@ int64_t minimum_size(const std::string& wrap) {
   const char* const end = wrap.data() + wrap.size();
   const auto [rest, error] = std::from_chars(begin, end, minimum);
   require(error == std::errc() && rest == end && minimum > 0,
-          "--wrap {} needs a number of parameters from 1 after \"{}\", such as {}20000", wrap, size_prefix, size_prefix);
+          "--wrap {} needs a number of parameters from 1 after \"{}\", such as {}20000", wrap, size_prefix,
+          size_prefix);
   return minimum;
 }
 
@@ -67,7 +68,13 @@ std::vector<std::string> size_based_units(const std::vector<std::pair<std::strin
 }
 
 std::vector<std::string> unit_paths(Layer& model, const std::string& wrap) {
-  if (wrap.starts_with(size_prefix)) return size_based_units(layer_sizes(model), minimum_size(wrap));
+  if (wrap.starts_with(size_prefix)) {
+    const std::vector<std::string> paths = size_based_units(layer_sizes(model), minimum_size(wrap));
+    if (paths.empty() && on_first_rank()) {
+      fmt::print(stderr, "--wrap {}: no layer has so many parameters, so they all are one unit\n", wrap);
+    }
+    return paths;
+  }
   std::vector<std::string> wanted;
   for (const std::string_view pattern : split(wrap, ',')) {
     for (const std::string& path : matching_paths(model, std::string(pattern))) wanted.push_back(path);

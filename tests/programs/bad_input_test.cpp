@@ -153,6 +153,30 @@ std::vector<BadInput> bad_for_buckets() {
   };
 }
 
+std::vector<BadInput> bad_for_sharding() {
+  return {
+      {"stage", "--stage 4", "--stage (4) must be at most 3"},
+      {"mesh", "--dp-shard 3", "dp_shard(3) = 3 ranks, but the job has 4"},
+      {"reshard", "--reshard sometimes", "--reshard must be one of default, always, never, not 'sometimes'"},
+      {"wrap", "--wrap size:0", "--wrap size:0 needs a number of parameters from 1 after \"size:\""},
+      {"reduce_each", "--reduce-each-micro-batch --stage 1", "--reduce-each-micro-batch needs --stage 2 or 3"},
+      {"dtype", "--dtype fp16", "--dtype must be one of f32, bf16, f16, not 'fp16'; did you mean f16?"},
+      {"param_dtype", "--param-dtype bfloat16", "--param-dtype must be one of auto, f32, bf16, f16, not 'bfloat16'"},
+      {"param_dtype_of_stage_2", "--param-dtype bf16 --stage 2", "--param-dtype bf16 needs --stage 3"},
+      {"reduce_dtype", "--reduce-dtype f8", "--reduce-dtype must be one of f32, bf16, not 'f8'"},
+      {"narrow_sum", "--reduce-dtype bf16 --param-dtype bf16", "--reduce-dtype bf16 needs --grad-dtype bf16"},
+      {"output_dtype", "--output-dtype i32", "--output-dtype must be one of auto, f32, bf16, f16, not 'i32'"},
+      {"offload", "--offload disk", "--offload must be one of none, pinned, pageable, not 'disk'"},
+      {"offload_of_stage_0", "--offload pinned --stage 0", "--offload needs --stage 1, 2 or 3"},
+      {"gather_dtype", "--gather-dtype e4m3", "--gather-dtype must be one of auto, f8, not 'e4m3'"},
+      {"gather_of_stage_1", "--gather-dtype f8 --stage 1", "--gather-dtype f8 needs --stage 3"},
+      {"f16_gradients", "--dtype f16 --grad-dtype f16", "--grad-dtype f16 would lose what the loss scale saves"},
+      {"other_gradients", "--param-dtype f16 --grad-dtype bf16", "--grad-dtype bf16 needs --dtype bf16"},
+      {"scale", "--init-scale 0", "--init-scale (0) must be at least 1"},
+      {"backoff", "--backoff-factor 2", "--backoff-factor (2) must be at most 1"},
+  };
+}
+
 std::vector<BadInput> bad_for_the_bench() {
   return {
       {"sizes", "-b 8 -e 4", "-b (8) must not be above -e (4)"},
@@ -188,6 +212,25 @@ TEST(BadInput, OfEpochs) {
                  {"eval_every", "--eval-every 5", "--eval-every needs --steps: an epoch ends with an evaluation"});
   expect_refused(NINEFOLD_02_TRAIN, "--model mnist_cnn",
                  {"eval_batches", "--eval-batches 5", "--eval-batches needs --steps"});
+}
+
+TEST(BadInput, OfShardedTraining) {
+  for (const BadInput& bad : bad_for_sharding()) expect_refused(NINEFOLD_03_TRAIN, std::string(tiny_llama), bad);
+}
+
+// What looks odd, but trains: a sentence says what became of it.
+TEST(OddInput, OfShardedTrainingIsExplained) {
+  for (const auto& [wrap, sentence] :
+       {std::pair("layer.*",
+                  "warning: --wrap layer.* matches no layer, so it makes no unit; the layers are "
+                  "tok_embeddings, layers.0, "),
+        std::pair("size:1000000",
+                  "--wrap size:1000000: no layer has so many parameters, so they all are one unit\n")}) {
+    Command command(2, fmt::format("{} {} --steps 1 --wrap '{}'", NINEFOLD_03_TRAIN, tiny_llama, wrap));
+    EXPECT_EQ(command.finish(), 0) << command.output();
+    EXPECT_NE(command.output().find(sentence), std::string::npos) << command.output();
+    EXPECT_NE(command.output().find("check passed"), std::string::npos) << command.output();
+  }
 }
 
 TEST(BadInput, OfTheBench) {

@@ -48,8 +48,8 @@ void expect_report_keys(const Json& report, const std::string& unit) {
   EXPECT_EQ(report["summary"]["executed_flops_per_step"], report["summary"]["predicted_flops_per_step"]);
   EXPECT_EQ(keys_of(report["check"]), (Keys{"passed", "steps", "numerics", "loss_max_abs", "gradient_max_rel",
                                             "parameter_max_rel", "worst_parameter"}));
-  EXPECT_EQ(keys_of(report["memory"]), (Keys{"parameters", "gradients", "optimizer", "activations", "gathered", "communication",
-                                             "workspace", "host", "data", "oracle"}));
+  EXPECT_EQ(keys_of(report["memory"]), (Keys{"parameters", "gradients", "optimizer", "activations", "gathered",
+                                             "communication", "workspace", "host", "data", "oracle"}));
   for (const Json& kind : report["memory"]) EXPECT_EQ(keys_of(kind), (Keys{"predicted", "measured_peak"}));
   const Json& entry = report.at("traffic").at("dp_replicate").at("all_reduce");
   EXPECT_EQ(keys_of(entry), (Keys{"calls", "predicted", "measured", "by_formula"}));
@@ -80,6 +80,25 @@ void expect_report(const std::string& program, const std::string& usual, const s
 TEST(Report, OfTheCombinedTrainer) { expect_report(NINEFOLD_09_TRAIN, std::string(tiny_llama), "tokens"); }
 TEST(Report, OfDataParallelLlama) { expect_report(NINEFOLD_02_TRAIN, std::string(tiny_llama), "tokens"); }
 TEST(Report, OfDataParallelMnist) { expect_report(NINEFOLD_02_TRAIN, mnist, "images"); }
+
+// In f16 every step has its loss scale; values gathered in 8 bits have an error.
+TEST(Report, OfNarrowTypes) {
+  const TemporaryFolder folder;
+  const std::string output =
+      run(2, fmt::format("{} {} --dtype f16 --init-scale 67108864 --offload pageable --gather-dtype f8 --report {}",
+                         NINEFOLD_03_TRAIN, tiny_llama, folder.path("report.json")));
+  EXPECT_TRUE(contains(output, "loss scale\n")) << output;
+  EXPECT_TRUE(contains(output, "67108864  overflow: skipped\n")) << output;
+  EXPECT_TRUE(contains(output, "of their norm, rounded on their way\n")) << output;
+  const Json report = Json::parse(folder.read("report.json"));
+  EXPECT_EQ(report["steps"][0]["loss_scale"], 67108864);
+  EXPECT_EQ(report["steps"][0]["skipped"], true);
+  EXPECT_EQ(report["steps"][1]["loss_scale"], 33554432);
+  EXPECT_GT(report["gather_error"], 0.02);
+  EXPECT_LT(report["gather_error"], 0.04);
+  EXPECT_EQ(report["memory"]["host"]["predicted"], report["memory"]["host"]["measured_peak"]);
+  EXPECT_GT(report["memory"]["host"]["predicted"], 0);
+}
 
 // Sums of two have no order; of more, `ordered` keeps that of the serial run.
 TEST(Report, SaysBitIdenticalWhereTheSumsAreThoseOfTheSerialRun) {

@@ -10,6 +10,7 @@ namespace ninefold {
 inline Job odd_llama(const std::string& collectives = "ordered") {
   Job job = small_llama(collectives);
   job.mesh = {{"dp_replicate", 1}, {"dp_shard", 0}};
+  job.options.steps = 3;
   job.options.llama = {.dim = 36, .layers = 2, .heads = 2, .kv_heads = 1, .ffn = 50, .vocab = 257};
   return job;
 }
