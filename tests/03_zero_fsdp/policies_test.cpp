@@ -88,10 +88,13 @@ TEST(MixedPrecision, SendsSixBytesAParameter) {
 TEST(MixedPrecision, SumsInTheTypeThatIsAskedFor) {
   Job job = odd_llama();
   job.options.dtype = job.options.grad_dtype = Dtype::bf16;
+  job.options.steps = 1;
   for (const int64_t stage : {1, 2, 3}) {
     const RunRecord record = train_with(job, {.stage = stage, .reduce_dtype = Dtype::bf16}).record;
     EXPECT_TRUE(record.check.passed);
     EXPECT_TRUE(record.books_balanced);
+    const RunRecord wide = train_with(job, {.stage = stage}).record;
+    EXPECT_EQ(2 * sent(record, Operation::reduce_scatter), sent(wide, Operation::reduce_scatter));
   }
 }
 
