@@ -13,7 +13,6 @@
 #include "common/base/check.h"
 
 namespace ninefold {
-namespace {
 
 // A file descriptor that closes itself.
 class OpenFile {
@@ -40,20 +39,14 @@ class OpenFile {
   int descriptor_;
 };
 
+namespace {
+
 // Beside the target, so that the rename stays within one file system; own to the process, so that two do not collide.
 std::string temporary_name(const std::string& path) { return fmt::format("{}.tmp{}", path, ::getpid()); }
 
 std::string folder_of(const std::string& path) {
   const std::string folder = std::filesystem::path(path).parent_path().string();
   return folder.empty() ? "." : folder;
-}
-
-// Throws, with the reason that errno tells, after removing what was begun.
-void require_written(bool success, const std::string& path) {
-  if (success) return;
-  const std::string reason = std::strerror(errno);
-  ::unlink(temporary_name(path).c_str());
-  throw UserError(fmt::format("{} cannot be written: {}; choose another place", path, reason));
 }
 
 // Three digits and the prefix whose power of 1000 fits: 12345 -> "12.3" and "k".
@@ -85,16 +78,36 @@ size_t width_of(std::string_view cell) {
 
 }  // namespace
 
-void write_file_atomically(const std::string& path, std::string_view content) {
-  const std::string temporary = temporary_name(path);
-  {
-    OpenFile file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
-    require_written(file.is_open() && file.write(content) && file.flush(), path);
-  }
-  require_written(::rename(temporary.c_str(), path.c_str()) == 0, path);
+AtomicFile::AtomicFile(std::string path)
+    : path_(std::move(path)),
+      temporary_(temporary_name(path_)),
+      file_(std::make_unique<OpenFile>(temporary_, O_WRONLY | O_CREAT | O_TRUNC)) {
+  require_success(file_->is_open());
+}
+
+AtomicFile::~AtomicFile() {
+  if (file_) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::require_success(bool success) const {
+  require(success, "{} cannot be written: {}; choose another place", path_, std::strerror(errno));
+}
+
+void AtomicFile::write(std::string_view content) { require_success(file_->write(content)); }
+
+void AtomicFile::commit() {
+  require_success(file_->flush());
+  require_success(::rename(temporary_.c_str(), path_.c_str()) == 0);
+  file_.reset();
   // The rename itself is on the disk only when the folder is. Some file systems refuse; the file is whole anyway.
-  OpenFile folder(folder_of(path), O_RDONLY | O_DIRECTORY);
+  OpenFile folder(folder_of(path_), O_RDONLY | O_DIRECTORY);
   if (folder.is_open()) folder.flush();
+}
+
+void write_file_atomically(const std::string& path, std::string_view content) {
+  AtomicFile file(path);
+  file.write(content);
+  file.commit();
 }
 
 void require_writable(const std::string& path, std::string_view option) {

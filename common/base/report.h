@@ -2,14 +2,37 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace ninefold {
 
-// Writes beside the target under a temporary name, flushes to the disk, then renames: whoever looks at `path` sees the
-// old content or the new, never a part. Throws UserError where the file cannot be written.
+class OpenFile;
+
+// A file written piece by piece beside its target, under a temporary name, and renamed when it is whole and on the
+// disk: whoever looks at `path` sees the old content or the new, never a part. All throw UserError where the file
+// cannot be written.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::string path);
+  // Without commit() nothing is left.
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(std::string_view content);
+  // The file is whole. Called once, last.
+  void commit();
+
+ private:
+  void require_success(bool success) const;
+  std::string path_, temporary_;
+  std::unique_ptr<OpenFile> file_;  // none once it is committed
+};
+
+// The same for content that is whole already.
 void write_file_atomically(const std::string& path, std::string_view content);
 
 // Throws UserError unless a file could be written at `path`; leaves nothing behind. To be called before long work.
