@@ -13,7 +13,6 @@ struct ProgramOptions {
   std::string model = "llama";
   DdpOptions ddp;
   int64_t dp_replicate = Options::automatic;
-  int64_t epochs = 0;
   TrainOptions train;
 
   void declare(Options& options) {
@@ -32,7 +31,7 @@ struct ProgramOptions {
                               "type in which gradients are summed over the ranks: f32, or that of --grad-dtype");
     options.add("--dp-replicate", dp_replicate, "ranks that each hold the whole model; auto: all",
                 {.minimum = 1, .may_be_auto = true});
-    options.add("--epochs", epochs, "passes over the training data instead of --steps; mnist_cnn: 3", {.minimum = 0});
+    options.add("--epochs", train.epochs, "passes over the training data instead of --steps; mnist_cnn: 3", {.minimum = 0});
     train.declare_run(options);
     train.declare_llama(options);
     train.declare_optimizer(options);
@@ -41,17 +40,10 @@ struct ProgramOptions {
 
   // The defaults that depend on other options.
   void settle(const Options& given) {
-    const bool has_steps = given.given("--steps");
-    require(epochs == 0 || !has_steps, "--epochs ({}) and --steps both say how long to train; give one of them",
-            epochs);
-    if (model == "mnist_cnn" && !has_steps && !given.given("--epochs")) epochs = 3;
+    train.settle_epochs(given, model == "mnist_cnn" ? 3 : 0);
     require(ddp.reduce == Dtype::f32 || ddp.reduce == train.grad_dtype,
             "--reduce-dtype {} needs --grad-dtype {}; gradients are summed in f32 or in their own type",
             name_of(ddp.reduce), name_of(ddp.reduce));
-    for (const char* name : {"--eval-every", "--eval-batches"}) {
-      require(epochs == 0 || !given.given(name),
-              "{} needs --steps: an epoch ends with an evaluation on all test data; leave {} out", name, name);
-    }
     if (model == "mnist_cnn") train.use_mnist_defaults(given);
     train.settle_check(given);
   }
@@ -70,7 +62,7 @@ int run(int argc, char** argv) {
   const Mesh mesh(world, {{"dp_replicate", mesh_size(options.dp_replicate)}});
   const Group& data = mesh["dp_replicate"];
   const auto task = make_task(options.model, train);
-  if (options.epochs > 0) train.use_epochs(options.epochs, *task);
+  train.use_epochs(*task);
   train.resolve(data.size());
 
   const auto model = task->make_model();

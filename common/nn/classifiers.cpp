@@ -47,6 +47,10 @@ int64_t mnist_cnn_activation_bytes(int64_t images, Dtype compute) {
   return images * (size_of(compute) * (32 * 26 * 26 + 3 * 64 * 24 * 24) + 4);
 }
 
+int64_t mnist_cnn_evaluation_bytes(int64_t images, Dtype compute) {
+  return images * size_of(compute) * 2 * 64 * 24 * 24;
+}
+
 std::unique_ptr<Model> make_mlp(const MlpConfig& config) {
   auto model = std::make_unique<Model>(std::make_unique<LogSoftmaxNllLoss>());
   model->add("flatten", std::make_unique<Flatten>());

@@ -14,6 +14,8 @@ double mnist_cnn_flops_per_image();
 // Peak bytes of activations for a micro-batch of `images`, e bytes an element: in the backward of the second ReLU live
 // the first one's output, 32 · 26², and three tensors of 64 · 24²: its own output and the gradients on both sides.
 int64_t mnist_cnn_activation_bytes(int64_t images, Dtype compute);
+// The same where no backward follows: the second ReLU's input and output, 64 · 24² each.
+int64_t mnist_cnn_evaluation_bytes(int64_t images, Dtype compute);
 
 // Two linear layers with a ReLU between, log-softmax. [n, in] (or images of that size) -> scores [n, classes].
 struct MlpConfig {

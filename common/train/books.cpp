@@ -178,7 +178,8 @@ bool RunRecord::books_agree() const {
 }
 
 std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& parameters, const TrainOptions& options,
-                                         const Task& task, const std::function<void(MemoryByKind&)>& technique) {
+                                         const Task& task, int64_t evaluated,
+                                         const std::function<void(MemoryByKind&)>& technique) {
   MemoryByKind bytes{};
   const Precision precision = options.precision();
   const auto of = [&](MemoryKind kind) -> int64_t& { return bytes[static_cast<size_t>(kind)]; };
@@ -189,7 +190,9 @@ std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& paramete
   }
   of(MemoryKind::optimizer) = optimizer_bytes(options.optimizer, parameters, precision.stored);
   if (options.steps > 0) {
-    of(MemoryKind::activations) = task.activation_bytes(options.micro_batch, precision, options.recomputation);
+    of(MemoryKind::activations) =
+        std::max(task.activation_bytes(options.micro_batch, precision, options.recomputation),
+                 task.evaluation_bytes(evaluated, precision));
   }
   technique(bytes);
   if (options.steps == 0) of(MemoryKind::gathered) = 0;

@@ -76,10 +76,12 @@ struct RunRecord {
   double median_of(double StepRecord::*milliseconds) const;
 };
 
-// The bytes of each kind by formula, for what this rank owns of the parameters. `technique` replaces those that it
-// lays out otherwise than one tensor a parameter.
+// The bytes of each kind by formula, for what this rank owns of the parameters. `evaluated`: samples in one forward of
+// an evaluation here; 0 where there is none. `technique` replaces those that it lays out otherwise than one tensor a
+// parameter.
 std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& parameters, const TrainOptions& options,
-                                         const Task& task, const std::function<void(MemoryByKind&)>& technique);
+                                         const Task& task, int64_t evaluated,
+                                         const std::function<void(MemoryByKind&)>& technique);
 // Adds this rank's measured peaks.
 void measure_memory(std::vector<MemoryRecord>& memory, const Device& device);
 // Of every kind the largest prediction and the largest peak of all ranks.

@@ -50,6 +50,7 @@ void TrainOptions::declare_optimizer(Options& options) {
   options.add("--lr", schedule.lr, "learning rate after the warm-up", {.minimum = 0});
   options.add("--min-lr", schedule.min_lr, "floor of the cosine; auto: a tenth of --lr",
               {.minimum = 0, .may_be_auto = true});
+  options.add("--gamma", gamma, "by which the learning rate is multiplied after each epoch", {.minimum = 0});
   options.add("--warmup", schedule.warmup, "linear warm-up", {.minimum = 0, .unit = "steps"});
   options.add("--constant-steps", schedule.constant_steps, "tail at the floor", {.minimum = 0, .unit = "steps"});
   options.add("--beta1", optimizer.beta1, "decay of AdamW's first moment", {.minimum = 0, .maximum = 1});
@@ -96,23 +97,35 @@ void TrainOptions::use_mnist_defaults(const Options& given) {
   for (const std::string& name : given.given_under("Model")) {
     require(false, "{} shapes a Llama, but the MNIST CNN has one shape only; leave {} out", name, name);
   }
-  const auto set = [&](std::string_view name, auto& value, auto usual) {
-    if (!given.given(name)) value = usual;
+  const TrainOptions usual = mnist_options();
+  const auto set = [&](std::string_view name, auto& value, const auto& usual_value) {
+    if (!given.given(name)) value = usual_value;
   };
-  set("--data", data, NINEFOLD_DATA "/mnist");
-  set("--batch", batch, 64);
-  set("--optimizer", optimizer.kind, OptimizerKind::adadelta);
-  set("--eps", optimizer.eps, 1e-6);
-  set("--weight-decay", optimizer.weight_decay, 0);
-  set("--lr", schedule.lr, 1);
+  set("--data", data, usual.data);
+  set("--batch", batch, usual.batch);
+  set("--optimizer", optimizer.kind, usual.optimizer.kind);
+  set("--eps", optimizer.eps, usual.optimizer.eps);
+  set("--weight-decay", optimizer.weight_decay, usual.optimizer.weight_decay);
+  set("--lr", schedule.lr, usual.schedule.lr);
   set("--min-lr", schedule.min_lr, schedule.lr);
-  set("--warmup", schedule.warmup, 0);
-  set("--clip", clip, 0);
-  set("--log-every", log_every, 10);
-  gamma = 0.7;
+  set("--gamma", gamma, usual.gamma);
+  set("--warmup", schedule.warmup, usual.schedule.warmup);
+  set("--clip", clip, usual.clip);
+  set("--log-every", log_every, usual.log_every);
 }
 
-void TrainOptions::use_epochs(int64_t epochs, const Task& task) {
+void TrainOptions::settle_epochs(const Options& given, int64_t usual) {
+  const bool has_steps = given.given("--steps");
+  if (!given.given("--epochs")) epochs = has_steps ? 0 : usual;
+  require(epochs == 0 || !has_steps, "--epochs ({}) and --steps both say how long to train; give one of them", epochs);
+  for (const char* name : {"--eval-every", "--eval-batches"}) {
+    require(epochs == 0 || !given.given(name),
+            "{} needs --steps: an epoch ends with an evaluation on all test data; leave {} out", name, name);
+  }
+}
+
+void TrainOptions::use_epochs(const Task& task) {
+  if (epochs == 0) return;
   require(device != DeviceType::meta, "device meta has shapes only and no data to take epochs of; add --steps 0");
   const int64_t batches = task.samples(Split::train) / batch;
   require(batches > 0, "batch ({}) is larger than the training data ({} {})", batch, task.samples(Split::train),
@@ -183,6 +196,18 @@ int mesh_size(int64_t option) { return option == Options::automatic ? 0 : static
 int print_help(const std::string& help) {
   if (on_first_rank()) fmt::print("{}", help);
   return 0;
+}
+
+TrainOptions mnist_options() {
+  TrainOptions options;
+  options.data = NINEFOLD_DATA "/mnist";
+  options.batch = 64;
+  options.optimizer = {.kind = OptimizerKind::adadelta, .eps = 1e-6};
+  options.schedule = {.lr = 1, .min_lr = 1, .steps = 0, .warmup = 0, .constant_steps = 0};
+  options.gamma = 0.7;
+  options.clip = 0;
+  options.log_every = 10;
+  return options;
 }
 
 DeviceHandle make_device(DeviceType type, int threads) {

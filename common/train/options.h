@@ -27,6 +27,7 @@ struct TrainOptions {
   int threads = 1;
   // Batch; `micro_batch` and `micro_batches` are 0 until resolve_batch
   int64_t steps = 20;
+  int64_t epochs = 0;  // passes over the training data, which then give the steps; 0: `steps` says how long
   int64_t batch = 8;
   int64_t micro_batch = 0;
   int64_t micro_batches = 0;
@@ -46,6 +47,7 @@ struct TrainOptions {
   bool measure_peak = true;
   int64_t eval_every = 0;
   int64_t eval_batches = 10;
+  int64_t eval_batch = 0;  // samples of all ranks in one forward of an evaluation; 0: those of a training step's
   int64_t log_every = 1;
   bool verbose = false;
   std::string report, trace;
@@ -62,11 +64,13 @@ struct TrainOptions {
   void declare_optimizer(Options& options);
   void declare_report(Options& options);
 
-  // Where an option was not given: what the MNIST CNN of the PyTorch examples is trained with (Adadelta, learning rate
-  // 1, times 0.7 after each epoch, batches of 64). Throws UserError where one of Llama's was.
+  // Takes those of mnist_options() that were not given. Throws UserError where an option of Llama's was.
   void use_mnist_defaults(const Options& given);
-  // Trains for `epochs` passes over the task's data, with an evaluation on all test data after each.
-  void use_epochs(int64_t epochs, const Task& task);
+  // --epochs or --steps says how long to train; where neither was given, `usual` epochs do (0: the steps that there
+  // are). Throws UserError where both were, or an evaluation was asked for beside that of each epoch.
+  void settle_epochs(const Options& given, int64_t usual);
+  // Where there are epochs: their steps, with an evaluation on all test data after each.
+  void use_epochs(const Task& task);
 
   // The check is on by default where it costs little: up to `checked_parameters`, unless it was asked for or refused.
   void settle_check(const Options& given);
@@ -86,6 +90,10 @@ struct TrainOptions {
   LossScaler loss_scaler() const { return {loss_scaling, precision().compute == Dtype::f16}; }
   WorldOptions world() const;
 };
+
+// What the MNIST CNN of the PyTorch examples is trained with: Adadelta, learning rate 1, times 0.7 after each epoch,
+// batches of 64.
+TrainOptions mnist_options();
 
 DeviceHandle make_device(DeviceType type, int threads);
 

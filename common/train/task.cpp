@@ -67,4 +67,8 @@ int64_t MnistTask::activation_bytes(int64_t samples, const Precision& precision,
   return mnist_cnn_activation_bytes(samples, precision.compute);
 }
 
+int64_t MnistTask::evaluation_bytes(int64_t samples, const Precision& precision) const {
+  return mnist_cnn_evaluation_bytes(samples, precision.compute);
+}
+
 }  // namespace ninefold

@@ -46,6 +46,9 @@ class Task {
   // Peak bytes of activations of one micro-batch, predicted by formula; 0 where there is none.
   virtual int64_t activation_bytes(int64_t samples, const Precision& precision,
                                    const Recomputation& recomputation) const = 0;
+  // The same for a forward of an evaluation; 0 where evaluations are of no more samples than a micro-batch, which takes
+  // less.
+  virtual int64_t evaluation_bytes(int64_t /*samples*/, const Precision& /*precision*/) const { return 0; }
 };
 
 // Next-token prediction with Llama on the tokens of a file.
@@ -86,6 +89,7 @@ class MnistTask : public Task {
   double executed_flops_per_sample(const Recomputation& recomputation) const override;
   int64_t activation_bytes(int64_t samples, const Precision& precision,
                            const Recomputation& recomputation) const override;
+  int64_t evaluation_bytes(int64_t samples, const Precision& precision) const override;
 
  private:
   const Mnist& images(Split split) const { return split == Split::train ? train_ : evaluation_; }

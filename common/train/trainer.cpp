@@ -64,7 +64,9 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
   record_.ranks = world_.size();
   record_.has_virtual_time = world_.virtual_time() != nullptr;
   record_.flops_per_row = task.flops_per_sample() / static_cast<double>(task.rows_per_sample());
-  record_.memory = predict_memory(parameters_, options, task, parallelism_.predict_memory);
+  const bool evaluates = options.eval_every > 0 && options.steps >= options.eval_every;
+  record_.memory =
+      predict_memory(parameters_, options, task, evaluates ? evaluated_at_once() : 0, parallelism_.predict_memory);
 }
 
 Trainer::~Trainer() { world_.device()->trace = nullptr; }
@@ -213,16 +215,25 @@ void Trainer::log_step(int64_t step, bool print, const StepResult& result) {
   std::fflush(stdout);
 }
 
+int64_t Trainer::evaluation_samples() const {
+  return std::min(options_.eval_batches * options_.batch, task_.samples(Split::evaluation));
+}
+
+int64_t Trainer::evaluated_at_once() const {
+  if (options_.eval_batch == 0) return options_.micro_batch;
+  return (std::min(options_.eval_batch, evaluation_samples()) + data_.size() - 1) / data_.size();
+}
+
 void Trainer::evaluate(int64_t steps_done) {
   const OutsideTheBooks outside(world_);
-  const int64_t samples = std::min(options_.eval_batches * options_.batch, task_.samples(Split::evaluation));
+  const int64_t samples = evaluation_samples(), at_once = evaluated_at_once();
   const int64_t first = samples * data_.rank() / data_.size(), end = samples * (data_.rank() + 1) / data_.size();
   // As many forwards on every rank, the last ones perhaps on nothing: a forward may communicate.
   const int64_t most = (samples + data_.size() - 1) / data_.size();
   double loss_sum = 0, correct = 0;
-  for (int64_t done = 0; done < most; done += options_.micro_batch) {
+  for (int64_t done = 0; done < most; done += at_once) {
     const int64_t begin = std::min(first + done, end);
-    std::vector<int64_t> indices(static_cast<size_t>(std::min(options_.micro_batch, end - begin)));
+    std::vector<int64_t> indices(static_cast<size_t>(std::min(at_once, end - begin)));
     std::iota(indices.begin(), indices.end(), begin);
     const Batch batch = task_.load(world_.device(), Split::evaluation, indices);
     const auto [scores, loss] = ninefold::evaluate(model_, batch.x, make_step(task_, world_.device(), batch));

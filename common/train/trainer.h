@@ -76,6 +76,9 @@ class Trainer {
   void update(int64_t step, double lr, double norm);
   void log_step(int64_t step, bool print, const StepResult& result);
   void evaluate(int64_t steps_done);
+  // Samples of an evaluation, and those in one forward of it here.
+  int64_t evaluation_samples() const;
+  int64_t evaluated_at_once() const;
   // FLOP/s of all ranks together; 0 where it is not asked for.
   double measure_peak() const;
   void start_trace();

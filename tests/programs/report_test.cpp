@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "tests/support/black_images.h"
 #include "tests/support/command.h"
 #include "tests/support/temporary_folder.h"
 
@@ -266,19 +267,10 @@ TEST(Options, HelpIsPrintedOnceAndSaysUnitsAndDefaults) {
   }
 }
 
-// A data set of black images, not packed.
-void write_mnist(const TemporaryFolder& folder, const std::string& split, uint8_t images) {
-  const std::string count = {'\0', '\0', '\0', static_cast<char>(images)};
-  const std::string side = {'\0', '\0', '\0', 28};
-  folder.write(split + "-images-idx3-ubyte",
-               std::string("\0\0\x08\x03", 4) + count + side + side + std::string(images * 28 * 28, '\0'));
-  folder.write(split + "-labels-idx1-ubyte", std::string("\0\0\x08\x01", 4) + count + std::string(images, '\7'));
-}
-
 TEST(Epochs, AreFollowedByAnEvaluationOnAllImages) {
   const TemporaryFolder folder;
-  write_mnist(folder, "train", 50);
-  write_mnist(folder, "t10k", 37);
+  write_black_images(folder, "train", 50);
+  write_black_images(folder, "t10k", 37);
   const std::string output =
       run(2, fmt::format("{} --model mnist_cnn --data {} --batch 20 --epochs 2 --no-measure-peak", NINEFOLD_02_TRAIN,
                          folder.path("")));

@@ -60,13 +60,9 @@ inline Job small_llama(const std::string& collectives = "ours") {
 // The MNIST CNN with its own optimizer, 12 images a step.
 inline Job small_mnist_cnn(const std::string& collectives = "ours") {
   Job job;
-  job.options.collectives = collectives;
   job.model = "mnist_cnn";
-  Options nothing_given("test", "");
-  job.options.declare_run(nothing_given);
-  job.options.declare_optimizer(nothing_given);
-  job.options.declare_report(nothing_given);
-  job.options.use_mnist_defaults(nothing_given);
+  job.options = mnist_options();
+  job.options.collectives = collectives;
   job.options.batch = 12;
   job.options.steps = 4;
   job.options.measure_peak = false;
