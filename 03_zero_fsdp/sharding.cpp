@@ -15,14 +15,16 @@ class ShardedLayer : public Layer {
       : inner_(std::move(inner)), sharding_(sharding), place_(place), compute_(compute) {}
 
   Tensor forward(const Tensor& x, Saved& saved) override {
-    require(!saved.step().recomputing,
-            "the unit {} lies inside a layer that runs its forward again, which would gather it once more; make the "
-            "layers that are run again units, or layers inside units",
-            sharding_.name_of_unit_at(place_));
-    sharding_.before_forward(place_);
+    before_forward(saved);
     Tensor y = inner_->forward(in_compute_type(x), saved);
     sharding_.after_forward(place_, saved.step().training);
     return y;
+  }
+  // Where the serial layer adds inside its matmul, this one does: another pass would round otherwise.
+  void forward_add(const Tensor& x, Saved& saved, const Tensor& sum) override {
+    before_forward(saved);
+    inner_->forward_add(in_compute_type(x), saved, sum);
+    sharding_.after_forward(place_, saved.step().training);
   }
 
   Tensor backward(const Tensor& dy, Saved& saved) override {
@@ -31,10 +33,23 @@ class ShardedLayer : public Layer {
     sharding_.after_backward(place_);
     return dx;
   }
+  void backward_add(const Tensor& dy, Saved& saved, const Tensor& dx) override {
+    sharding_.before_backward(place_);
+    inner_->backward_add(dy, saved, dx);
+    sharding_.after_backward(place_);
+  }
 
   void visit(Visitor& visitor) override { visitor.member("", *inner_); }
 
  private:
+  void before_forward(Saved& saved) {
+    require(!saved.step().recomputing,
+            "the unit {} lies inside a layer that runs its forward again, which would gather it once more; make the "
+            "layers that are run again units, or layers inside units",
+            sharding_.name_of_unit_at(place_));
+    sharding_.before_forward(place_);
+  }
+
   // Token numbers stay what they are.
   Tensor in_compute_type(const Tensor& x) const {
     return x.dtype() == Dtype::i32 || x.dtype() == compute_ ? x : ops::cast(x, compute_);
