@@ -48,36 +48,34 @@ std::string table_of_numbers(const ProgramOptions& options) {
 }
 
 // What rank 0 of the ranks holds at most.
-MemoryByKind memory_of(const ProgramOptions& options, int64_t stage, const Task& task) {
+MemoryByKind memory_of(const ProgramOptions& options, int64_t stage, const Task& task, const ShardingPlan& plan) {
   TrainOptions train = options.train;
   ShardingPolicy policy = options.policy;
-  policy.stage = stage;
   // Stages that keep whole parameters keep them as they compute with them.
   if (stage < 3) train.dtype = policy.param_dtype.value_or(train.dtype);
   policy.settle_types(train);
-  const auto model = task.make_model();
-  const ShardingPlan plan = plan_sharding(*model, policy.wrap);
+  policy.stage = std::max<int64_t>(stage, 1);  // stage 0: whole parameters and gradients, as in stage 1
+  if (stage == 0) policy.offload = Offload::none;
   const std::vector<UnitLayout> layouts = layouts_of(plan, static_cast<int>(options.ranks));
-  for (size_t unit = 0; stage >= 1 && unit < layouts.size(); ++unit) {
+  std::vector<Parameter*> parameters;
+  for (size_t unit = 0; unit < layouts.size(); ++unit) {
     for (size_t i = 0; i < layouts[unit].sizes.size(); ++i) {
       const auto part = layouts[unit].part(i, 0);
-      plan.units[unit].parameters[i]->placement.flat = {part.in_parameter, part.length, {"dp_shard"}};
+      parameters.push_back(plan.units[unit].parameters[i]);
+      parameters.back()->placement = {};
+      if (stage >= 1) parameters.back()->placement.flat = {part.in_parameter, part.length, {"dp_shard"}};
     }
   }
   MemoryByKind bytes{};
   bytes[static_cast<size_t>(MemoryKind::optimizer)] =
-      optimizer_bytes(train.optimizer, parameters_of(*model), policy.types.stored);
-  if (stage == 0) {  // whole parameters and gradients, as in stage 1; nothing is offloaded
-    policy.stage = 1;
-    policy.offload = Offload::none;
-  }
+      optimizer_bytes(train.optimizer, parameters, policy.types.stored);
   predict_memory(bytes, layouts, plan.walk, policy, train.micro_batches);
   bytes[static_cast<size_t>(MemoryKind::activations)] =
       task.activation_bytes(train.micro_batch, train.precision(), train.recomputation);
   return bytes;
 }
 
-std::string table_of_llama(const ProgramOptions& options, const Task& task) {
+std::string table_of_llama(const ProgramOptions& options, const Task& task, const ShardingPlan& plan) {
   std::vector<MemoryKind> kinds = {MemoryKind::parameters, MemoryKind::gradients, MemoryKind::optimizer,
                                    MemoryKind::activations, MemoryKind::gathered};
   if (options.policy.offload != Offload::none) kinds.push_back(MemoryKind::host);
@@ -86,7 +84,7 @@ std::string table_of_llama(const ProgramOptions& options, const Task& task) {
   heads.emplace_back("together");
   Table table(heads);
   for (int64_t stage = 0; stage <= 3; ++stage) {
-    const MemoryByKind bytes = memory_of(options, stage, task);
+    const MemoryByKind bytes = memory_of(options, stage, task, plan);
     std::vector<std::string> row = {fmt::format("{}", stage)};
     int64_t sum = 0;
     for (const MemoryKind kind : kinds) {
@@ -117,9 +115,10 @@ int run(int argc, char** argv) {
   train.micro_batches = std::max<int64_t>(train.micro_batches, 1);
   const auto task = make_task("llama", train);
   const auto model = task->make_model();
+  const ShardingPlan plan = plan_sharding(*model, options.policy.wrap);
   fmt::print("Llama of {} parameters over {} ranks, {}, {} micro-batches of {} x {} tokens: bytes of each rank\n{}",
              human_count(static_cast<double>(parameter_count(*model))), options.ranks, to_string(train.precision()),
-             train.micro_batches, train.micro_batch, train.length, table_of_llama(options, *task));
+             train.micro_batches, train.micro_batch, train.length, table_of_llama(options, *task, plan));
   return 0;
 }
 

@@ -5,6 +5,7 @@
 #include "03_zero_fsdp/units.h"
 #include "common/nn/classifiers.h"
 #include "common/nn/llama.h"
+#include "common/optim/optimizer.h"
 
 namespace ninefold {
 namespace {
@@ -103,6 +104,10 @@ TEST(Prediction, GatheredUnitsFollowPrefetchAndPolicy) {
   EXPECT_EQ(example.gathered(), (2 + 2 + 1) * unit);
   example.policy.prefetch = 1;
   EXPECT_EQ(example.gathered(), (2 + 2 + 1 + 1) * unit);
+  example.policy.prefetch = 2;
+  EXPECT_EQ(example.gathered(),
+            (2 + 2 + 1 + 1) * unit);  // only in the backward of c there are two before, and none after
+  example.policy.prefetch = 1;
   example.policy.reshard = Reshard::never;
   EXPECT_EQ(example.gathered(), (2 + 2 + 1 + 1) * unit);  // in the backward of b: values of a and b
 }
@@ -119,6 +124,48 @@ TEST(Prediction, GathersTwiceUnlessNothingIsFreed) {
   EXPECT_EQ(example.calls(4).reduce_scatters, 4);
   example.policy.reduce_each_micro_batch = true;
   EXPECT_EQ(example.calls(4).reduce_scatters, 4 * 4);
+}
+
+// Parameters, gradients and optimizer states of rank 0.
+StateBytes predicted_states(const LlamaConfig& config, int ranks, int64_t stage, const ShardingPolicy::Types& types) {
+  const auto model = make_llama(config);
+  const ShardingPlan plan = plan_sharding(*model, "layers.*");
+  const std::vector<UnitLayout> layouts = layouts_of(plan, ranks);
+  for (size_t unit = 0; unit < layouts.size(); ++unit) {
+    for (size_t i = 0; i < layouts[unit].sizes.size(); ++i) {
+      const auto part = layouts[unit].part(i, 0);
+      plan.units[unit].parameters[i]->placement.flat = {part.in_parameter, part.length, {"dp_shard"}};
+    }
+  }
+  ShardingPolicy policy;
+  policy.stage = stage;
+  policy.types = types;
+  MemoryByKind bytes{};
+  predict_memory(bytes, layouts, plan.walk, policy, 1);
+  const auto of = [&](MemoryKind kind) { return static_cast<double>(bytes[static_cast<size_t>(kind)]); };
+  return {of(MemoryKind::parameters), of(MemoryKind::gradients),
+          static_cast<double>(optimizer_bytes({}, parameters_of(*model), types.stored))};
+}
+
+// 16 bytes a parameter in f32, 18 in bf16 with f32 gradients, 16 with bf16 ones; each parameter divides by 8 x 64.
+TEST(Prediction, IsTheFormulaInElementSizesWhereNothingIsPadded) {
+  const LlamaConfig config{.dim = 512, .layers = 2, .heads = 4, .kv_heads = 2, .ffn = 1024, .vocab = 512};
+  const auto parameters = static_cast<double>(llama_parameters(config));
+  const std::pair<ShardingPolicy::Types, ElementBytes> precisions[] = {
+      {{Dtype::f32, Dtype::f32, Dtype::f32, Dtype::f32}, {4, 4, 8}},
+      {{Dtype::bf16, Dtype::bf16, Dtype::f32, Dtype::f32}, {2, 4, 12}},
+      {{Dtype::bf16, Dtype::bf16, Dtype::bf16, Dtype::f32}, {2, 2, 12}}};
+  for (const auto& [types, sizes] : precisions) {
+    for (const int ranks : {1, 2, 4, 8}) {
+      for (const int64_t stage : {1, 2, 3}) {
+        const StateBytes found = predicted_states(config, ranks, stage, types);
+        const StateBytes formula = zero_bytes(parameters, ranks, stage, sizes);
+        EXPECT_EQ(found.parameters, formula.parameters) << stage;
+        EXPECT_EQ(found.gradients, formula.gradients) << stage;
+        EXPECT_EQ(found.optimizer, formula.optimizer) << stage;
+      }
+    }
+  }
 }
 
 // ZeRO's own account (Rajbhandari et al. 2020, figure 1): 2 bytes a parameter, 2 a gradient, 12 for the optimizer.

@@ -158,6 +158,9 @@ std::vector<BadInput> bad_for_sharding() {
       {"stage", "--stage 4", "--stage (4) must be at most 3"},
       {"mesh", "--dp-shard 3", "dp_shard(3) = 3 ranks, but the job has 4"},
       {"reshard", "--reshard sometimes", "--reshard must be one of default, always, never, not 'sometimes'"},
+      {"prefetch", "--prefetch -1", "--prefetch (-1) must be at least 0"},
+      {"replicas", "--dp-replicate 3", "dp_replicate(3) x dp_shard"},
+      {"recompute", "--recompute every:3", "every:3 chooses none of the 2 layers that match layers.*"},
       {"wrap", "--wrap size:0", "--wrap size:0 needs a number of parameters from 1 after \"size:\""},
       {"reduce_each", "--reduce-each-micro-batch --stage 1", "--reduce-each-micro-batch needs --stage 2 or 3"},
       {"dtype", "--dtype fp16", "--dtype must be one of f32, bf16, f16, not 'fp16'; did you mean f16?"},
@@ -216,6 +219,8 @@ TEST(BadInput, OfEpochs) {
 
 TEST(BadInput, OfShardedTraining) {
   for (const BadInput& bad : bad_for_sharding()) expect_refused(NINEFOLD_03_TRAIN, std::string(tiny_llama), bad);
+  expect_refused(NINEFOLD_03_MNIST, "--epochs 1", {"steps_and_epochs", "--steps 4", "--epochs (1) and --steps both"});
+  expect_refused(NINEFOLD_03_MNIST, "--batch 8", {"batch_size", "--batch-size 8", "are two names of one number"});
 }
 
 // What looks odd, but trains: a sentence says what became of it.

@@ -1,0 +1,35 @@
+#include "03_zero_fsdp/divide.h"
+
+#include "02_ddp/replicate.h"
+#include "03_zero_fsdp/sharding.h"
+
+namespace ninefold {
+
+void ShardingMesh::declare(Options& options) {
+  options.add("--dp-shard", dp_shard, "ranks over which states are divided; auto: the ranks left over",
+              {.minimum = 1, .may_be_auto = true});
+  options.add("--dp-replicate", dp_replicate, "ranks that hold copies of each shard (HSDP)", {.minimum = 1});
+}
+
+Mesh ShardingMesh::over(World& world) const {
+  return Mesh(world, {{"dp_replicate", mesh_size(dp_replicate)}, {"dp_shard", mesh_size(dp_shard)}});
+}
+
+Parallelism divide(Model& model, const Mesh& mesh, const ShardingPolicy& policy, const TrainOptions& options) {
+  const DeviceHandle& device = mesh.world().device();
+  if (policy.stage == 0) {
+    const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
+    const DdpOptions ddp{.reduce = policy.reduce_dtype};
+    const auto replicated = std::make_shared<Replicated>(model, data, ddp, device, options.grad_dtype);
+    Parallelism parallelism = replicated->parallelism();
+    parallelism.technique = replicated;
+    return parallelism;
+  }
+  const std::shared_ptr<Sharding> sharding = shard(model, {mesh["dp_shard"], mesh["dp_replicate"]}, policy, device);
+  if (mesh.world().rank() == 0 && options.verbose) fmt::print("{}", sharding->description());
+  Parallelism parallelism = sharding->parallelism(options.micro_batches);
+  parallelism.technique = sharding;
+  return parallelism;
+}
+
+}  // namespace ninefold
