@@ -3,6 +3,8 @@
 //
 // ./run 03/memory -- --parameters 7.5e9 --ranks 64
 // ./run 03/memory -- --config configs/llama3_8b.ini --dtype bf16 --length 8192 --ranks 64
+#include "03_zero_fsdp/checkpoint_activations.h"
+#include "03_zero_fsdp/memory_drawing.h"
 #include "03_zero_fsdp/predict.h"
 #include "common/base/report.h"
 #include "common/optim/optimizer.h"
@@ -16,7 +18,9 @@ struct ProgramOptions {
   double parameters = 0;
   int64_t ranks = 64;
   double parameter_bytes = 2, gradient_bytes = 2, optimizer_bytes = 12;
+  std::string svg;
   ShardingPolicy policy;
+  RecomputationOptions recomputation;
   TrainOptions train;
 
   void declare(Options& options) {
@@ -27,24 +31,26 @@ struct ProgramOptions {
     options.add("--gradient-bytes", gradient_bytes, "of its gradient, with --parameters", {.minimum = 0});
     options.add("--optimizer-bytes", optimizer_bytes, "of its optimizer states and master value, with --parameters",
                 {.minimum = 0});
+    options.add("--svg", svg, "also draw the bytes of each stage into this file");
     policy.declare(options);
+    recomputation.declare(options);
     train.declare_run(options);
     train.declare_llama(options);
     train.declare_optimizer(options);
   }
 };
 
-std::string bytes_text(double bytes) { return bytes > 0 ? human_bytes(bytes) : "-"; }
-
-std::string table_of_numbers(const ProgramOptions& options) {
-  Table table({"stage", "parameters", "gradients", "optimizer", "together"});
+MemoryAccount account_of_numbers(const ProgramOptions& options) {
+  MemoryAccount account;
+  account.title =
+      fmt::format("{} parameters over {} ranks: bytes of each rank", human_count(options.parameters), options.ranks);
+  account.kinds = {"parameters", "gradients", "optimizer"};
   for (int64_t stage = 0; stage <= 3; ++stage) {
     const StateBytes bytes = zero_bytes(options.parameters, options.ranks, stage,
                                         {options.parameter_bytes, options.gradient_bytes, options.optimizer_bytes});
-    table.add_row({fmt::format("{}", stage), bytes_text(bytes.parameters), bytes_text(bytes.gradients),
-                   bytes_text(bytes.optimizer), bytes_text(bytes.total())});
+    account.bytes.push_back({bytes.parameters, bytes.gradients, bytes.optimizer});
   }
-  return table.text();
+  return account;
 }
 
 // What rank 0 of the ranks holds at most.
@@ -67,35 +73,33 @@ MemoryByKind memory_of(const ProgramOptions& options, int64_t stage, const Task&
     }
   }
   MemoryByKind bytes{};
-  bytes[static_cast<size_t>(MemoryKind::optimizer)] =
-      optimizer_bytes(train.optimizer, parameters, policy.types.stored);
+  bytes[static_cast<size_t>(MemoryKind::optimizer)] = optimizer_bytes(train.optimizer, parameters, policy.types.stored);
   predict_memory(bytes, layouts, plan.walk, policy, train.micro_batches);
   bytes[static_cast<size_t>(MemoryKind::activations)] =
       task.activation_bytes(train.micro_batch, train.precision(), train.recomputation);
   return bytes;
 }
 
-std::string table_of_llama(const ProgramOptions& options, const Task& task, const ShardingPlan& plan) {
+MemoryAccount account_of_llama(const ProgramOptions& options) {
+  const TrainOptions& train = options.train;
+  const auto task = make_task("llama", train);
+  const auto model = task->make_model();
+  const ShardingPlan plan = plan_sharding(*model, options.policy.wrap);
+  MemoryAccount account;
+  account.title =
+      fmt::format("Llama of {} parameters over {} ranks, {}, {} micro-batches of {} x {} tokens: bytes of each rank",
+                  human_count(static_cast<double>(parameter_count(*model))), options.ranks,
+                  to_string(train.precision()), train.micro_batches, train.micro_batch, train.length);
   std::vector<MemoryKind> kinds = {MemoryKind::parameters, MemoryKind::gradients, MemoryKind::optimizer,
                                    MemoryKind::activations, MemoryKind::gathered};
   if (options.policy.offload != Offload::none) kinds.push_back(MemoryKind::host);
-  std::vector<std::string> heads = {"stage"};
-  for (const MemoryKind kind : kinds) heads.emplace_back(name_of(kind));
-  heads.emplace_back("together");
-  Table table(heads);
+  for (const MemoryKind kind : kinds) account.kinds.emplace_back(name_of(kind));
   for (int64_t stage = 0; stage <= 3; ++stage) {
-    const MemoryByKind bytes = memory_of(options, stage, task, plan);
-    std::vector<std::string> row = {fmt::format("{}", stage)};
-    int64_t sum = 0;
-    for (const MemoryKind kind : kinds) {
-      const int64_t one = bytes[static_cast<size_t>(kind)];
-      row.push_back(bytes_text(static_cast<double>(one)));
-      sum += one;
-    }
-    row.push_back(bytes_text(static_cast<double>(sum)));
-    table.add_row(row);
+    const MemoryByKind bytes = memory_of(options, stage, *task, plan);
+    auto& row = account.bytes.emplace_back();
+    for (const MemoryKind kind : kinds) row.push_back(static_cast<double>(bytes[static_cast<size_t>(kind)]));
   }
-  return table.text();
+  return account;
 }
 
 int run(int argc, char** argv) {
@@ -104,21 +108,18 @@ int run(int argc, char** argv) {
   Options command_line("03/memory", "Bytes of each rank under ZeRO's stages 0 to 3, predicted.");
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
-  if (options.parameters > 0) {
-    fmt::print("{} parameters over {} ranks: bytes of each rank\n{}", human_count(options.parameters), options.ranks,
-               table_of_numbers(options));
-    return 0;
-  }
   options.policy.settle_types(train);
+  options.policy.validate();
+  train.recomputation = options.recomputation.resolve();
+  if (!options.svg.empty()) require_writable(options.svg, "--svg");
   train.device = DeviceType::meta;
-  train.micro_batch = train.micro_batch > 0 ? train.micro_batch : 1;
+  train.micro_batch = std::max<int64_t>(train.micro_batch, 1);
   train.micro_batches = std::max<int64_t>(train.micro_batches, 1);
-  const auto task = make_task("llama", train);
-  const auto model = task->make_model();
-  const ShardingPlan plan = plan_sharding(*model, options.policy.wrap);
-  fmt::print("Llama of {} parameters over {} ranks, {}, {} micro-batches of {} x {} tokens: bytes of each rank\n{}",
-             human_count(static_cast<double>(parameter_count(*model))), options.ranks, to_string(train.precision()),
-             train.micro_batches, train.micro_batch, train.length, table_of_llama(options, *task, plan));
+  const MemoryAccount account = options.parameters > 0 ? account_of_numbers(options) : account_of_llama(options);
+  if (on_first_rank()) {
+    fmt::print("{}\n{}", account.title, account.table());
+    if (!options.svg.empty()) write_file_atomically(options.svg, account.svg());
+  }
   return 0;
 }
 

@@ -1,11 +1,12 @@
 # Draws the first step of rank 0 in virtual time, from a trace that a program wrote with --trace and --cluster, as text:
 #
-#   awk -f docs/timeline.awk TRACE.json...
+#   awk -f docs/timeline.awk TRACE.json...                  a character is 2 ms
+#   awk -v scale=1000 -f docs/timeline.awk TRACE.json...    or so many microseconds
 #
-# A character is 2 ms. Computing: > forward, < backward; communicating: the last digit of the bucket, or = where there are
-# no buckets.
+# Computing: > forward, < backward, . a layer that waits; communicating: the last digit of the bucket, or, where there are
+# no buckets, g all_gather, r reduce_scatter, = anything else.
 
-BEGIN { scale = 2000 }  # microseconds of a character
+BEGIN { if (!scale) scale = 2000 }
 
 # The event's value of this key, without quotes.
 function value(key,   rest) {
@@ -20,6 +21,8 @@ function mark(name) {
   if (name ~ / forward$/) return ">"
   if (name ~ / backward$/) return "<"
   if (name ~ / bucket [0-9]+$/) return substr(name, length(name))
+  if (name ~ /^all_gather /) return "g"
+  if (name ~ /^reduce_scatter /) return "r"
   return "="
 }
 
@@ -27,6 +30,11 @@ function mark(name) {
 function draw(row, name, begin, end,   i) {
   for (i = int(begin / scale + 0.5); i < int(end / scale + 0.5); ++i) cell[row, i] = mark(name)
   if (i > width) width = i
+}
+
+# Only within a layer: elsewhere nothing is drawn for the time.
+function draw_wait(begin, end,   i) {
+  for (i = int(begin / scale + 0.5); i < int(end / scale + 0.5); ++i) if (("compute", i) in cell) cell["compute", i] = "."
 }
 
 function print_row(row,   i, text) {
@@ -62,6 +70,7 @@ pid == "" || value("pid") != pid || value("ph") != "X" { next }
     end = begin + value("dur")
   }
   if (begin >= end) next # events are in the order in which they began
+  if (row == "wait") draw_wait(begin - origin, begin - origin + value("dur"))
   if (row == "compute" || row == "communication") draw(row, name, begin - origin, begin - origin + value("dur"))
 }
 END { finish() }
