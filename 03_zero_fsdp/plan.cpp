@@ -65,12 +65,13 @@ std::vector<UnitPlan> assign_parameters(Model& model, const std::vector<std::str
   return units;
 }
 
-// The first `count` different units of [unit, end) that are not *unit.
+// The first `count` different units of [unit, end) that are neither *unit nor `gathered`.
 template <typename Iterator>
-std::vector<size_t> first_others(Iterator unit, Iterator end, int64_t count) {
+std::vector<size_t> first_others(Iterator unit, Iterator end, int gathered, int64_t count) {
   std::vector<size_t> found;
   for (Iterator next = unit; next != end && static_cast<int64_t>(found.size()) < count; ++next) {
-    if (*next != *unit && std::count(found.begin(), found.end(), *next) == 0) found.push_back(*next);
+    const bool is_other = *next != *unit && static_cast<int>(*next) != gathered;
+    if (is_other && std::count(found.begin(), found.end(), *next) == 0) found.push_back(*next);
   }
   return found;
 }
@@ -84,11 +85,17 @@ size_t Walk::enter(size_t unit) {
 }
 
 std::vector<size_t> Walk::after(size_t place, int64_t count) const {
-  return first_others(units_.begin() + static_cast<int64_t>(place), units_.end(), count);
+  const auto here = units_.begin() + static_cast<int64_t>(place);
+  const bool has_root = std::find(units_.begin(), here, static_cast<size_t>(root_)) != here;
+  return first_others(here, units_.end(), has_root ? root_ : -1, count);
 }
 
 std::vector<size_t> Walk::before(size_t place, int64_t count) const {
-  return first_others(units_.rend() - static_cast<int64_t>(place) - 1, units_.rend(), count);
+  std::vector<size_t> entered;  // from this place on, in the order of the backward: outer layers before those inside
+  for (auto visit = visits_.rbegin(); visit != visits_.rend(); ++visit) {
+    if (!visit->enters && (!entered.empty() || visit->place == place)) entered.push_back(units_[visit->place]);
+  }
+  return first_others(entered.begin(), entered.end(), root_, count);
 }
 
 bool Walk::is_first_of_unit(size_t place) const {

@@ -112,6 +112,33 @@ TEST(Prediction, GatheredUnitsFollowPrefetchAndPolicy) {
   EXPECT_EQ(example.gathered(), (2 + 2 + 1 + 1) * unit);  // in the backward of b: values of a and b
 }
 
+// Layers of the root, 0, each around one of unit 1 and one of unit 2, then of 3 and 4. The backward enters a layer of
+// the root before those in it.
+TEST(Walk, KnowsWhatComesNextBothWays) {
+  Walk walk(0);
+  for (const size_t first : {1, 3}) {
+    const size_t outer = walk.enter(0);
+    for (const size_t unit : {first, first + 1}) walk.leave(walk.enter(unit));
+    walk.leave(outer);
+  }
+  using Units = std::vector<size_t>;
+  EXPECT_EQ(walk.after(0, 2), (Units{1, 2}));
+  EXPECT_EQ(walk.after(2, 2), (Units{3, 4}));
+  EXPECT_EQ(walk.before(3, 2), (Units{4, 3}));
+  EXPECT_EQ(walk.before(5, 3), (Units{3, 2, 1}));
+  EXPECT_EQ(walk.before(1, 5), Units{});
+}
+
+TEST(Walk, GathersTheRootAheadWhereItComesLater) {
+  Walk walk(0);
+  for (const size_t unit : {1, 2, 0, 3, 0}) walk.leave(walk.enter(unit));
+  using Units = std::vector<size_t>;
+  EXPECT_EQ(walk.after(0, 3), (Units{2, 0, 3}));
+  EXPECT_EQ(walk.after(1, 1), Units{0});
+  EXPECT_EQ(walk.after(2, 2), Units{3});
+  EXPECT_EQ(walk.before(3, 3), (Units{2, 1}));
+}
+
 TEST(Prediction, GathersTwiceUnlessNothingIsFreed) {
   Example example(2);
   example.policy.reshard = Reshard::always;
