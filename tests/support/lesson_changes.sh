@@ -24,6 +24,7 @@ workspace                           -         656 kB
 traffic of rank 0  operation   calls/step  predicted/step  sent/step
 dp_replicate       all_reduce           2         35.0 MB    35.0 MB  equal to the byte
 check passed: 4 steps: every gradient within 4.7e-08 of its scale (norm.weight), update bit-identical
+gathered values are off by 2.58e-02 of their norm, rounded on their way
 # copies between processes: CMA
 #       size       count  type  redop  algorithm                time   algbw   busbw #wrong  x mpi
      1048576      262144   f32    sum  ours                   135.79   7.722   7.722      0   3.37
@@ -72,7 +73,7 @@ after() { # sed command: the lesson's check after this change
 
 for change in s/707.9/99.1/ 's/3.4 ms of/0.2 ms of/' s/2893/90/ s/121.7/1.5/ s/56.0/101.2/ 's/491.5 ms per/1491.5 ms per/' s/4167/12/ \
   's/175 GF/17.5 GF/' s/79.3/100/ s/221/99.9/ 's/656 kB/1.20 MB/' s/2.6.3/3.1/ s/512-bit/256-bit/ s/native/emulated/ \
-  's/4.7e-08 of its scale (norm.weight)/1.2e-07 of its scale (output.weight)/' 's/: CMA/: not CMA/' \
+  's/4.7e-08 of its scale (norm.weight)/1.2e-07 of its scale (output.weight)/' 's/: CMA/: not CMA/' s/2.58e-02/3.1e-02/ \
   s/135.79/1135.80/ 's/7.722   7.722/0.100   0.101/' 's/3.37$/0.9/' s/5.59280/5.59281/ 's/94.60 %/94.65 %/'; do
   after "$change" || { cat log.txt; fail "the change $change should pass"; }
 done
