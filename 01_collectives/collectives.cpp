@@ -47,7 +47,7 @@ class PlannedCollectives : public Collectives {
     return std::make_unique<PlanWork>(call, *chosen.plan, transport_, small_scratch_, chosen.segment_bytes, tag);
   }
 
-  Volume volume(const Call& call) const override {
+  Sent volume(const Call& call) const override {
     const Chosen& chosen = choose(call);
     return volume_of(call, *chosen.plan, rank_, ranks_, chosen.segment_bytes);
   }

@@ -107,8 +107,7 @@ void Replicated::broadcast_parameters() const {
 void Replicated::predict_traffic(TrafficLedger& ledger, int64_t steps) const {
   if (group_.size() == 1) return;
   for (const Bucket& bucket : buckets_) {
-    ledger.predict(group_.name(), Operation::all_reduce, steps,
-                   steps * group_.all_reduce_volume(bucket.elements, reduce_).bytes);
+    ledger.predict(group_.name(), Operation::all_reduce, steps, group_.all_reduce_volume(bucket.elements, reduce_));
   }
 }
 

@@ -134,17 +134,17 @@ void Sharding::predict_traffic(TrafficLedger& ledger, int64_t steps, int64_t mic
     const int64_t gathers = steps * calls[unit].all_gathers, reductions = steps * calls[unit].reduce_scatters;
     const int64_t whole = layouts[unit].padded;
     ledger.predict(shards.name(), Operation::all_gather, gathers,
-                   gathers * shards.all_gather_volume(whole, policy_.types.gather).bytes);
+                   shards.all_gather_volume(whole, policy_.types.gather));
     ledger.predict(shards.name(), Operation::reduce_scatter, reductions,
-                   reductions * shards.reduce_scatter_volume(whole, policy_.types.reduce).bytes);
+                   shards.reduce_scatter_volume(whole, policy_.types.reduce));
   }
   if (shards.size() > 1 && policy_.types.quantizes()) {  // scales, before the first step and after each
-    const int64_t bytes = shards.all_reduce_volume(static_cast<int64_t>(layouts.size()), Dtype::i32).bytes;
-    ledger.predict(shards.name(), Operation::all_reduce, steps + 1, (steps + 1) * bytes);
+    ledger.predict(shards.name(), Operation::all_reduce, steps + 1,
+                   shards.all_reduce_volume(static_cast<int64_t>(layouts.size()), Dtype::i32));
   }
   for (size_t unit = 0; replicas.size() > 1 && unit < layouts.size(); ++unit) {
     ledger.predict(replicas.name(), Operation::all_reduce, steps,
-                   steps * replicas.all_reduce_volume(layouts[unit].shard(), policy_.types.gradient).bytes);
+                   replicas.all_reduce_volume(layouts[unit].shard(), policy_.types.gradient));
   }
 }
 

@@ -203,11 +203,11 @@ ReduceOp PlanWork::op_of(const Action& action) const {
   return op_ == ReduceOp::avg && !action.completes ? ReduceOp::sum : op_;
 }
 
-Volume volume_of(const Call& call, const PlacedPlan& plan, int rank, int ranks, int64_t segment_bytes) {
+Sent volume_of(const Call& call, const PlacedPlan& plan, int rank, int ranks, int64_t segment_bytes) {
   const Layout layout(call, rank, ranks, plan.chunks);
   const int64_t segment = segment_elements(call, segment_bytes);
   const int64_t element = call.tensor().defined() ? size_of(call.tensor().dtype()) : 0;
-  Volume volume;
+  Sent volume;
   for (const auto& step : plan.steps) {
     for (const PlacedAction& placed : step) {
       if (placed.action.kind != Action::Kind::send) continue;
@@ -216,7 +216,7 @@ Volume volume_of(const Call& call, const PlacedPlan& plan, int rank, int ranks, 
         size += layout.size(chunk);
         messages = std::max(messages, segments_of(layout.size(chunk), segment));
       }
-      volume += Volume{messages, size * element};
+      if (messages > 0) volume.add(placed.action.peer, {messages, size * element});
     }
   }
   return volume;

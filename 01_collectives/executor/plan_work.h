@@ -88,7 +88,7 @@ class PlanWork : public Work {
   int used_lanes_;  // those with work to do, the first ones
 };
 
-// The messages and bytes that running the plan sends.
-Volume volume_of(const Call& call, const PlacedPlan& plan, int rank, int ranks, int64_t segment_bytes);
+// What running the plan sends.
+Sent volume_of(const Call& call, const PlacedPlan& plan, int rank, int ranks, int64_t segment_bytes);
 
 }  // namespace ninefold::collectives

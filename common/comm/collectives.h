@@ -73,7 +73,7 @@ class Collectives {
   virtual std::unique_ptr<Work> start(const Call& call) = 0;
 
   // What this rank sends for `call`, by the formula of the algorithm that `start` would choose.
-  virtual Volume volume(const Call& call) const = 0;
+  virtual Sent volume(const Call& call) const = 0;
 
   // True where a library does the sending, so that volume() is booked in place of what passed through the transport.
   virtual bool sends_by_itself(const Call& call) const = 0;

@@ -11,25 +11,22 @@ namespace {
 class Exchange {
  public:
   explicit Exchange(const Group& group, const Call& waiting_for = {.operation = Operation::control})
-      : group_(group),
-        waiting_for_(waiting_for),
-        before_(group.transport().sent()),
-        stop_(group.world().virtual_clock()) {}
+      : group_(group), waiting_for_(waiting_for), stop_(group.world().virtual_clock()) {}
   ~Exchange() {
     TrafficLedger& ledger = group_.world().traffic();
     if (ledger.paused()) return;
     TrafficEntry& entry = ledger.dimension(group_.name())[Operation::control];
     ++entry.calls;
-    entry.add(group_.transport().sent() - before_);
+    entry.add(sent_);
   }
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;
 
   // The length goes first, because the receiver does not know it.
-  void send(const std::string& bytes, int peer) const {
+  void send(const std::string& bytes, int peer) {
     const uint64_t length = bytes.size();
-    wait(group_.transport().send(&length, sizeof(length), peer, control_tag));
-    wait(group_.transport().send(bytes.data(), bytes.size(), peer, control_tag));
+    send(&length, sizeof(length), peer);
+    send(bytes.data(), bytes.size(), peer);
   }
   std::string recv(int peer) const {
     uint64_t length = 0;
@@ -39,14 +36,14 @@ class Exchange {
     return bytes;
   }
 
-  std::string broadcast(const std::string& bytes, int root) const {
+  std::string broadcast(const std::string& bytes, int root) {
     if (group_.rank() != root) return recv(root);
     for (int peer = 0; peer < group_.size(); ++peer) {
       if (peer != root) send(bytes, peer);
     }
     return bytes;
   }
-  std::vector<std::string> gather(const std::string& bytes) const {
+  std::vector<std::string> gather(const std::string& bytes) {
     if (group_.rank() != 0) {
       send(bytes, 0);
       return {};
@@ -57,13 +54,20 @@ class Exchange {
   }
 
  private:
+  void send(const void* data, size_t bytes, int peer) {
+    const auto start = [&] {
+      const Counting counting(group_.transport(), &sent_);
+      return group_.transport().send(data, static_cast<int64_t>(bytes), peer, control_tag);
+    };
+    wait(start());
+  }
   void wait(Transfer transfer) const {
     group_.world().wait_until([&] { return group_.transport().test(transfer); }, waiting_for_, group_);
   }
 
   const Group& group_;
   Call waiting_for_;
-  Volume before_;
+  Sent sent_;
   ClockStop stop_;  // not the communication of a technique
 };
 
@@ -81,7 +85,7 @@ std::vector<std::string> gather_bytes(const Group& group, const std::string& byt
 
 std::vector<std::string> all_gather_bytes(const Group& group, const std::string& bytes, const Call& waiting_for) {
   if (group.size() == 1) return {bytes};
-  const Exchange exchange(group, waiting_for);
+  Exchange exchange(group, waiting_for);
   std::vector<std::string> all = exchange.gather(bytes);
   all.resize(group.size());
   for (std::string& one : all) one = exchange.broadcast(one, 0);

@@ -23,11 +23,12 @@ int64_t all_to_all_bytes(int ranks, int64_t elements, Dtype dtype) { return all_
 
 }  // namespace formula
 
-void TrafficLedger::predict(const std::string& name, Operation operation, int64_t calls, int64_t bytes) {
+void TrafficLedger::predict(const std::string& name, Operation operation, int64_t calls, const Volume& each) {
   if (paused()) return;
   TrafficEntry& entry = dimension(name)[operation];
   entry.predicted_calls += calls;
-  entry.predicted_bytes += bytes;
+  entry.predicted_messages += calls * each.messages;
+  entry.predicted_bytes += calls * each.bytes;
 }
 
 TrafficEntry TrafficLedger::entry(const std::string& name, Operation operation) const {

@@ -1,5 +1,5 @@
-// The traffic ledger: bytes a rank really hands to the transport, per mesh dimension and operation, beside what the
-// technique's formula predicts.
+// The traffic ledger: calls, and messages and bytes that a rank really hands to the transport, per mesh dimension and
+// operation, beside what the technique's formula predicts.
 #pragma once
 
 #include <array>
@@ -22,20 +22,18 @@ int64_t reduce_scatter_bytes(int ranks, int64_t elements, Dtype dtype);  // (n-1
 int64_t all_to_all_bytes(int ranks, int64_t elements, Dtype dtype);      // (n-1)/n: all but the own part
 }  // namespace formula
 
-struct TrafficEntry {
+// Messages and bytes are those handed to the transport.
+struct TrafficEntry : Sent {
   int64_t calls = 0;
-  int64_t bytes = 0;
-  int64_t messages = 0;  // counted where they are sent through the transport; a library's are not known
   int64_t predicted_calls = 0;
+  int64_t predicted_messages = 0;
   int64_t predicted_bytes = 0;
-  bool by_formula = false;  // `bytes` of some calls are a formula, because a library did the sending
+  bool by_formula = false;  // those of some calls are a formula, because a library did the sending
 
-  // Bytes sent by a call that is counted already.
-  void add(const Volume& sent) {
-    bytes += sent.bytes;
-    messages += sent.messages;
+  bool is_empty() const { return calls == 0 && messages == 0 && predicted_calls == 0 && predicted_messages == 0; }
+  bool is_as_predicted() const {
+    return calls == predicted_calls && messages == predicted_messages && bytes == predicted_bytes;
   }
-  bool is_empty() const { return calls == 0 && bytes == 0 && predicted_calls == 0 && predicted_bytes == 0; }
 };
 
 // The entries of one dimension.
@@ -57,8 +55,9 @@ class TrafficLedger {
  public:
   // Where a dimension's calls are booked, for as long as the ledger lives.
   DimensionTraffic& dimension(const std::string& name) { return dimensions_[name]; }
-  // A technique's own formula: what it expects to send. Never derived from what was measured.
-  void predict(const std::string& dimension, Operation operation, int64_t calls, int64_t bytes);
+  // A technique's own formula: it expects to make so many calls, in each of which this rank sends `each`. Never derived
+  // from what was measured.
+  void predict(const std::string& dimension, Operation operation, int64_t calls, const Volume& each);
 
   // What was booked for one operation; all zero where nothing was.
   TrafficEntry entry(const std::string& dimension, Operation operation) const;

@@ -8,7 +8,7 @@
 
 namespace ninefold {
 
-// What one rank sent.
+// Messages and their bytes.
 struct Volume {
   int64_t messages = 0;
   int64_t bytes = 0;
@@ -18,8 +18,24 @@ struct Volume {
     bytes += other.bytes;
     return *this;
   }
-  friend Volume operator-(const Volume& a, const Volume& b) { return {a.messages - b.messages, a.bytes - b.bytes}; }
   friend bool operator==(const Volume&, const Volume&) = default;
+};
+
+// What one rank sent, in all and to each rank of its group.
+struct Sent : Volume {
+  std::vector<Volume> to;  // no longer than up to the last rank that was sent something
+
+  void add(int peer, const Volume& volume) {
+    *this += volume;
+    if (static_cast<size_t>(peer) >= to.size()) to.resize(static_cast<size_t>(peer) + 1);
+    to[static_cast<size_t>(peer)] += volume;
+  }
+  void add(const Sent& other) {
+    for (size_t peer = 0; peer < other.to.size(); ++peer) {
+      if (other.to[peer].messages > 0) add(static_cast<int>(peer), other.to[peer]);
+    }
+  }
+  friend bool operator==(const Sent&, const Sent&) = default;
 };
 
 // A message on its way. The memory it reads or writes stays untouched by the caller until `test` says that it is done.
@@ -50,7 +66,7 @@ class Transport {
   // Starts sending. Completion means that `data` may be overwritten, not that the peer has received it; nothing may
   // rely on buffering: a send may wait until the peer receives.
   [[nodiscard]] Transfer send(const void* data, int64_t bytes, int peer, int tag) {
-    sent_ += Volume{1, bytes};
+    if (counter_) counter_->add(peer, {1, bytes});
     return start_send(data, bytes, peer, tag);
   }
   // Starts receiving exactly `bytes`; a message of another length is an Error when `test` sees it.
@@ -72,15 +88,27 @@ class Transport {
   virtual bool is_timed() const { return false; }
   virtual void added(int64_t) {}
 
-  // Everything handed to `send` so far.
-  const Volume& sent() const { return sent_; }
+  // From now on, what is handed to `send` is counted there; nullptr: nowhere. See Counting.
+  void count_in(Sent* counter) { counter_ = counter; }
 
  private:
   virtual Transfer start_send(const void* data, int64_t bytes, int peer, int tag) = 0;
   virtual Transfer start_recv(void* data, int64_t bytes, int peer, int tag) = 0;
   virtual bool test_request(Transfer& transfer) = 0;
 
-  Volume sent_;
+  Sent* counter_ = nullptr;
+};
+
+// While it lives, what is handed to the transport's `send` is counted in `counter`, if there is one. Not to be nested.
+class Counting {
+ public:
+  Counting(Transport& transport, Sent* counter) : transport_(transport) { transport_.count_in(counter); }
+  ~Counting() { transport_.count_in(nullptr); }
+  Counting(const Counting&) = delete;
+  Counting& operator=(const Counting&) = delete;
+
+ private:
+  Transport& transport_;
 };
 
 }  // namespace ninefold

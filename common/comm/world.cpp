@@ -172,17 +172,13 @@ TrafficEntry* World::book_start(const Group& group, const Call& call) {
 
 void World::open(const Group& group, const Call& call, Started& started) {
   const Group::State& state = *group.state_;
-  const Volume before = state.transport->sent();
+  const Counting counting(*state.transport, started.entry);
   started.work = state.collectives->start(call);
-  if (started.entry) started.entry->add(state.transport->sent() - before);
 }
 
 bool World::step(const Group& group, Started& started) {
-  const Transport& transport = *group.state_->transport;
-  const Volume before = transport.sent();
-  const bool done = started.work->step();
-  if (started.entry) started.entry->add(transport.sent() - before);
-  return done;
+  const Counting counting(*group.state_->transport, started.entry);
+  return started.work->step();
 }
 
 void World::advance(InFlight& in_flight) {

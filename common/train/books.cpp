@@ -44,16 +44,22 @@ std::string recomputation_text(const RunRecord& record, const TrainOptions& opti
             : fmt::format("DIFFERENT, {} predicted", human_rate(record.predicted_flops_per_step, "FLOP")));
 }
 
+std::string traffic_verdict(const TrafficEntry& entry) {
+  const std::string library = entry.by_formula ? ", by formula: the library sends" : "";
+  if (entry.is_as_predicted()) return "equal to the byte" + library;
+  return fmt::format("DIFFERENT: {} calls, {} messages, {} bytes predicted, {}, {}, {} sent{}", entry.predicted_calls,
+                     entry.predicted_messages, entry.predicted_bytes, entry.calls, entry.messages, entry.bytes,
+                     library);
+}
+
 std::string traffic_table(const RunRecord& record) {
-  Table table({"traffic of rank 0", "operation", "calls/step", "predicted/step", "sent/step", ""});
+  Table table({"traffic of rank 0", "operation", "calls/step", "messages/step", "predicted/step", "sent/step", ""});
   const auto steps = static_cast<int64_t>(record.steps.size());
   for (const auto& [dimension, operations] : record.traffic) {
     for (const auto& [operation, entry] : operations) {
-      const bool equal = entry.bytes == entry.predicted_bytes && entry.calls == entry.predicted_calls;
       table.add_row({dimension, std::string(name_of(operation)), fmt::format("{}", entry.calls / steps),
-                     or_dash(entry.predicted_bytes / steps), or_dash(entry.bytes / steps),
-                     fmt::format("{}{}", equal ? "equal to the byte" : "DIFFERENT",
-                                 entry.by_formula ? ", by formula: the library sends" : "")});
+                     fmt::format("{}", entry.messages / steps), or_dash(entry.predicted_bytes / steps),
+                     or_dash(entry.bytes / steps), traffic_verdict(entry)});
     }
   }
   return table.text();
@@ -113,10 +119,10 @@ nlohmann::ordered_json traffic_json(const TrafficLedger::ByDimension& traffic) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   for (const auto& [dimension, operations] : traffic) {
     for (const auto& [operation, entry] : operations) {
-      json[dimension][std::string(name_of(operation))] = {{"calls", entry.calls},
-                                                          {"predicted", entry.predicted_bytes},
-                                                          {"measured", entry.bytes},
-                                                          {"by_formula", entry.by_formula}};
+      const nlohmann::ordered_json messages = {{"predicted", entry.predicted_messages}, {"measured", entry.messages}};
+      json[dimension][std::string(name_of(operation))] = {
+          {"calls", entry.calls}, {"predicted", entry.predicted_bytes},       {"measured", entry.bytes},
+          {"messages", messages}, {"predicted_calls", entry.predicted_calls}, {"by_formula", entry.by_formula}};
     }
   }
   return json;
@@ -171,7 +177,7 @@ bool RunRecord::books_agree() const {
   bool traffic_agrees = true;
   for (const auto& [dimension, operations] : traffic) {
     for (const auto& [operation, entry] : operations) {
-      traffic_agrees &= entry.bytes == entry.predicted_bytes && entry.calls == entry.predicted_calls;
+      traffic_agrees &= entry.is_as_predicted();
     }
   }
   return memory_agrees && traffic_agrees;

@@ -170,6 +170,7 @@ TEST_P(Replicate, MakesTheStatedCallsHoweverManyMicroBatches) {
       const int64_t calls = expected_calls(variant, ranks.parameters);
       EXPECT_EQ(entry.calls, ranks.world.size() == 1 ? 0 : steps * calls);
       EXPECT_EQ(entry.calls, entry.predicted_calls);
+      EXPECT_EQ(entry.messages, entry.predicted_messages);
       EXPECT_EQ(entry.bytes, entry.predicted_bytes);
       EXPECT_EQ(entry.bytes > 0, ranks.world.size() > 1);
       EXPECT_EQ(ranks.world.traffic().techniques().size(), ranks.world.size() > 1 ? 1u : 0u);  // and nothing else

@@ -78,11 +78,20 @@ TEST_F(TrafficTest, HostValuesAreBookedApart) {
 }
 
 TEST_F(TrafficTest, PredictionsStandBesideMeasurements) {
-  const int64_t bytes = group_.all_reduce_volume(10, Dtype::f32).bytes;
-  if (ranks_ > 1) world_.traffic().predict("world", Operation::all_reduce, 1, bytes);
+  const Volume each = group_.all_reduce_volume(10, Dtype::f32);
+  if (ranks_ > 1) world_.traffic().predict("world", Operation::all_reduce, 2, each);
   group_.all_reduce(zeros(10));
-  EXPECT_EQ(entry(Operation::all_reduce).predicted_calls, entry(Operation::all_reduce).calls);
-  EXPECT_EQ(entry(Operation::all_reduce).predicted_bytes, entry(Operation::all_reduce).bytes);
+  group_.all_reduce(zeros(10));
+  const TrafficEntry booked = entry(Operation::all_reduce);
+  EXPECT_EQ(booked.predicted_calls, booked.calls);
+  EXPECT_EQ(booked.predicted_messages, booked.messages);
+  EXPECT_EQ(booked.predicted_bytes, booked.bytes);
+  EXPECT_TRUE(booked.is_as_predicted());
+  EXPECT_EQ(booked.messages > 0, ranks_ > 1);
+  if (ranks_ > 1) world_.traffic().predict("world", Operation::all_reduce, 0, each);
+  EXPECT_TRUE(entry(Operation::all_reduce).is_as_predicted());
+  world_.traffic().predict("world", Operation::all_reduce, 1, {.messages = 1, .bytes = 0});
+  EXPECT_FALSE(entry(Operation::all_reduce).is_as_predicted());
 }
 
 TEST_F(TrafficTest, APauseLeavesCallsOutOfTheBooks) {
@@ -91,7 +100,7 @@ TEST_F(TrafficTest, APauseLeavesCallsOutOfTheBooks) {
     const OutsideTheBooks outside(world_);
     group_.all_reduce(zeros(1000));
     control::sum(group_, 1);
-    world_.traffic().predict("world", Operation::all_reduce, 1, 1);
+    world_.traffic().predict("world", Operation::all_reduce, 1, {.messages = 1, .bytes = 1});
     started_before.wait();
   }
   EXPECT_EQ(entry(Operation::all_reduce).bytes, group_.all_reduce_volume(10, Dtype::f32).bytes);
@@ -139,7 +148,7 @@ class OneByOne : public Collectives {
   std::unique_ptr<Work> start(const Call& call) override {
     return std::make_unique<OneByOneBroadcast>(call, transport_);
   }
-  Volume volume(const Call&) const override { return {}; }
+  Sent volume(const Call&) const override { return {}; }
   bool sends_by_itself(const Call&) const override { return false; }
 
  private:

@@ -53,8 +53,12 @@ void expect_report_keys(const Json& report, const std::string& unit) {
                                              "communication", "workspace", "host", "data", "oracle"}));
   for (const Json& kind : report["memory"]) EXPECT_EQ(keys_of(kind), (Keys{"predicted", "measured_peak"}));
   const Json& entry = report.at("traffic").at("dp_replicate").at("all_reduce");
-  EXPECT_EQ(keys_of(entry), (Keys{"calls", "predicted", "measured", "by_formula"}));
+  EXPECT_EQ(keys_of(entry), (Keys{"calls", "predicted", "measured", "messages", "predicted_calls", "by_formula"}));
+  EXPECT_EQ(entry["calls"], entry["predicted_calls"]);
   EXPECT_EQ(entry["predicted"], entry["measured"]);
+  EXPECT_EQ(keys_of(entry["messages"]), (Keys{"predicted", "measured"}));
+  EXPECT_GT(entry["messages"]["measured"], 0);
+  EXPECT_EQ(entry["messages"]["predicted"], entry["messages"]["measured"]);
 }
 
 void expect_report(const std::string& program, const std::string& usual, const std::string& unit) {

@@ -53,7 +53,7 @@ class FaultyCollectives : public Collectives {
     }
     return nullptr;
   }
-  Volume volume(const Call& call) const override { return inner_->volume(call); }
+  Sent volume(const Call& call) const override { return inner_->volume(call); }
   bool sends_by_itself(const Call& call) const override { return inner_->sends_by_itself(call); }
   bool sums_in_rank_order() const override { return inner_->sums_in_rank_order(); }
 

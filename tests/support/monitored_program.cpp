@@ -1,5 +1,5 @@
-// Runs collectives and prints, for every rank, how many bytes the traffic ledger says it has sent; with the argument
-// `nothing` it runs none. monitoring.sh compares that with what Open MPI has counted.
+// Runs collectives and prints, for every rank, what the traffic ledger says it has sent to each other rank; with the
+// argument `nothing` it runs none. monitoring.sh compares that with what Open MPI has counted.
 #include "01_collectives/collectives.h"
 #include "common/comm/world.h"
 
@@ -47,14 +47,17 @@ int run(int argc, char** argv) {
   const std::string name = argv[1];
   World world({.device = make_cpu_device(), .timeout = 20}, collectives_called(name));
   if (name != "nothing") {
-    for (const int64_t part : {1, 5, 1001, 40001}) run_collectives(world.group(), part, Dtype::f32);
+    for (const int64_t part : {0, 1, 5, 1001, 40001}) run_collectives(world.group(), part, Dtype::f32);
     run_collectives(world.group(), 8001, Dtype::bf16);
   }
-  int64_t bytes = 0;
+  Sent sent;
   for (const auto& [dimension, operations] : world.traffic().techniques()) {
-    for (const auto& [operation, entry] : operations) bytes += entry.bytes;
+    for (const auto& [operation, entry] : operations) sent.add(entry);
   }
-  fmt::print("rank {} books {}\n", world.rank(), bytes);
+  for (size_t peer = 0; peer < sent.to.size(); ++peer) {
+    fmt::print("rank {} to {}: {} bytes in {} messages\n", world.rank(), peer, sent.to[peer].bytes,
+               sent.to[peer].messages);
+  }
   return 0;
 }
 

@@ -156,6 +156,7 @@ inline void expect_balanced_books(const RunRecord& record) {
   for (const auto& [dimension, operations] : record.traffic) {
     for (const auto& [operation, entry] : operations) {
       EXPECT_EQ(entry.calls, entry.predicted_calls) << dimension << " " << name_of(operation);
+      EXPECT_EQ(entry.messages, entry.predicted_messages) << dimension << " " << name_of(operation);
       EXPECT_EQ(entry.bytes, entry.predicted_bytes) << dimension << " " << name_of(operation);
     }
   }

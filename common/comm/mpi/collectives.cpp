@@ -225,9 +225,11 @@ class MpiCollectives : public Collectives {
     return std::make_unique<MpiWork>(call, transport_.communicator(), *types_);
   }
 
-  Volume volume(const Call& call) const override {
-    if (call.operation == Operation::send) return {.messages = 1, .bytes = call.in.bytes()};
-    return {.messages = 0, .bytes = mpi::bytes_sent(call, transport_.size(), transport_.rank())};
+  Sent volume(const Call& call) const override {
+    if (sends_by_itself(call)) return mpi::volume_of(call, transport_.size(), transport_.rank());
+    Sent sent;
+    if (call.operation == Operation::send) sent.add(call.peer, {1, call.in.bytes()});
+    return sent;
   }
 
   bool sends_by_itself(const Call& call) const override {

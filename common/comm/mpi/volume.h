@@ -7,7 +7,7 @@
 
 namespace ninefold::mpi {
 
-// Bytes that rank `rank` of `ranks` sends for `call`, a collective.
-int64_t bytes_sent(const Call& call, int ranks, int rank);
+// What rank `rank` of `ranks` sends for `call`, a collective.
+Sent volume_of(const Call& call, int ranks, int rank);
 
 }  // namespace ninefold::mpi
