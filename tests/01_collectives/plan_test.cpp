@@ -1,5 +1,5 @@
 // Every algorithm as a plan: right for any number of ranks and any root, without deadlock under synchronous sends, in
-// as many steps and with as many bytes as the head of its file says.
+// as many steps and with as many messages and bytes as the head of its file says.
 #include <gtest/gtest.h>
 
 #include "01_collectives/algorithms/algorithms.h"
@@ -76,6 +76,19 @@ int64_t expected_elements(const Algorithm& algorithm, int rank, int n, int root)
   return (algorithm.operation == Operation::all_reduce ? 2 : 1) * (n - 1) * whole / n;
 }
 
+// Where chunks are not cut.
+int64_t expected_messages(const Algorithm& algorithm, int rank, int n, int root) {
+  const int power = power_of_two_below(n), too_many = n - power;
+  const bool is_left = rank < 2 * too_many && rank % 2 == 0, is_right = rank < 2 * too_many && rank % 2 == 1;
+  const std::string name(algorithm.name);
+  if (algorithm.operation == Operation::broadcast) return children(wrapped(rank - root, n), n);
+  if (algorithm.operation == Operation::reduce) return rank == root ? 0 : 1;
+  if (name == "recursive_doubling") return is_left ? 1 : log2_up(power) + is_right;
+  if (name == "halving_doubling") return is_left ? 1 : 2 * log2_up(power) + is_right;
+  if (name == "ordered") return (algorithm.operation == Operation::all_reduce ? 2 : 1) * (n - 1);
+  return expected_steps(algorithm, n);  // one in each
+}
+
 Call call_of(const Algorithm& algorithm, int ranks) {
   static const DeviceHandle meta = make_meta_device();
   const auto tensor = [](int64_t elements) { return Tensor::empty(meta, {elements}, Dtype::f32); };
@@ -107,6 +120,23 @@ TEST(Plans, SendTheBytesThatTheirFormulaSays) {
           placed(algorithm.plan(rank, ranks, root), {algorithm.operation, rank, ranks, root, false});
       const Volume volume = volume_of(call_of(algorithm, ranks), plan, rank, ranks, largest_message);
       EXPECT_EQ(volume.bytes, 4 * expected_elements(algorithm, rank, ranks, root)) << "rank " << rank;
+    }
+  });
+}
+
+TEST(Plans, SendTheMessagesThatTheirFormulaSays) {
+  constexpr int64_t segment = 16;  // elements
+  for_each_case([](const Algorithm& algorithm, int ranks, int root) {
+    for (int rank = 0; rank < ranks; ++rank) {
+      const PlacedPlan plan =
+          placed(algorithm.plan(rank, ranks, root), {algorithm.operation, rank, ranks, root, false});
+      const int64_t messages = expected_messages(algorithm, rank, ranks, root);
+      EXPECT_EQ(volume_of(call_of(algorithm, ranks), plan, rank, ranks, largest_message).messages, messages);
+      if (algorithm.joins_chunks || algorithm.operation == Operation::barrier) continue;
+      const bool is_whole = algorithm.name == "recursive_doubling" || algorithm.operation == Operation::broadcast ||
+                            algorithm.operation == Operation::reduce;
+      const int64_t segments = (whole / (is_whole ? 1 : ranks) + segment - 1) / segment;
+      EXPECT_EQ(volume_of(call_of(algorithm, ranks), plan, rank, ranks, 4 * segment).messages, segments * messages);
     }
   });
 }
@@ -215,8 +245,8 @@ int count(std::string_view text, std::string_view what) {
   return found;
 }
 
-// 4 ranks: 6 steps of 4 messages, each changing a cell of the 4 x 4. Filled are 16 strips at the beginning, one more for
-// each contribution that a cell gains, and all 64 when everybody has everything.
+// 4 ranks: 6 steps of 4 messages, each changing a cell of the 4 x 4. Filled are 16 strips at the beginning, one more
+// for each contribution that a cell gains, and all 64 when everybody has everything.
 TEST(Drawing, RingAllReduce) {
   const Algorithm& ring = find_algorithm(Operation::all_reduce, "ring");
   const std::string svg = drawing(ring.operation, simulate(ring.operation, plans_of(ring, 4, 0), 0));
