@@ -37,14 +37,19 @@ class PlannedCollectives : public Collectives {
         choose_(std::move(choose)),
         sums_in_rank_order_(sums_in_rank_order) {}
 
-  std::unique_ptr<Work> start(const Call& call) override {
-    const Chosen& chosen = choose(call);
+  std::shared_ptr<Work> start(const Call& call) override {
+    Chosen& chosen = choose(call);
     int tag = call.tag;
     if (!is_message(call)) {
       tag = first_collective_tag + next_call_ * max_lanes;
       if (++next_call_ == calls_with_own_tags) next_call_ = 0;
     }
-    return std::make_unique<PlanWork>(call, *chosen.plan, transport_, small_scratch_, chosen.segment_bytes, tag);
+    // Making one takes as long as half a small message.
+    if (!chosen.work || chosen.work.use_count() > 1) {
+      chosen.work = std::make_shared<PlanWork>(call, *chosen.plan, transport_, small_scratch_, chosen.segment_bytes);
+    }
+    chosen.work->begin(call, tag);
+    return chosen.work;
   }
 
   Sent volume(const Call& call) const override {
@@ -68,8 +73,10 @@ class PlannedCollectives : public Collectives {
     int64_t bytes = -1;
     int peer = 0;
     bool in_place = false;
+    Dtype dtype = Dtype::f32;
     const PlacedPlan* plan = nullptr;
     int64_t segment_bytes = 0;
+    std::shared_ptr<PlanWork> work{};  // of the last call; made when one starts
   };
 
   static bool is_message(const Call& call) {
@@ -77,15 +84,18 @@ class PlannedCollectives : public Collectives {
   }
 
   // Calls repeat, so the last choice for the operation is often the right one.
-  const Chosen& choose(const Call& call) const {
+  Chosen& choose(const Call& call) const {
     const int64_t bytes = whole_bytes(call);
     const bool in_place = is_in_place(call, rank_);
+    const Dtype dtype = call.tensor().dtype();
     Chosen& last = last_chosen_[static_cast<size_t>(call.operation)];
-    if (last.bytes == bytes && last.peer == call.peer && last.in_place == in_place) return last;
+    const bool is_alike =
+        last.bytes == bytes && last.peer == call.peer && last.in_place == in_place && last.dtype == dtype;
+    if (is_alike && call.in_counts.empty()) return last;
     const Choice choice = choose_(call.operation, bytes, ranks_);
     const PlacedPlan& plan = plan_of(call, *choice.algorithm, in_place);
     const bool is_cut = !choice.algorithm->joins_chunks && !transport_.is_timed();
-    return last = {bytes, call.peer, in_place, &plan, is_cut ? choice.segment_bytes : whole_chunks};
+    return last = {bytes, call.peer, in_place, dtype, &plan, is_cut ? choice.segment_bytes : whole_chunks};
   }
 
   const PlacedPlan& plan_of(const Call& call, const Algorithm& algorithm, bool in_place) const {

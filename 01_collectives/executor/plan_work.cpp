@@ -24,40 +24,43 @@ bool sends_empty_messages(Operation operation) { return operation == Operation::
 }  // namespace
 
 PlanWork::PlanWork(const Call& call, const PlacedPlan& plan, Transport& transport, SmallScratch& small_scratch,
-                   int64_t segment_bytes, int tag)
+                   int64_t segment_bytes)
     : operation_(call.operation),
-      op_(call.op),
-      in_address_(static_cast<std::byte*>(call.in.raw())),
-      out_address_(static_cast<std::byte*>(call.out.raw())),
+      dtype_(call.tensor().dtype()),
       plan_(plan),
       transport_(transport),
+      small_scratch_(small_scratch),
       layout_(call, transport.rank(), transport.size(), plan.chunks),
       segment_(segment_elements(call, segment_bytes)),
       segments_(std::max<int64_t>(segments_of(layout_.largest(), segment_), 1)),
       lane_count_(is_collective(call) ? max_lanes : 1),
-      used_lanes_(static_cast<int>(std::min<int64_t>(segments_, lane_count_))) {
-  if (call.tensor().defined()) dtype_ = call.tensor().dtype();
-  std::byte* scratch = take_scratch(call, small_scratch);
-  Transfer* transfers = take_transfers(used_lanes_ * plan.most_actions);
+      used_lanes_(static_cast<int>(std::min<int64_t>(segments_, lane_count_))),
+      slot_bytes_(std::min(layout_.largest(), segment_) * size_of(dtype_)),
+      transfers_(used_lanes_ * plan.most_actions) {
+  // Slots of single chunks begin at cache lines; a range's chunks are neighbours without gaps.
+  if (segments_ > 1) slot_bytes_ = rounded(slot_bytes_);
+}
+
+void PlanWork::begin(const Call& call, int tag) {
+  op_ = call.op;
+  in_address_ = static_cast<std::byte*>(call.in.raw());
+  out_address_ = static_cast<std::byte*>(call.out.raw());
+  std::byte* const scratch = take_scratch(call);
   for (int i = 0; i < used_lanes_; ++i) {
-    start_lane(i, tag + i, scratch + i * plan.slots * slot_bytes_, transfers + i * plan.most_actions);
+    lanes_[i] = {.segment = i,
+                 .tag = tag + i,
+                 .scratch = scratch + i * plan_.slots * slot_bytes_,
+                 .transfers = transfers_.data() + i * plan_.most_actions};
+    begin_step(lanes_[i]);
   }
 }
 
-PlanWork::~PlanWork() {
-  if (small_scratch_) small_scratch_->is_taken = false;
-}
-
-std::byte* PlanWork::take_scratch(const Call& call, SmallScratch& small_scratch) {
-  slot_bytes_ = std::min(layout_.largest(), segment_) * size_of(dtype_);
-  // Slots of single chunks begin at cache lines; a range's chunks are neighbours without gaps.
-  if (segments_ > 1) slot_bytes_ = rounded(slot_bytes_);
+std::byte* PlanWork::take_scratch(const Call& call) {
   const int64_t bytes = used_lanes_ * plan_.slots * slot_bytes_;
   if (bytes == 0) return nullptr;
-  if (bytes <= SmallScratch::size && !small_scratch.is_taken) {
-    small_scratch_ = &small_scratch;
-    small_scratch.is_taken = true;
-    return small_scratch.bytes.data();
+  if (bytes <= SmallScratch::size && !small_scratch_.is_taken) {
+    has_small_scratch_ = small_scratch_.is_taken = true;
+    return small_scratch_.bytes.data();
   }
   const DeviceHandle& device = call.tensor().device();
   const MemoryScope scope(*device, MemoryKind::communication);
@@ -65,15 +68,9 @@ std::byte* PlanWork::take_scratch(const Call& call, SmallScratch& small_scratch)
   return static_cast<std::byte*>(scratch_.raw());
 }
 
-Transfer* PlanWork::take_transfers(size_t count) {
-  if (count <= few_transfers_.size()) return few_transfers_.data();
-  many_transfers_.resize(count);
-  return many_transfers_.data();
-}
-
-void PlanWork::start_lane(int index, int tag, std::byte* scratch, Transfer* transfers) {
-  lanes_[index] = {.segment = index, .tag = tag, .scratch = scratch, .transfers = transfers};
-  begin_step(lanes_[index]);
+void PlanWork::give_scratch_back() {
+  if (has_small_scratch_) has_small_scratch_ = small_scratch_.is_taken = false;
+  scratch_ = {};
 }
 
 bool PlanWork::step() {
@@ -81,6 +78,7 @@ bool PlanWork::step() {
   for (int i = 0; i < used_lanes_; ++i) {
     if (lanes_[i].segment < segments_) done &= advance(lanes_[i]);
   }
+  if (done) give_scratch_back();
   return done;
 }
 

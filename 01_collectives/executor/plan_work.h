@@ -29,15 +29,17 @@ struct SmallScratch {
 
 class PlanWork : public Work {
  public:
-  // Starts the call: the first messages are on their way. `plan`, `transport` and `small_scratch` outlive it.
-  // Chunks are cut into segments of `segment_bytes`. A collective uses the tags [tag, tag + max_lanes), send and recv
-  // use `tag` alone.
+  // For `call` and those of the same operation, sizes, type and peer, one at a time. Chunks are cut into segments of
+  // `segment_bytes`. `plan`, `transport` and `small_scratch` outlive it.
   PlanWork(const Call& call, const PlacedPlan& plan, Transport& transport, SmallScratch& small_scratch,
-           int64_t segment_bytes, int tag);
-  ~PlanWork() override;
+           int64_t segment_bytes);
+  ~PlanWork() override { give_scratch_back(); }
   PlanWork(const PlanWork&) = delete;
   PlanWork& operator=(const PlanWork&) = delete;
 
+  // Starts a call: the first messages are on their way. A collective uses the tags [tag, tag + max_lanes), send and
+  // recv use `tag` alone.
+  void begin(const Call& call, int tag);
   bool step() override;
 
  private:
@@ -50,9 +52,8 @@ class PlanWork : public Work {
     Transfer* transfers = nullptr;  // one for each action of the step
   };
 
-  std::byte* take_scratch(const Call& call, SmallScratch& small_scratch);
-  Transfer* take_transfers(size_t count);
-  void start_lane(int index, int tag, std::byte* scratch, Transfer* transfers);
+  std::byte* take_scratch(const Call& call);
+  void give_scratch_back();
   bool advance(Lane& lane);
   bool transfers_are_done(const Lane& lane);
   void begin_step(Lane& lane);
@@ -68,24 +69,26 @@ class PlanWork : public Work {
   std::byte* address(Place place, int chunk, const Lane& lane) const;
   ReduceOp op_of(const Action& action) const;
 
+  // Of all calls.
   Operation operation_;
-  ReduceOp op_;
-  Dtype dtype_ = Dtype::f32;
-  std::byte *in_address_, *out_address_;
+  Dtype dtype_;
   const PlacedPlan& plan_;
   Transport& transport_;
+  SmallScratch& small_scratch_;
   Layout layout_;
   int64_t segment_;     // elements of a chunk in a segment
   int64_t segments_;    // of the largest chunk
   int64_t lane_count_;  // segment i goes through lane i % lane_count_; the same number on all ranks
-  int64_t slot_bytes_ = 0;
+  int used_lanes_;      // those with work to do, the first ones
+  int64_t slot_bytes_;
+  std::vector<Transfer> transfers_;  // of all lanes
+
+  // Of the present call.
+  ReduceOp op_ = ReduceOp::sum;
+  std::byte *in_address_ = nullptr, *out_address_ = nullptr;
   Tensor scratch_;
-  SmallScratch* small_scratch_ = nullptr;  // if it is taken by this call
-  // Few actions a step are usual, and need no allocation.
-  std::array<Transfer, 8> few_transfers_;
-  std::vector<Transfer> many_transfers_;
+  bool has_small_scratch_ = false;
   std::array<Lane, max_lanes> lanes_;
-  int used_lanes_;  // those with work to do, the first ones
 };
 
 // What running the plan sends.

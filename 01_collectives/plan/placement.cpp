@@ -23,6 +23,9 @@ class Placer {
       std::vector<PlacedAction> placed_step;
       for (const Action& action : plan_.steps[step_]) placed_step.push_back(place(action));
       for (const PlacedAction& placed : placed_step) move(placed);
+      // What others wait for comes first.
+      std::stable_partition(placed_step.begin(), placed_step.end(),
+                            [](const PlacedAction& placed) { return placed.action.kind == Action::Kind::send; });
       if (result_.kept >= 0) where_[result_.kept] = {Space::out};
       result_.most_actions = std::max(result_.most_actions, static_cast<int>(placed_step.size()));
       result_.steps.push_back(std::move(placed_step));

@@ -69,8 +69,9 @@ class Collectives {
  public:
   virtual ~Collectives() = default;
 
-  // Starts `call`, whose tensors have storage and fit each other; the group has at least two ranks.
-  virtual std::unique_ptr<Work> start(const Call& call) = 0;
+  // Starts `call`, whose tensors have storage and fit each other; the group has at least two ranks. The same object may
+  // be returned again once nobody else holds it.
+  virtual std::shared_ptr<Work> start(const Call& call) = 0;
 
   // What this rank sends for `call`, by the formula of the algorithm that `start` would choose.
   virtual Sent volume(const Call& call) const = 0;

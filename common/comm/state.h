@@ -27,7 +27,7 @@ struct Group::State {
 
 // What is under way of a call.
 struct Started {
-  std::unique_ptr<Work> work;  // in virtual time absent until it may run
+  std::shared_ptr<Work> work;  // in virtual time absent until it may run
   TrafficEntry* entry;         // where what it hands to the transport is booked; nullptr where it is not
   int64_t time;                // of the trace
 };

@@ -145,7 +145,7 @@ class OneByOneBroadcast : public Work {
 class OneByOne : public Collectives {
  public:
   explicit OneByOne(Transport& transport) : transport_(transport) {}
-  std::unique_ptr<Work> start(const Call& call) override {
+  std::shared_ptr<Work> start(const Call& call) override {
     return std::make_unique<OneByOneBroadcast>(call, transport_);
   }
   Sent volume(const Call&) const override { return {}; }

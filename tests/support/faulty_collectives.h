@@ -33,7 +33,7 @@ class FaultyCollectives : public Collectives {
   FaultyCollectives(std::unique_ptr<Collectives> inner, CollectiveFault fault, int rank, int size)
       : inner_(std::move(inner)), fault_(fault), rank_(rank), size_(size) {}
 
-  std::unique_ptr<Work> start(const Call& call) override {
+  std::shared_ptr<Work> start(const Call& call) override {
     if (!breakable(call)) return inner_->start(call);
     switch (fault_) {
       case CollectiveFault::scale_by_two:
@@ -61,7 +61,7 @@ class FaultyCollectives : public Collectives {
   // The inner work, and what happens to its result.
   class Spoiled : public Work {
    public:
-    Spoiled(std::unique_ptr<Work> inner, std::function<void()> spoil)
+    Spoiled(std::shared_ptr<Work> inner, std::function<void()> spoil)
         : inner_(std::move(inner)), spoil_(std::move(spoil)) {}
     bool step() override {
       if (inner_ && !inner_->step()) return false;
@@ -70,7 +70,7 @@ class FaultyCollectives : public Collectives {
     }
 
    private:
-    std::unique_ptr<Work> inner_;  // absent where nothing is sent
+    std::shared_ptr<Work> inner_;  // absent where nothing is sent
     std::function<void()> spoil_;
   };
 
@@ -97,7 +97,7 @@ class FaultyCollectives : public Collectives {
   bool receives(const Call& call) const { return call.operation != Operation::reduce || rank_ == call.peer; }
 
   // Another call than the one that was asked for, with tensors of its own.
-  std::unique_ptr<Work> start_instead(const Call& call) {
+  std::shared_ptr<Work> start_instead(const Call& call) {
     return std::make_unique<Spoiled>(inner_->start(call), [call] {});
   }
 
@@ -107,7 +107,7 @@ class FaultyCollectives : public Collectives {
     return x.slice(part * elements, {elements});
   }
 
-  std::unique_ptr<Work> scaled(const Call& call, float factor) {
+  std::shared_ptr<Work> scaled(const Call& call, float factor) {
     return std::make_unique<Spoiled>(inner_->start(call), [this, call, factor] {
       if (receives(call)) ops::scale_(call.out, factor);
     });
@@ -122,7 +122,7 @@ class FaultyCollectives : public Collectives {
     return call;
   }
 
-  std::unique_ptr<Work> stale(const Call& call) {
+  std::shared_ptr<Work> stale(const Call& call) {
     return std::make_unique<Spoiled>(inner_->start(call), [this, call] {
       if (!receives(call)) return;
       Tensor& previous = previous_[{call.operation, call.out.size()}];
@@ -132,7 +132,7 @@ class FaultyCollectives : public Collectives {
     });
   }
 
-  std::unique_ptr<Work> alone(const Call& call) const {
+  std::shared_ptr<Work> alone(const Call& call) const {
     return std::make_unique<Spoiled>(nullptr, [this, call] {
       if (call.operation == Operation::all_gather) {
         const Tensor own = copy_of(call.in);
@@ -145,7 +145,7 @@ class FaultyCollectives : public Collectives {
     });
   }
 
-  std::unique_ptr<Work> summed_backwards(const Call& call) {
+  std::shared_ptr<Work> summed_backwards(const Call& call) {
     const Tensor all = Tensor::empty(call.in.device(), {size_ * call.in.size()}, call.in.dtype());
     const Call gather{.operation = Operation::all_gather, .in = copy_of(call.in), .out = all};
     return std::make_unique<Spoiled>(inner_->start(gather), [this, call, gather, all] {
@@ -157,7 +157,7 @@ class FaultyCollectives : public Collectives {
     });
   }
 
-  std::unique_ptr<Work> rotated(Call call) {
+  std::shared_ptr<Work> rotated(Call call) {
     if (call.operation == Operation::reduce_scatter) {
       call.in = with_rotated_parts(call.in);
       return start_instead(call);

@@ -28,7 +28,7 @@ class Cluster {
   // Starts calls[rank] on every rank and steps them in turn; nobody may stand still for ever. What is sent is what
   // volume() says.
   void run(const std::vector<Call>& calls) {
-    std::vector<std::unique_ptr<Work>> works;
+    std::vector<std::shared_ptr<Work>> works;
     std::vector<Sent> sent(calls.size());
     for (size_t rank = 0; rank < calls.size(); ++rank) {
       transports_[rank]->count_in(&sent[rank]);

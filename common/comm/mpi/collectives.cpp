@@ -220,7 +220,7 @@ class MpiCollectives : public Collectives {
   MpiCollectives(mpi::MpiTransport& transport, std::shared_ptr<const Types> types)
       : transport_(transport), types_(std::move(types)) {}
 
-  std::unique_ptr<Work> start(const Call& call) override {
+  std::shared_ptr<Work> start(const Call& call) override {
     if (!sends_by_itself(call)) return std::make_unique<Message>(call, transport_);
     return std::make_unique<MpiWork>(call, transport_.communicator(), *types_);
   }
