@@ -69,9 +69,8 @@ bool same_bits(const Values& a, const Values& b) {
 
 void cast_values(const std::vector<Parameter*>& whole) {
   for (const Parameter* parameter : whole) {
-    if (!parameter->value.shares_storage_with(parameter->owned.value)) {
-      ops::copy_(parameter->value, parameter->owned.value);
-    }
+    const bool is_owned = parameter->value.shares_storage_with(parameter->owned.value);
+    if (!is_owned) ops::copy_(parameter->value, parameter->owned.value);
   }
 }
 
@@ -120,7 +119,6 @@ Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int 
   if (grouping.each_micro_batch) extents_.insert(extents_.begin() + 1, static_cast<int>(options.micro_batches));
   if (world.rank() != 0) return;
   serial_ = std::make_unique<Serial>(task, options, options.precision());
-  // Other values than those owned need a place of their own.
   for (Parameter* parameter : serial_->parameters) {
     if (fill_values) parameter->value = Tensor::empty(serial_->device, parameter->shape, options.precision().compute);
   }

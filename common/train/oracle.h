@@ -37,7 +37,7 @@ struct CheckResult {
 
 class Oracle {
  public:
-  // Gives the serial model's parameters the values that layers compute with, from those owned.
+  // Gives the serial model's parameters the values that layers compute with, tensors of their own, from those owned.
   using FillValues = std::function<void(const std::vector<Parameter*>& whole)>;
   // All ranks make one; the serial model exists on rank 0 only. `model` and `optimizer` are the parallel run's, which
   // adds gradients up as `grouping` says and claims `numerics`. Without `fill_values` they are cast, if anything.

@@ -162,6 +162,7 @@ TEST(GatherF8, SendsAByteAnElement) {
 
 TEST(GatherF8, OfOffloadedShardsBetweenEvaluations) {
   Job job = odd_llama();
+  if (job_size() == 4) job.mesh = {{"dp_replicate", 2}, {"dp_shard", 2}};
   job.options.micro_batches = 3;
   job.options.eval_every = 1;
   job.options.eval_batches = 1;
