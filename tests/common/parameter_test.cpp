@@ -184,7 +184,7 @@ TEST(Meta, SeventyBillionParametersOnPaper) {
     parameter->placement.flat = Placement::Flat{begin, std::min(shard, parameter->size() - begin)};
     expected += rounded(2 * parameter->placement.flat->length);
   }
-  materialize(*model, device, {.compute = Dtype::bf16, .gradient = Dtype::f32}, 1);
+  materialize(*model, device, {.stored = Dtype::bf16, .compute = Dtype::bf16}, 1);
   EXPECT_EQ(llama_parameters(config), 70553706496);
   EXPECT_EQ(device->ledger().now(MemoryKind::parameters), expected);
 }
