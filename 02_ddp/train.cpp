@@ -31,7 +31,8 @@ struct ProgramOptions {
                               "type in which gradients are summed over the ranks: f32, or that of --grad-dtype");
     options.add("--dp-replicate", dp_replicate, "ranks that each hold the whole model; auto: all",
                 {.minimum = 1, .may_be_auto = true});
-    options.add("--epochs", train.epochs, "passes over the training data instead of --steps; mnist_cnn: 3", {.minimum = 0});
+    options.add("--epochs", train.epochs, "passes over the training data instead of --steps; mnist_cnn: 3",
+                {.minimum = 0});
     train.declare_run(options);
     train.declare_llama(options);
     train.declare_optimizer(options);

@@ -18,6 +18,31 @@ constexpr const char* colours[] = {"#3867c9", "#c2700f", "#218a54", "#a2124a", "
 
 std::string bytes_text(double bytes) { return bytes > 0 ? human_bytes(bytes) : "-"; }
 
+std::string legend(const std::vector<std::string>& kinds) {
+  std::string text;
+  double x = left;
+  for (size_t kind = 0; kind < kinds.size(); ++kind, x += 110) {
+    text += fmt::format(R"(<rect x="{}" y="34" width="12" height="12" fill="{}"/><text x="{}" y="45">{}</text>)", x,
+                        colours[kind], x + 18, kinds[kind]);
+    text += '\n';
+  }
+  return text;
+}
+
+// `scale`: pixels a byte.
+std::string bar(double y, const std::vector<double>& bytes, double scale) {
+  std::string text;
+  double x = left;
+  for (size_t kind = 0; kind < bytes.size(); ++kind) {
+    text += fmt::format(R"(<rect x="{:.1f}" y="{}" width="{:.1f}" height="{}" fill="{}"/>)", x, y, bytes[kind] * scale,
+                        bar_height, colours[kind]);
+    text += '\n';
+    x += bytes[kind] * scale;
+  }
+  const double total = std::accumulate(bytes.begin(), bytes.end(), 0.0);
+  return text + fmt::format("<text x=\"{:.1f}\" y=\"{}\">{}</text>\n", x + 6, y + 16, human_bytes(total));
+}
+
 }  // namespace
 
 double MemoryAccount::total(size_t stage) const {
@@ -48,23 +73,11 @@ std::string MemoryAccount::svg() const {
 <text x="10" y="20" font-size="14">{2}</text>
 )",
       width, height, title);
-  double x = left;
-  for (size_t kind = 0; kind < kinds.size(); ++kind, x += 110) {
-    text += fmt::format(
-        "<rect x=\"{}\" y=\"34\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{}\" y=\"45\">{}</text>\n", x,
-        colours[kind], x + 18, kinds[kind]);
-  }
+  text += legend(kinds);
   for (size_t stage = 0; stage < bytes.size(); ++stage) {
     const double y = top + row_height * static_cast<double>(stage);
     text += fmt::format("<text x=\"10\" y=\"{}\">stage {}</text>\n", y + 16, stage);
-    x = left;
-    for (size_t kind = 0; kind < kinds.size(); ++kind) {
-      const double length = bytes[stage][kind] / most * plot;
-      text += fmt::format("<rect x=\"{:.1f}\" y=\"{}\" width=\"{:.1f}\" height=\"{}\" fill=\"{}\"/>\n", x, y, length,
-                          bar_height, colours[kind]);
-      x += length;
-    }
-    text += fmt::format("<text x=\"{:.1f}\" y=\"{}\">{}</text>\n", x + 6, y + 16, human_bytes(total(stage)));
+    text += bar(y, bytes[stage], plot / most);
   }
   return text + "</svg>\n";
 }

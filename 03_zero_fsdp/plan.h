@@ -23,8 +23,8 @@ class Walk {
   void leave(size_t place) { visits_.push_back({place, false}); }
 
   size_t unit_at(size_t place) const { return units_[place]; }
-  // The `count` units that the forward, or the backward, enters after the one at a place: those to be gathered ahead. The
-  // root is not among them while it is gathered anyway.
+  // The `count` units that the forward, or the backward, enters after the one at a place: those to be gathered ahead.
+  // The root is not among them while it is gathered anyway.
   std::vector<size_t> after(size_t place, int64_t count) const;
   std::vector<size_t> before(size_t place, int64_t count) const;
   bool is_first_of_unit(size_t place) const;

@@ -196,9 +196,8 @@ std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& paramete
   }
   of(MemoryKind::optimizer) = optimizer_bytes(options.optimizer, parameters, precision.stored);
   if (options.steps > 0) {
-    of(MemoryKind::activations) =
-        std::max(task.activation_bytes(options.micro_batch, precision, options.recomputation),
-                 task.evaluation_bytes(evaluated, precision));
+    of(MemoryKind::activations) = std::max(task.activation_bytes(options.micro_batch, precision, options.recomputation),
+                                           task.evaluation_bytes(evaluated, precision));
   }
   technique(bytes);
   if (options.steps == 0) of(MemoryKind::gathered) = 0;
