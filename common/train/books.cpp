@@ -115,6 +115,7 @@ nlohmann::ordered_json exposed_json(const RunRecord& record) {
   return json;
 }
 
+// `predicted` and `measured` are bytes; messages have a key of their own.
 nlohmann::ordered_json traffic_json(const TrafficLedger::ByDimension& traffic) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   for (const auto& [dimension, operations] : traffic) {
