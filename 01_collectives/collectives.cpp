@@ -15,7 +15,8 @@ constexpr int calls_with_own_tags = ((1 << 15) - first_collective_tag) / max_lan
 int64_t whole_bytes(const Call& call) {
   if (!call.tensor().defined()) return 0;
   if (!call.in_counts.empty()) return std::numeric_limits<int64_t>::max();
-  return call.operation == Operation::all_gather ? call.out.bytes() : call.in.bytes();
+  const bool only_out_is_whole = call.operation == Operation::all_gather || call.operation == Operation::recv;
+  return only_out_is_whole ? call.out.bytes() : call.in.bytes();
 }
 
 // Whether the own part of the result is where the own contribution is.

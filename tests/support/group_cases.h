@@ -188,6 +188,24 @@ TEST_P(GroupTest, SendsAroundTheRing) {
   EXPECT_EQ(values(received), contribution(previous, size_));
 }
 
+// Each call is its own, however alike it is to the one before.
+TEST_P(GroupTest, EveryOperationTakesAnotherSizeThanBefore) {
+  const int next = (rank_ + 1) % ranks_, previous = (rank_ + ranks_ - 1) % ranks_;
+  for (const int64_t size : {size_, size_ + 3, size_, size_ + 1}) {
+    const Tensor one = tensor(contribution(rank_, size)), all = space(ranks_ * size), sum = space(size);
+    group_.all_reduce(sum, one);
+    EXPECT_EQ(values(sum), reduction(size, ReduceOp::sum));
+    group_.all_gather(all, one);
+    EXPECT_EQ(values(all.slice(rank_ * size, {size})), contribution(rank_, size));
+    if (ranks_ == 1) continue;
+    const Tensor received = space(size);
+    Pending receive = group_.start_recv(received, previous);
+    group_.send(one, next);
+    receive.wait();
+    EXPECT_EQ(values(received), contribution(previous, size));
+  }
+}
+
 TEST_P(GroupTest, TagsTellMessagesApart) {
   if (ranks_ == 1) return;
   const Tensor a = space(size_), b = space(size_);
