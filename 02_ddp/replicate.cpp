@@ -33,6 +33,7 @@ Replicated::~Replicated() {
 void Replicated::fill_buckets(Model& model, double bucket_bytes) {
   const auto parameters = parameters_of(model);
   for (auto parameter = parameters.rbegin(); parameter != parameters.rend(); ++parameter) {
+    if (!(*parameter)->placement.is_held()) continue;
     const bool is_full = buckets_.empty() || variant_ == DdpVariant::naive ||
                          (variant_ != DdpVariant::flat &&
                           static_cast<double>(buckets_.back().elements * size_of(gradient_)) >= bucket_bytes);

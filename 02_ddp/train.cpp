@@ -45,7 +45,7 @@ struct ProgramOptions {
     require(ddp.reduce == Dtype::f32 || ddp.reduce == train.grad_dtype,
             "--reduce-dtype {} needs --grad-dtype {}; gradients are summed in f32 or in their own type",
             name_of(ddp.reduce), name_of(ddp.reduce));
-    if (model == "mnist_cnn") train.use_mnist_defaults(given);
+    train.use_defaults_of(model, given);
     train.settle_check(given);
   }
 };

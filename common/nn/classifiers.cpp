@@ -52,13 +52,23 @@ int64_t mnist_cnn_evaluation_bytes(int64_t images, Dtype compute) {
 }
 
 std::unique_ptr<Model> make_mlp(const MlpConfig& config) {
+  require(config.layers >= 2, "layers ({}) must be at least 2: one into the hidden values and one out of them",
+          config.layers);
   auto model = std::make_unique<Model>(std::make_unique<LogSoftmaxNllLoss>());
   model->add("flatten", std::make_unique<Flatten>());
-  model->add("fc1", torch_linear(config.in, config.hidden));
-  model->add("relu", std::make_unique<Relu>());
-  model->add("fc2", torch_linear(config.hidden, config.classes));
+  for (int64_t layer = 1; layer <= config.layers; ++layer) {
+    const int64_t in = layer == 1 ? config.in : config.hidden;
+    const int64_t out = layer == config.layers ? config.classes : config.hidden;
+    model->add(fmt::format("fc{}", layer), torch_linear(in, out));
+    if (layer < config.layers) model->add(fmt::format("relu{}", layer), std::make_unique<Relu>());
+  }
   model->name_parameters();
   return model;
+}
+
+double mlp_flops_per_image(const MlpConfig& config) {
+  const int64_t hidden = (config.layers - 2) * config.hidden * config.hidden;
+  return 6.0 * static_cast<double>(config.in * config.hidden + hidden + config.hidden * config.classes);
 }
 
 }  // namespace ninefold

@@ -17,10 +17,14 @@ int64_t mnist_cnn_activation_bytes(int64_t images, Dtype compute);
 // The same where no backward follows: the second ReLU's input and output, 64 · 24² each.
 int64_t mnist_cnn_evaluation_bytes(int64_t images, Dtype compute);
 
-// Two linear layers with a ReLU between, log-softmax. [n, in] (or images of that size) -> scores [n, classes].
+// Linear layers fc1, fc2, … with ReLUs between, log-softmax. [n, in] (or images of that size) -> scores [n, classes].
 struct MlpConfig {
   int64_t in, hidden, classes;
+  int64_t layers = 2;
 };
+// Throws UserError for fewer than two layers.
 std::unique_ptr<Model> make_mlp(const MlpConfig& config);
+// FLOPs of one image's forward and backward: 6 a weight.
+double mlp_flops_per_image(const MlpConfig& config);
 
 }  // namespace ninefold

@@ -16,8 +16,9 @@ class Embedding : public Layer {
     return ops::embedding(tokens, weight.value);
   }
   Tensor backward(const Tensor& dy, Saved& saved) override {
-    const Tensor tokens = saved.pop();
-    weight.add_gradient([&](const Tensor& dtable) { ops::embedding_backward(dtable, tokens, dy); });
+    saved.add_weight_gradients([this, dy, tokens = saved.pop()] {
+      weight.add_gradient([&](const Tensor& dtable) { ops::embedding_backward(dtable, tokens, dy); });
+    });
     return {};
   }
   void visit(Visitor& visitor) override { visitor.parameter("weight", weight); }

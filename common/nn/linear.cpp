@@ -24,12 +24,12 @@ void Linear::forward_add(const Tensor& x, Saved& saved, const Tensor& sum) {
 }
 
 Tensor Linear::backward(const Tensor& dy, Saved& saved) {
-  accumulate_gradients(dy, saved.pop());
+  saved.add_weight_gradients([this, dy, x = saved.pop()] { accumulate_gradients(dy, x); });
   return ops::matmul(dy, weight.value);
 }
 
 void Linear::backward_add(const Tensor& dy, Saved& saved, const Tensor& dx) {
-  accumulate_gradients(dy, saved.pop());
+  saved.add_weight_gradients([this, dy, x = saved.pop()] { accumulate_gradients(dy, x); });
   ops::matmul_into(dx, dy, weight.value, {.accumulate = true});
 }
 

@@ -111,4 +111,25 @@ int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const 
   return tokens * std::max(peak, held + loss);
 }
 
+StageActivations llama_stage_activations(const LlamaConfig& config, int64_t layers, bool has_embedding, bool has_head,
+                                         int64_t tokens, Dtype compute) {
+  const int64_t e = size_of(compute), dim = config.dim, kv = config.kv_dim(), ffn = config.ffn;
+  const int64_t weights = e * (6 * dim + 2 * kv + 3 * ffn), layer = weights + 4 * (config.heads + 2);
+  const int64_t head = has_head ? e * (2 * dim + config.vocab) + 4 * 3 : 0;
+  const int64_t losses = has_head ? 4 : 0, head_weights = has_head ? e * (dim + config.vocab) : 0;
+  const int64_t swiglu = layer + e * (dim + 3 * ffn);
+  const int64_t attention = e * (9 * dim + 4 * kv + 3 * ffn) + 4 * (config.heads + 1);
+  StageActivations bytes;
+  bytes.kept = layers * layer + head;
+  bytes.kept_for_weights = layers * weights + head_weights + losses + (has_embedding ? e * dim : 0);
+  bytes.forward = bytes.kept + (has_head ? 0 : e * dim);
+  bytes.backward = std::max(bytes.kept, layers * layer + e * (dim + 2 * ffn) + losses);
+  bytes.input_gradient = std::max(bytes.kept + (has_head ? 2 * e * dim : 0),
+                                  (layers - 1) * layer + std::max(swiglu, attention) + head_weights + losses);
+  for (int64_t* of : {&bytes.kept, &bytes.kept_for_weights, &bytes.forward, &bytes.backward, &bytes.input_gradient}) {
+    *of *= tokens;
+  }
+  return bytes;
+}
+
 }  // namespace ninefold

@@ -32,26 +32,27 @@ struct LastChild : Visitor {
 
 }  // namespace
 
-Tensor Model::forward(const Tensor& x, Saved& saved) {
-  Tensor activation = x;
-  for (const Child& child : children_) {
-    const Span span(x.device()->trace, "compute", "{} forward", child.name);
-    activation = child.layer->forward(activation, saved);
+Tensor Model::forward(const Tensor& x, Saved& saved) { return forward(x, saved, all()); }
+
+Tensor Model::backward(const Tensor& dscores, Saved& saved) { return backward(dscores, saved, all()); }
+
+Tensor Model::backward_from_loss(Saved& saved) { return backward(loss_->backward(saved), saved, all()); }
+
+Tensor Model::forward(Tensor x, Saved& saved, Children part) {
+  for (size_t i = part.begin; i < part.end; ++i) {
+    const Span span(x.device()->trace, "compute", "{} forward", children_[i].name);
+    x = children_[i].layer->forward(x, saved);
   }
-  return activation;
+  return x;
 }
 
-Tensor Model::backward(const Tensor& dscores, Saved& saved) { return backward_children(dscores, saved); }
-
-Tensor Model::backward_from_loss(Saved& saved) { return backward_children(loss_->backward(saved), saved); }
-
 // By value: the gradient of a child's output must not outlive that child's backward.
-Tensor Model::backward_children(Tensor gradient, Saved& saved) {
-  for (auto child = children_.rbegin(); child != children_.rend(); ++child) {
-    const Span span(gradient.device()->trace, "compute", "{} backward", child->name);
-    gradient = child->layer->backward(gradient, saved);
+Tensor Model::backward(Tensor dy, Saved& saved, Children part) {
+  for (size_t i = part.end; i-- > part.begin;) {
+    const Span span(dy.device()->trace, "compute", "{} backward", children_[i].name);
+    dy = children_[i].layer->backward(dy, saved);
   }
-  return gradient;
+  return dy;
 }
 
 void Model::visit(Visitor& visitor) {

@@ -9,6 +9,11 @@
 
 namespace ninefold {
 
+// Consecutive children of a model, from `begin` up to `end`.
+struct Children {
+  size_t begin = 0, end = 0;
+};
+
 class Model : public Layer {
  public:
   explicit Model(std::unique_ptr<Loss> loss) : loss_(std::move(loss)) {}
@@ -21,14 +26,21 @@ class Model : public Layer {
   Tensor backward(const Tensor& dscores, Saved& saved) override;
   // The backward of the loss and then of all children.
   Tensor backward_from_loss(Saved& saved);
+  // The same for some of the children: from the input of the first to the output of the last, and back.
+  Tensor forward(Tensor x, Saved& saved, Children part);
+  Tensor backward(Tensor dy, Saved& saved, Children part);
   void visit(Visitor& visitor) override;
   Loss& loss() { return *loss_; }
+
+  size_t size() const { return children_.size(); }
+  const std::string& name_of(size_t child) const { return children_.at(child).name; }
+  Layer& child(size_t child) { return *children_.at(child).layer; }
 
   // Gives every parameter below its full path as its name. Called once, when all children are in.
   void name_parameters();
 
  private:
-  Tensor backward_children(Tensor gradient, Saved& saved);
+  Children all() const { return {0, children_.size()}; }
   struct Child {
     std::string name;
     std::unique_ptr<Layer> layer;

@@ -38,10 +38,20 @@ std::vector<Piece> sharded_runs(const Placement& placement, const Shape& global)
 
 }  // namespace
 
-bool Placement::is_sharded_over(std::string_view mesh_dimension) const {
+bool Placement::is_held() const {
+  if (!replicated_over) return true;
+  const auto& [dimension, coordinates, own] = *replicated_over;
+  return std::count(coordinates.begin(), coordinates.end(), own) > 0;
+}
+
+bool Placement::is_first_copy(std::string_view mesh_dimension, int coordinate) const {
+  if (replicated_over && replicated_over->mesh_dimension == mesh_dimension) {
+    return replicated_over->coordinates.front() == coordinate;
+  }
   const auto is_it = [&](const Shard& shard) { return shard.mesh_dimension == mesh_dimension; };
   if (std::any_of(shards.begin(), shards.end(), is_it)) return true;
-  return flat && std::count(flat->mesh_dimensions.begin(), flat->mesh_dimensions.end(), mesh_dimension) > 0;
+  if (flat && std::count(flat->mesh_dimensions.begin(), flat->mesh_dimensions.end(), mesh_dimension) > 0) return true;
+  return coordinate == 0;
 }
 
 Shape Placement::sharded_shape(const Shape& global) const {
@@ -54,9 +64,13 @@ Shape Placement::sharded_shape(const Shape& global) const {
   return local;
 }
 
-Shape Placement::local_shape(const Shape& global) const { return flat ? Shape{flat->length} : sharded_shape(global); }
+Shape Placement::local_shape(const Shape& global) const {
+  if (!is_held()) return {0};
+  return flat ? Shape{flat->length} : sharded_shape(global);
+}
 
 std::vector<Piece> Placement::pieces(const Shape& global) const {
+  if (!is_held()) return {};
   std::vector<Piece> runs = sharded_runs(*this, global);
   if (!flat) return runs;
   std::vector<Piece> inside;

@@ -35,18 +35,30 @@ struct Placement {
     std::vector<std::string> mesh_dimensions{};
   };
 
+  // Along this mesh dimension only the ranks with these coordinates hold the parameter, the others nothing of it. Where
+  // several do, they hold copies, and its gradient is the sum of theirs.
+  struct Holders {
+    std::string mesh_dimension;
+    std::vector<int> coordinates;  // ascending
+    int own;                       // this rank's coordinate
+  };
+
   std::vector<Shard> shards;
   std::optional<Flat> flat;
   // Mesh dimensions over which the gradient is still a sum to be made.
   std::vector<std::string> partial;
+  std::optional<Holders> replicated_over{};
 
-  bool is_sharded() const { return flat || !shards.empty(); }
-  // Whether the ranks along this mesh dimension hold different elements, not copies.
-  bool is_sharded_over(std::string_view mesh_dimension) const;
+  // Whether a rank's elements need not be all of them.
+  bool is_divided() const { return flat || !shards.empty() || replicated_over; }
+  // Whether this rank is one of those that hold the parameter, or their part of it.
+  bool is_held() const;
+  // Whether, of the ranks along this mesh dimension that hold the same elements, the one at `coordinate` is the first.
+  bool is_first_copy(std::string_view mesh_dimension, int coordinate) const;
 
   // The shape that the shards leave of `global`; throws UserError where a dimension does not divide.
   Shape sharded_shape(const Shape& global) const;
-  // The shape of what this rank owns: sharded_shape, or [length] under a flat range.
+  // The shape of what this rank owns: sharded_shape, or [length] under a flat range, or [0] where it is not held.
   Shape local_shape(const Shape& global) const;
   // This rank's elements as maximal consecutive runs, in local order; together they cover the local tensor once.
   std::vector<Piece> pieces(const Shape& global) const;

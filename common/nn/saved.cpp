@@ -21,6 +21,15 @@ Tensor Saved::pop() {
   return top;
 }
 
+void Saved::add_weight_gradients(std::function<void()> work) {
+  if (!defers_weight_gradients_) return work();
+  weight_gradients_.push_back(std::move(work));
+}
+
+void Saved::compute_weight_gradients() {
+  for (; !weight_gradients_.empty(); weight_gradients_.pop_front()) weight_gradients_.front()();
+}
+
 Tensor Saved::own(const Tensor& tensor) const {
   const auto is_it = [&](const Checkpoint::Result& result) { return result.tensor.shares_storage_with(tensor); };
   if (!running_ || std::none_of(running_->results.begin(), running_->results.end(), is_it)) return tensor;

@@ -28,8 +28,12 @@ struct Step {
   Tensor losses;                // f32 [rows], set by the loss
 };
 
-// The memory of one micro-batch on one stage: a stack that forward pushes and backward pops. It never holds the
-// storage of a parameter, or freeing parameters between forward and backward would free nothing.
+// The memory of one micro-batch on one stage: a stack that forward pushes and backward pops, and a queue of what adds
+// to the gradients of weights. It never holds the storage of a parameter, or freeing parameters between forward and
+// backward would free nothing.
+//
+// A backward can be run in two halves. The gradient of the input is what the layers before wait for; the gradients of
+// weights nobody waits for. After `defer_weight_gradients` the backward only notes how to compute them.
 //
 // A forward can be run twice. The first time, within `checkpoint`, it pushes nothing: only its input is kept, and the
 // results that pass through `keep`. The second time, within `recompute`, it pushes what its backward pops.
@@ -43,7 +47,13 @@ class Saved {
   // Keeps a tensor for the backward; lets it go where no backward follows.
   void push(const Tensor& tensor);
   Tensor pop();
-  bool empty() const { return stack_.empty() && checkpoints_.empty(); }
+  bool empty() const { return stack_.empty() && checkpoints_.empty() && weight_gradients_.empty(); }
+
+  // Work that adds to the gradients of weights, and holds on to the tensors it needs: done at once, unless deferred.
+  void add_weight_gradients(std::function<void()> work);
+  // From here on such work waits for compute_weight_gradients, which does it in the order in which it came.
+  void defer_weight_gradients() { defers_weight_gradients_ = true; }
+  void compute_weight_gradients();
 
   // The result of compute(), a new tensor or a std::array of them. Where a checkpoint saves the operation, the first
   // forward's result is returned by the second. Undefined tensors where !results_needed().
@@ -85,6 +95,8 @@ class Saved {
   std::vector<Tensor> stack_;
   std::vector<Checkpoint> checkpoints_;
   std::optional<Checkpoint> running_;  // while a layer's forward is run for the first or the second time
+  bool defers_weight_gradients_ = false;
+  std::deque<std::function<void()>> weight_gradients_;
 };
 
 template <typename Compute>

@@ -79,6 +79,14 @@ MemoryKind Tensor::kind() const {
   return view_->storage->kind;
 }
 
+void Tensor::book_as(MemoryKind kind) const {
+  expect(defined(), "an undefined tensor has no memory");
+  Storage& storage = *view_->storage;
+  storage.device->ledger().freed(storage.kind, storage.bytes);
+  storage.kind = kind;
+  storage.device->ledger().allocated(kind, storage.bytes);
+}
+
 Tensor Tensor::reshape(Shape new_shape) const {
   expect(elements(new_shape) == size(), "shape {} does not hold the {} elements of {}", to_string(new_shape), size(),
          to_string(shape()));

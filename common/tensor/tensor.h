@@ -50,6 +50,8 @@ class Tensor {
   bool defined() const { return view_ != nullptr; }
   // Under which its storage is booked.
   MemoryKind kind() const;
+  // From now on it is booked under another kind: what it is for has changed.
+  void book_as(MemoryKind kind) const;
   const Shape& shape() const;
   // Negative dimensions count from the end.
   int64_t dim(int index) const { return shape().at(index < 0 ? shape().size() + index : index); }

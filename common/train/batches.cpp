@@ -32,6 +32,20 @@ Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch)
   return step;
 }
 
+Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch, const MicroBatch& part) {
+  Step step = make_step(task, device, batch);
+  step.number = part.step;
+  step.first_sample = part.first_sample;
+  step.global_targets = part.global_targets;
+  step.seed = part.seed;
+  return step;
+}
+
+Score evaluate(Model& model, const Task& task, const DeviceHandle& device, const Batch& batch) {
+  const auto [scores, loss_sum] = evaluate(model, batch.x, make_step(task, device, batch));
+  return {loss_sum, static_cast<double>(ops::count_correct(scores, batch.targets))};
+}
+
 double accumulate_gradients(Model& model, const std::vector<Parameter*>& parameters, const Task& task,
                             const DeviceHandle& device, const std::vector<MicroBatch>& micro_batches,
                             bool each_micro_batch) {
@@ -46,13 +60,7 @@ double accumulate_gradients(Model& model, const std::vector<Parameter*>& paramet
   for (const MicroBatch& part : micro_batches) {
     if (each_micro_batch) begin(1);
     const Batch batch = task.load(device, Split::train, part.indices);
-    Step step = make_step(task, device, batch);
-    step.number = part.step;
-    step.first_sample = part.first_sample;
-    step.global_targets = part.global_targets;
-    step.loss_scale = part.loss_scale;
-    step.seed = part.seed;
-    loss_sum += forward_backward(model, batch.x, std::move(step));
+    loss_sum += forward_backward(model, batch.x, make_step(task, device, batch, part));
     if (each_micro_batch) complete();
   }
   if (!each_micro_batch) complete();

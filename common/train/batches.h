@@ -42,6 +42,9 @@ struct SumGrouping {
   bool each_micro_batch = false;
   // Sums over ranks are added in f32 and rounded to the gradients' type once, at the end. Otherwise after every term.
   bool in_f32 = false;
+  // A rank's micro-batches fall into so many equal parts, the first ones first. Each part is summed over the ranks by
+  // itself; these sums are added last. (Two copies of a pipeline's stages, one for each direction.)
+  int directions = 1;
 };
 
 // Forward and backward of each micro-batch in turn, into the parameters' gradients, which start from zero. A gradient
@@ -53,5 +56,14 @@ double accumulate_gradients(Model& model, const std::vector<Parameter*>& paramet
 
 // What every forward over `batch` needs to know, before it is told which step and micro-batch it is.
 Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch);
+// The same, and which step and micro-batch it is.
+Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch, const MicroBatch& part);
+
+// How well a model does on some samples.
+struct Score {
+  double loss_sum = 0;
+  double correct = 0;  // rows whose target has the highest score
+};
+Score evaluate(Model& model, const Task& task, const DeviceHandle& device, const Batch& batch);
 
 }  // namespace ninefold

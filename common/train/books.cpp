@@ -107,6 +107,12 @@ std::string waiting_text(const RunRecord& record) {
   return text + "\n";
 }
 
+std::string bubble_text(const RunRecord& record) {
+  if (!record.bubble) return "";
+  return fmt::format("bubble: {:.4f} predicted, {:.4f} measured in {} time\n", record.bubble->predicted,
+                     record.bubble->measured, record.has_virtual_time ? "virtual" : "wall");
+}
+
 nlohmann::ordered_json exposed_json(const RunRecord& record) {
   nlohmann::ordered_json json = {{"wall_ms_per_step", record.exposed.wall_milliseconds}};
   if (!record.has_virtual_time) return json;
@@ -223,7 +229,8 @@ void take_largest(std::vector<MemoryRecord>& memory, const Group& group) {
 std::string summary_text(const RunRecord& record, const TrainOptions& options) {
   std::string text;
   if (!record.steps.empty()) {
-    text += speed_text(record) + recomputation_text(record, options) + waiting_text(record) + "\n";
+    text +=
+        speed_text(record) + recomputation_text(record, options) + waiting_text(record) + bubble_text(record) + "\n";
   }
   text += memory_table(record) + "\n";
   if (!record.traffic.empty()) text += traffic_table(record) + "\n";
@@ -251,6 +258,9 @@ void write_report(const std::string& path, const RunRecord& record, const TrainO
                      {"executed_flops_per_step", record.executed_flops_per_step},
                      {"predicted_flops_per_step", record.predicted_flops_per_step}};
   if (record.has_virtual_time) json["summary"]["virtual_ms_per_step"] = record.virtual_milliseconds_per_step();
+  if (record.bubble) {
+    json["bubble"] = {{"predicted", record.bubble->predicted}, {"measured", record.bubble->measured}};
+  }
   json["exposed_communication"] = exposed_json(record);
   if (record.gather_error) json["gather_error"] = *record.gather_error;
   for (const EvaluationRecord& found : record.evaluations) {

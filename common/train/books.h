@@ -40,6 +40,11 @@ struct MemoryRecord {
   bool agrees() const;
 };
 
+// The part of a pipeline's time in which ranks do not compute, on average over the ranks.
+struct BubbleRecord {
+  double predicted, measured;
+};
+
 struct RunRecord {
   std::string program;
   std::string unit;
@@ -57,6 +62,7 @@ struct RunRecord {
   bool has_virtual_time = false;
   ExposedCommunication exposed;
   std::optional<double> gather_error;     // where values are rounded on their way: how far, relative to their norm
+  std::optional<BubbleRecord> bubble;
   Numerics numerics = Numerics::bounded;  // what the technique claims, checked or not
   CheckResult check;
   bool books_balanced = true;  // on every rank

@@ -24,7 +24,7 @@ std::string bytes_of(const Tensor& tensor) {
 }  // namespace
 
 std::string gather_global(const World& world, const Parameter& parameter, const Tensor& local) {
-  if (!parameter.placement.is_sharded()) return world.rank() == 0 ? bytes_of(local) : std::string();
+  if (!parameter.placement.is_divided()) return world.rank() == 0 ? bytes_of(local) : std::string();
 
   const auto offsets = control::to_bytes(parameter.placement.pieces(parameter.shape));
   const auto all_pieces = control::gather_bytes(world.group(), offsets);

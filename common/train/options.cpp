@@ -93,9 +93,12 @@ void TrainOptions::declare_report(Options& options) {
       "reduce=100GB/s rendezvous=64kB\", a link for each mesh dimension; compute=cpu: the processor time here");
 }
 
-void TrainOptions::use_mnist_defaults(const Options& given) {
+void TrainOptions::use_defaults_of(const std::string& model, const Options& given) {
+  if (model == "llama") return;
   for (const std::string& name : given.given_under("Model")) {
-    require(false, "{} shapes a Llama, but the MNIST CNN has one shape only; leave {} out", name, name);
+    require(model == "mlp", "{} shapes a Llama, but the MNIST CNN has one shape only; leave {} out", name, name);
+    require(name == "--layers" || name == "--dim",
+            "{} shapes a Llama, but an MLP has --layers and --dim only; leave {} out", name, name);
   }
   const TrainOptions usual = mnist_options();
   const auto set = [&](std::string_view name, auto& value, const auto& usual_value) {
@@ -187,6 +190,12 @@ WorldOptions TrainOptions::world() const {
 
 std::unique_ptr<Task> make_task(const std::string& model, const TrainOptions& options) {
   if (model == "mnist_cnn") return std::make_unique<MnistTask>(options.data);
+  if (model == "mlp") {
+    return std::make_unique<MnistTask>(options.data, MlpConfig{.in = Mnist::side * Mnist::side,
+                                                               .hidden = options.llama.dim,
+                                                               .classes = Mnist::classes,
+                                                               .layers = options.llama.layers});
+  }
   const bool on_paper = options.device == DeviceType::meta;
   return std::make_unique<LlamaTask>(options.llama, on_paper ? std::string() : options.data, options.length);
 }

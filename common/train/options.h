@@ -64,8 +64,9 @@ struct TrainOptions {
   void declare_optimizer(Options& options);
   void declare_report(Options& options);
 
-  // Takes those of mnist_options() that were not given. Throws UserError where an option of Llama's was.
-  void use_mnist_defaults(const Options& given);
+  // For "llama", nothing. For "mnist_cnn" and "mlp", takes those of mnist_options() that were not given. Throws UserError
+  // where an option of Llama's was that the model does not have; an MLP has --layers, of width --dim.
+  void use_defaults_of(const std::string& model, const Options& given);
   // --epochs or --steps says how long to train; where neither was given, `usual` epochs do (0: the steps that there
   // are). Throws UserError where both were, or an evaluation was asked for beside that of each epoch.
   void settle_epochs(const Options& given, int64_t usual);
@@ -97,7 +98,7 @@ TrainOptions mnist_options();
 
 DeviceHandle make_device(DeviceType type, int threads);
 
-// "llama" or "mnist_cnn". On meta, Llama comes without data.
+// "llama", "mlp" or "mnist_cnn". On meta, Llama comes without data.
 std::unique_ptr<Task> make_task(const std::string& model, const TrainOptions& options);
 
 // The size that Mesh takes for an option that may be automatic.

@@ -97,7 +97,7 @@ struct Oracle::Serial {
   std::vector<Parameter*> parameters;
   std::unique_ptr<Optimizer> optimizer;
   Tensors gradients;            // the parameters'; in the end their sums over the data ranks
-  std::array<Tensors, 3> sums;  // partial sums, one for each level of the grouping that has more than one term
+  std::array<Tensors, 4> sums;  // partial sums, one for each level of the grouping that has more than one term
   std::vector<double> losses;   // of each data rank
 };
 
@@ -115,8 +115,8 @@ Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int 
       scaler_(options.loss_scaler()) {
   for (const Parameter* parameter : parameters_) total_elements_ += parameter->size();
   const int inner = grouping.inner_ranks > 0 ? grouping.inner_ranks : data_ranks;
-  extents_ = {data_ranks / inner, inner};
-  if (grouping.each_micro_batch) extents_.insert(extents_.begin() + 1, static_cast<int>(options.micro_batches));
+  const int alone = grouping.each_micro_batch ? static_cast<int>(options.micro_batches) / grouping.directions : 1;
+  extents_ = {grouping.directions, data_ranks / inner, alone, inner};
   if (world.rank() != 0) return;
   serial_ = std::make_unique<Serial>(task, options, options.precision());
   for (Parameter* parameter : serial_->parameters) {
@@ -152,21 +152,19 @@ void Oracle::take_over() {
 
 double Oracle::compute_gradients(Serial& serial, const GlobalBatch& batch) const {
   serial.losses.assign(static_cast<size_t>(data_ranks_), 0);
-  const Tensors& total = sum(serial, batch, {});
+  const Tensors& total = sum(serial, batch, {}, 0);
   for (size_t p = 0; p < total.size() && &total != &serial.gradients; ++p) ops::copy_(serial.gradients[p], total[p]);
   return std::accumulate(serial.losses.begin(), serial.losses.end(), 0.0);
 }
 
-// The sum over all terms that begin with `outer`, added level by level, each in order. Levels of one term need no
-// tensors of their own.
-const Oracle::Tensors& Oracle::sum(Serial& serial, const GlobalBatch& batch, const Term& outer) const {
-  const size_t level = outer.size();
-  if (level == extents_.size()) return contribution(serial, batch, outer);
+// The sum over all terms that agree with `term` up to `level`, added level by level, each in order. Levels of one term
+// need no tensors of their own.
+const Oracle::Tensors& Oracle::sum(Serial& serial, const GlobalBatch& batch, Term term, size_t level) const {
+  if (level == term.size()) return contribution(serial, batch, term);
   Tensors& total = serial.sums[level];
   for (int i = 0; i < extents_[level]; ++i) {
-    Term term = outer;
-    term.push_back(i);
-    const Tensors& one = sum(serial, batch, term);
+    term[level] = i;
+    const Tensors& one = sum(serial, batch, term, level + 1);
     if (extents_[level] == 1) return one;
     for (size_t p = 0; p < one.size(); ++p) {
       const Dtype dtype = grouping_.in_f32 ? Dtype::f32 : one[p].dtype();
@@ -177,11 +175,14 @@ const Oracle::Tensors& Oracle::sum(Serial& serial, const GlobalBatch& batch, con
   return total;
 }
 
-// What one data rank adds at once: all its micro-batches, or one.
+// What one data rank adds at once: all its micro-batches, or those of one direction, or one.
 const Oracle::Tensors& Oracle::contribution(Serial& serial, const GlobalBatch& batch, const Term& term) const {
-  const int rank = term[0] * extents_.back() + term.back();
-  std::vector<MicroBatch> parts = micro_batches(batch, task_, options_, rank, data_ranks_);
-  if (grouping_.each_micro_batch) parts = {parts[static_cast<size_t>(term[1])]};
+  const auto [direction, block, alone, in_block] = term;
+  const int rank = block * extents_[3] + in_block;
+  const std::vector<MicroBatch> all = micro_batches(batch, task_, options_, rank, data_ranks_);
+  const size_t count = all.size() / static_cast<size_t>(extents_[0] * extents_[2]);
+  const auto first = all.begin() + (direction * extents_[2] + alone) * static_cast<int64_t>(count);
+  const std::vector<MicroBatch> parts(first, first + static_cast<int64_t>(count));
   serial.losses[static_cast<size_t>(rank)] +=
       accumulate_gradients(*serial.model, serial.parameters, task_, serial.device, parts);
   return serial.gradients;

@@ -12,6 +12,7 @@
 //   update      the serial optimizer is fed the parallel gradients and must give the same bits.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 
@@ -73,10 +74,11 @@ class Oracle {
   void take_over();
   // Returns the sum of the losses.
   double compute_gradients(Serial& serial, const GlobalBatch& batch) const;
-  // Coordinates of a contribution: block of ranks, micro-batch (where each is summed by itself), rank in the block.
-  using Term = std::vector<int>;
+  // Coordinates of a contribution: direction, block of ranks, micro-batch (where each is summed by itself), rank in the
+  // block.
+  using Term = std::array<int, 4>;
   using Tensors = std::vector<Tensor>;
-  const Tensors& sum(Serial& serial, const GlobalBatch& batch, const Term& outer) const;
+  const Tensors& sum(Serial& serial, const GlobalBatch& batch, Term term, size_t level) const;
   const Tensors& contribution(Serial& serial, const GlobalBatch& batch, const Term& term) const;
   // Norms of the whole serial gradient, and of its distance to f32 (0 where it is f32).
   struct Norms {

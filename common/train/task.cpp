@@ -1,8 +1,6 @@
 #include "common/train/task.h"
 
-#include <numeric>
-
-#include "common/nn/classifiers.h"
+#include <algorithm>
 
 namespace ninefold {
 
@@ -46,29 +44,50 @@ int64_t LlamaTask::activation_bytes(int64_t samples, const Precision& precision,
   return llama_activation_bytes(config_, samples * length_, precision, recomputation);
 }
 
-MnistTask::MnistTask(const std::string& folder)
-    : train_(Mnist::load(folder, MnistSplit::train)), evaluation_(Mnist::load(folder, MnistSplit::test)) {}
+StageActivations LlamaTask::stage_activations(const Children& stage, int64_t samples, Dtype compute) const {
+  const auto blocks = static_cast<size_t>(config_.layers);  // children 1 … blocks, behind the embedding
+  const bool has_embedding = stage.begin == 0, has_head = stage.end > blocks + 1;
+  const size_t layers = std::min(stage.end, blocks + 1) - std::max<size_t>(stage.begin, 1);
+  return llama_stage_activations(config_, static_cast<int64_t>(layers), has_embedding, has_head, samples * length_,
+                                 compute);
+}
 
-std::unique_ptr<Model> MnistTask::make_model() const { return make_mnist_cnn(); }
+Batch LlamaTask::on_paper(const DeviceHandle& device, int64_t samples) const {
+  const Tensor tokens = Tensor::empty(device, {samples * length_}, Dtype::i32);
+  return {tokens, tokens};
+}
+
+MnistTask::MnistTask(const std::string& folder, const std::optional<MlpConfig>& mlp)
+    : mlp_(mlp), train_(Mnist::load(folder, MnistSplit::train)), evaluation_(Mnist::load(folder, MnistSplit::test)) {}
+
+std::unique_ptr<Model> MnistTask::make_model() const { return mlp_ ? make_mlp(*mlp_) : make_mnist_cnn(); }
 
 Batch MnistTask::load(const DeviceHandle& device, Split split, const std::vector<int64_t>& indices) const {
   auto [images, labels] = this->images(split).batch(device, indices);
   return {images, labels};
 }
 
-double MnistTask::flops_per_sample() const { return mnist_cnn_flops_per_image(); }
+double MnistTask::flops_per_sample() const { return mlp_ ? mlp_flops_per_image(*mlp_) : mnist_cnn_flops_per_image(); }
 
-std::vector<MatmulShape> MnistTask::matmul_shapes(int64_t samples) const { return {{samples, 128, 9216}}; }
+std::vector<MatmulShape> MnistTask::matmul_shapes(int64_t samples) const {
+  if (mlp_) return {{samples, mlp_->hidden, mlp_->in}, {samples, mlp_->hidden, mlp_->hidden}};
+  return {{samples, 128, 9216}};
+}
 
 // Each of its layers is one operation, which is never computed again for its own backward.
-double MnistTask::executed_flops_per_sample(const Recomputation&) const { return mnist_cnn_flops_per_image(); }
+double MnistTask::executed_flops_per_sample(const Recomputation&) const { return flops_per_sample(); }
 
 int64_t MnistTask::activation_bytes(int64_t samples, const Precision& precision, const Recomputation&) const {
-  return mnist_cnn_activation_bytes(samples, precision.compute);
+  return mlp_ ? 0 : mnist_cnn_activation_bytes(samples, precision.compute);
 }
 
 int64_t MnistTask::evaluation_bytes(int64_t samples, const Precision& precision) const {
-  return mnist_cnn_evaluation_bytes(samples, precision.compute);
+  return mlp_ ? 0 : mnist_cnn_evaluation_bytes(samples, precision.compute);
+}
+
+Batch MnistTask::on_paper(const DeviceHandle& device, int64_t samples) const {
+  return {Tensor::empty(device, {samples, 1, Mnist::side, Mnist::side}, Dtype::f32),
+          Tensor::empty(device, {samples}, Dtype::i32)};
 }
 
 }  // namespace ninefold

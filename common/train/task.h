@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "common/data/mnist.h"
 #include "common/data/tokens.h"
+#include "common/nn/classifiers.h"
 #include "common/nn/llama.h"
 #include "common/nn/model.h"
 
@@ -49,6 +51,12 @@ class Task {
   // The same for a forward of an evaluation; 0 where evaluations are of no more samples than a micro-batch, which takes
   // less.
   virtual int64_t evaluation_bytes(int64_t /*samples*/, const Precision& /*precision*/) const { return 0; }
+  // The same for a stage of a pipeline, some of the model's children; 0 where there is no formula.
+  virtual StageActivations stage_activations(const Children& /*stage*/, int64_t /*samples*/, Dtype /*compute*/) const {
+    return {};
+  }
+  // A micro-batch of no samples in particular, for models on paper: `device` is meta.
+  virtual Batch on_paper(const DeviceHandle& device, int64_t samples) const = 0;
 };
 
 // Next-token prediction with Llama on the tokens of a file.
@@ -66,6 +74,8 @@ class LlamaTask : public Task {
   double executed_flops_per_sample(const Recomputation& recomputation) const override;
   int64_t activation_bytes(int64_t samples, const Precision& precision,
                            const Recomputation& recomputation) const override;
+  StageActivations stage_activations(const Children& stage, int64_t samples, Dtype compute) const override;
+  Batch on_paper(const DeviceHandle& device, int64_t samples) const override;
 
  private:
   const TokenDataset& dataset(Split split) const;
@@ -75,10 +85,11 @@ class LlamaTask : public Task {
   std::unique_ptr<TokenDataset> train_, evaluation_;
 };
 
-// Digits: the MNIST CNN of the PyTorch examples.
+// Digits: the MNIST CNN of the PyTorch examples, or an MLP.
 class MnistTask : public Task {
  public:
-  explicit MnistTask(const std::string& folder);
+  // Without an MLP: the CNN.
+  explicit MnistTask(const std::string& folder, const std::optional<MlpConfig>& mlp = std::nullopt);
   std::unique_ptr<Model> make_model() const override;
   int64_t samples(Split split) const override { return images(split).size(); }
   Batch load(const DeviceHandle& device, Split split, const std::vector<int64_t>& indices) const override;
@@ -90,9 +101,11 @@ class MnistTask : public Task {
   int64_t activation_bytes(int64_t samples, const Precision& precision,
                            const Recomputation& recomputation) const override;
   int64_t evaluation_bytes(int64_t samples, const Precision& precision) const override;
+  Batch on_paper(const DeviceHandle& device, int64_t samples) const override;
 
  private:
   const Mnist& images(Split split) const { return split == Split::train ? train_ : evaluation_; }
+  std::optional<MlpConfig> mlp_;
   Mnist train_, evaluation_;
 };
 

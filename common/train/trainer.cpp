@@ -34,7 +34,7 @@ std::vector<std::pair<std::string, double>> memory_series(const Ledger& ledger) 
 bool holds_first_copy(const Placement& placement, const Mesh& mesh) {
   const auto dimensions = mesh.dimensions();
   return std::all_of(dimensions.begin(), dimensions.end(), [&](const MeshDimension& dimension) {
-    return placement.is_sharded_over(dimension.name) || mesh.coordinate(dimension.name) == 0;
+    return placement.is_first_copy(dimension.name, mesh.coordinate(dimension.name));
   });
 }
 
@@ -102,6 +102,7 @@ int Trainer::run() {
     if (options_.eval_every > 0 && (step + 1) % options_.eval_every == 0) evaluate(step + 1);
   }
   record_.exposed = clock.exposed();
+  record_.bubble = parallelism_.bubble();
   // A technique may leave the last update on its way: its bytes are booked as they travel.
   world_.wait_for_all();
   parallelism_.predict_traffic(world_.traffic(), options_.steps);
@@ -157,8 +158,10 @@ Trainer::StepResult Trainer::train_step(GlobalBatch batch, int64_t epoch) {
 double Trainer::compute_gradients(const GlobalBatch& batch) {
   const Span span(world_.device()->trace, "step", "step {}: gradients", batch.step);
   const auto parts = micro_batches(batch, task_, options_, data_.rank(), data_.size());
-  const double local_loss =
-      accumulate_gradients(model_, parameters_, task_, world_.device(), parts, parallelism_.grouping.each_micro_batch);
+  const double local_loss = parallelism_.compute_gradients
+                                ? parallelism_.compute_gradients(parts)
+                                : accumulate_gradients(model_, parameters_, task_, world_.device(), parts,
+                                                       parallelism_.grouping.each_micro_batch);
   require(std::isfinite(local_loss),
           "the loss of step {} on rank {} is not finite; a lower --lr or a longer --warmup may help", batch.step,
           world_.rank());
@@ -169,9 +172,9 @@ double Trainer::compute_gradients(const GlobalBatch& batch) {
 
 // Each element of the model counts once, on the rank at coordinate 0 of all dimensions that hold copies of it.
 ops::ExactSum Trainer::global_squares() const {
-  const bool is_sharded = std::any_of(parameters_.begin(), parameters_.end(),
-                                      [](const Parameter* parameter) { return parameter->placement.is_sharded(); });
-  if (!is_sharded) return gradient_squares(parameters_);
+  const bool is_divided = std::any_of(parameters_.begin(), parameters_.end(),
+                                      [](const Parameter* parameter) { return parameter->placement.is_divided(); });
+  if (!is_divided) return gradient_squares(parameters_);
   std::vector<Parameter*> counted;
   for (Parameter* parameter : parameters_) {
     if (holds_first_copy(parameter->placement, mesh_)) counted.push_back(parameter);
@@ -236,9 +239,10 @@ void Trainer::evaluate(int64_t steps_done) {
     std::vector<int64_t> indices(static_cast<size_t>(std::min(at_once, end - begin)));
     std::iota(indices.begin(), indices.end(), begin);
     const Batch batch = task_.load(world_.device(), Split::evaluation, indices);
-    const auto [scores, loss] = ninefold::evaluate(model_, batch.x, make_step(task_, world_.device(), batch));
-    loss_sum += loss;
-    correct += static_cast<double>(ops::count_correct(scores, batch.targets));
+    const Score score = parallelism_.evaluate ? parallelism_.evaluate(batch)
+                                              : ninefold::evaluate(model_, task_, world_.device(), batch);
+    loss_sum += score.loss_sum;
+    correct += score.correct;
   }
   const double rows = static_cast<double>(samples * task_.rows_per_sample());
   const EvaluationRecord found{steps_done, control::sum(data_, loss_sum) / rows, control::sum(data_, correct) / rows};

@@ -22,6 +22,11 @@ namespace ninefold {
 struct Parallelism {
   // How gradients are added up.
   SumGrouping grouping{};
+  // Takes a step's micro-batches forward and backward, into the gradients; returns the sum of the losses of this data
+  // rank. Absent: one after the other through the whole model.
+  std::function<double(const std::vector<MicroBatch>&)> compute_gradients{};
+  // Absent: by the whole model. All ranks call it equally often; the same on all that share the data.
+  std::function<Score(const Batch&)> evaluate{};
   // After a step's last micro-batch: makes the gradients that this rank owns sums over all data ranks.
   std::function<void()> reduce_gradients = [] {};
   // After the optimizer has updated what this rank owns.
@@ -37,6 +42,8 @@ struct Parallelism {
   std::function<void(const std::vector<Parameter*>& whole)> round_as_gathered{};
   // How far such values are from those owned, relative, on all ranks; all call it.
   std::function<double()> gather_error{};
+  // The idle time of ranks that wait for each other's results, where there is such. After the last step, on all ranks.
+  std::function<std::optional<BubbleRecord>()> bubble = [] { return std::nullopt; };
   // What the technique claims; the check demands it.
   Numerics numerics = Numerics::bounded;
   // Lives as long as this: the technique that the functions above call, where nobody else holds it.

@@ -1,0 +1,23 @@
+// What the children of a model cost and hand on, found without computing anything: the model runs once on a device that
+// has shapes only, and whose operations tell their FLOPs by formula.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/train/task.h"
+
+namespace ninefold {
+
+struct ChildOnPaper {
+  std::string name;
+  double flops = 0;  // of a forward and backward of `samples`; the last child's with the loss
+  Shape output;      // for `samples`
+  Dtype type = Dtype::f32;
+  bool has_parameters = false;
+};
+
+// One entry a child of the task's model, in forward order, for micro-batches of `samples`.
+std::vector<ChildOnPaper> on_paper(const Task& task, int64_t samples, const Precision& precision);
+
+}  // namespace ninefold
