@@ -104,6 +104,10 @@ std::vector<Stage> cut_as(const std::vector<Stage>& layers, int stages, const st
   return cut;
 }
 
+std::vector<Stage> cut(const std::vector<Stage>& layers, int stages, const std::string& layers_per_stage) {
+  return layers_per_stage.empty() ? cut_evenly(layers, stages) : cut_as(layers, stages, layers_per_stage);
+}
+
 double imbalance(const std::vector<Stage>& stages) {
   double largest = 0, sum = 0;
   for (const Stage& stage : stages) {

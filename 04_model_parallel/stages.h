@@ -29,6 +29,9 @@ std::vector<Stage> cut_evenly(const std::vector<Stage>& layers, int stages);
 // every stage, each at least 1, and their sum is that of the layers.
 std::vector<Stage> cut_as(const std::vector<Stage>& layers, int stages, const std::string& layers_per_stage);
 
+// cut_as, or cut_evenly where the list is empty.
+std::vector<Stage> cut(const std::vector<Stage>& layers, int stages, const std::string& layers_per_stage);
+
 // FLOPs of the largest stage, divided by the mean.
 double imbalance(const std::vector<Stage>& stages);
 

@@ -47,9 +47,7 @@ int run(int argc, char** argv) {
   const auto task = make_task(options.model, train);
 
   const auto children = on_paper(*task, train.micro_batch, train.precision());
-  const auto layers = layers_of(children);
-  const auto stages = options.layers_per_stage.empty() ? cut_evenly(layers, pipeline.size())
-                                                       : cut_as(layers, pipeline.size(), options.layers_per_stage);
+  const auto stages = cut(layers_of(children), pipeline.size(), options.layers_per_stage);
   RanksOfStages ranks_of;
   for (int rank = 0; rank < pipeline.size(); ++rank) ranks_of.push_back({rank});
   if (on_first_rank()) fmt::print("{}", description(stages, children, ranks_of));

@@ -8,7 +8,7 @@
 
 #include "06_pipeline/drawing/svg.h"
 #include "06_pipeline/drawing/time_slots.h"
-#include "06_pipeline/generators/generators.h"
+#include "06_pipeline/generators/choice.h"
 #include "06_pipeline/schedule/csv.h"
 #include "06_pipeline/schedule/peak.h"
 #include "common/base/check.h"
@@ -24,23 +24,19 @@ using namespace ninefold;
 using namespace ninefold::pipeline;
 
 struct ShowOptions {
-  std::string schedule = "1f1b";
-  std::string schedule_csv, times_file, svg, csv;
-  PipelineSize size{4, 8, 2};
+  ScheduleChoice choice;
+  int stages = 4, micro_batches = 8;
+  std::string times_file, svg, csv;
   StageTimes stage;
   double communication = 0;
   double kept_for_weights = 1;
 
   void declare(Options& options) {
     options.group("The schedule");
-    options.add_choice("--schedule", schedule, generator_names(), "how the work is ordered");
-    options.add("--stages", size.ranks, "ranks in the pipeline: stages, of which a rank may hold several virtual ones",
+    choice.declare(options);
+    options.add("--stages", stages, "ranks in the pipeline: stages, of which a rank may hold several virtual ones",
                 {.minimum = 1, .maximum = 1024});
-    options.add("--micro-batches", size.micro_batches, "that a step's batch is cut into",
-                {.minimum = 1, .maximum = 65536});
-    options.add("--virtual-stages", size.virtual_stages, "stages on a rank, for interleaved",
-                {.minimum = 1, .maximum = 1024});
-    options.add("--schedule-csv", schedule_csv, "a table of your own instead: row = rank, cell = action like 2F5");
+    options.add("--micro-batches", micro_batches, "that a step's batch is cut into", {.minimum = 1, .maximum = 65536});
     options.group("Times, in any unit");
     options.add("--f", stage.forward, "a stage's forward of a micro-batch", {.minimum = 0});
     options.add("--b", stage.input_gradient, "its backward without the weight gradients", {.minimum = 0});
@@ -57,30 +53,27 @@ struct ShowOptions {
 };
 
 void check_options(const ShowOptions& options, const Options& command_line) {
-  const auto exclude = [&](std::string_view one, std::string_view other) {
-    require(!command_line.given(one) || !command_line.given(other), "{} and {} exclude each other; give one", one,
-            other);
-  };
-  for (const char* own : {"--f", "--b", "--w"}) exclude("--times", own);
-  for (const char* own : {"--schedule", "--virtual-stages"}) exclude("--schedule-csv", own);
-  require(!command_line.given("--virtual-stages") || find_generator(options.schedule).stages_per_rank == 0,
-          "--virtual-stages is for interleaved; {} has its own number of stages on a rank ({})", options.schedule,
-          find_generator(options.schedule).stages_per_rank);
+  options.choice.validate(command_line);
+  for (const char* own : {"--f", "--b", "--w"}) {
+    require(!command_line.given("--times") || !command_line.given(own), "--times and {} exclude each other; give one",
+            own);
+  }
   require(options.stage.sum() > 0, "--f, --b and --w are all 0; something must take time");
   if (!options.svg.empty()) require_writable(options.svg, "--svg");
   if (!options.csv.empty()) require_writable(options.csv, "--csv");
 }
 
 CheckedSchedule read_schedule(const ShowOptions& options, const Options& command_line) {
-  if (options.schedule_csv.empty()) {
-    return CheckedSchedule(find_generator(options.schedule).make(options.size), options.schedule);
+  const ScheduleChoice& choice = options.choice;
+  const Schedule table = choice.table(options.stages, options.micro_batches);
+  const auto if_given = [&](std::string_view option, int value) {
+    return command_line.given(option) ? std::optional(value) : std::nullopt;
+  };
+  if (choice.is_from_file()) {
+    require_size(table, if_given("--stages", options.stages), if_given("--micro-batches", options.micro_batches),
+                 choice.name());
   }
-  const Schedule table = parse_csv(read_file(options.schedule_csv), options.schedule_csv);
-  const std::optional<int> ranks = command_line.given("--stages") ? std::optional(options.size.ranks) : std::nullopt;
-  const std::optional<int> micro_batches =
-      command_line.given("--micro-batches") ? std::optional(options.size.micro_batches) : std::nullopt;
-  require_size(table, ranks, micro_batches, options.schedule_csv);
-  return CheckedSchedule(table, options.schedule_csv);
+  return CheckedSchedule(table, choice.name());
 }
 
 Times read_times(const ShowOptions& options, int stages) {
@@ -91,12 +84,6 @@ Times read_times(const ShowOptions& options, int stages) {
   const int found = static_cast<int>(times.stages.size());
   require(found == stages, "{} has times for {} stages, but the schedule has {}", options.times_file, found, stages);
   return times;
-}
-
-std::string title_of(const ShowOptions& options, const CheckedSchedule& schedule) {
-  return fmt::format("{}: {} ranks, {} stages, {} micro-batches",
-                     options.schedule_csv.empty() ? options.schedule : options.schedule_csv, schedule.ranks(),
-                     schedule.stages(), schedule.micro_batches());
 }
 
 void print_grid(const CheckedSchedule& schedule) {
@@ -141,9 +128,9 @@ int run(int argc, char** argv) {
   const CheckedSchedule schedule = read_schedule(options, command_line);
   const Simulation simulation = simulate(schedule, read_times(options, schedule.stages()));
 
-  const std::string title = title_of(options, schedule);
+  const std::string title = title_of(schedule, options.choice.name());
   fmt::print("{}\n", title);
-  if (options.schedule_csv.empty()) fmt::print("{}\n", find_generator(options.schedule).idea);
+  if (!options.choice.is_from_file()) fmt::print("{}\n", find_generator(options.choice.schedule).idea);
   fmt::print("\n");
   print_grid(schedule);
   print_costs(schedule, simulation, options.kept_for_weights);

@@ -100,6 +100,11 @@ std::vector<Action> CheckedSchedule::needs(const Action& action) const {
   return needs;
 }
 
+std::string title_of(const CheckedSchedule& schedule, std::string_view name) {
+  return fmt::format("{}: {} ranks, {} stages, {} micro-batches", name, schedule.ranks(), schedule.stages(),
+                     schedule.micro_batches());
+}
+
 void require_size(const Schedule& schedule, std::optional<int> ranks, std::optional<int> micro_batches,
                   std::string_view name) {
   const int rows = static_cast<int>(schedule.size());

@@ -8,7 +8,7 @@
 //      task ahead, so that the message can arrive during a computation, and no earlier, so that a rank never keeps room
 //      for more than two messages.
 //   3. A task waits for its own message only. Its result is sent as soon as it is there. The sent tensor is let go of
-//      once it has been received, which is waited for at the end of the table and not before.
+//      once it has been received, and nobody waits for that.
 //   4. So a task's send and the next receive are under way together: where two neighbours exchange a forward's
 //      activations for a backward's gradient, neither waits for the other. Stages of one rank hand over directly.
 //
@@ -18,6 +18,7 @@
 #pragma once
 
 #include <map>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -87,6 +88,9 @@ class CheckedSchedule {
   std::map<Action, Place> places_;  // of the actions of micro-batches
   std::vector<Turn> order_;
 };
+
+// "1f1b: 4 ranks, 4 stages, 8 micro-batches".
+std::string title_of(const CheckedSchedule& schedule, std::string_view name);
 
 // Throws UserError unless the table is for so many ranks and micro-batches (where they are given): with row and column
 // where it has too many.

@@ -31,6 +31,7 @@ class VirtualTime {
 
   VirtualClock& clock() { return clock_; }
   const VirtualClock& clock() const { return clock_; }
+  const Cluster& cluster() const { return cluster_; }
   // Where the ranks are. Calls before the first mesh take no time.
   void arrange(const std::vector<MeshDimension>& dimensions) { network_.ports.arrange(dimensions); }
 
