@@ -56,9 +56,10 @@ void Pipeline::predict_memory(MemoryByKind& bytes, const ninefold::Task& task, c
   if (units_) units_->predict_memory(bytes, schedule_, rank_);
 }
 
-// A sum over data ranks of bf16 gradients is rounded before the copies of the two directions are added.
+// Where bf16 gradients are summed over data ranks, they are rounded before the copies of the two directions are added.
 Numerics Pipeline::numerics(const Parallelism& data, const TrainOptions& options) const {
-  const bool rounds_once = directions_of(schedule_) == 1 || options.grad_dtype == Dtype::f32;
+  const bool is_one_data_rank = options.batch == options.micro_batch * options.micro_batches;
+  const bool rounds_once = directions_of(schedule_) == 1 || options.grad_dtype == Dtype::f32 || is_one_data_rank;
   return adds_in_order(schedule_) && rounds_once ? data.numerics : Numerics::bounded;
 }
 

@@ -7,7 +7,9 @@ Linear::Linear(int64_t in, int64_t out, ops::Distribution weight_initial, std::o
   if (bias_initial) bias.emplace(Shape{out}, *bias_initial);
 }
 
-Tensor Linear::forward(const Tensor& x, Saved& saved) {
+Tensor Linear::forward(const Tensor& data, Saved& saved) {
+  const bool matches = data.dtype() == weight.value.dtype();
+  const Tensor x = matches ? data : ops::cast(data, weight.value.dtype());
   saved.push(x);
   return saved.keep(SavedOperation::matmul, [&] {
     const Tensor y = ops::matmul(x, weight.value, {.transpose_b = true});

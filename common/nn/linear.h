@@ -7,13 +7,14 @@
 
 namespace ninefold {
 
-// weight [out, in]; bias [out] if asked. x [rows, in] -> y [rows, out].
+// weight [out, in]; bias [out] if asked. x [rows, in] -> y [rows, out]. Data of another type than the weight's are
+// converted first.
 class Linear : public Layer {
  public:
   Linear(int64_t in, int64_t out, ops::Distribution weight_initial,
          std::optional<ops::Distribution> bias_initial = std::nullopt);
 
-  Tensor forward(const Tensor& x, Saved& saved) override;
+  Tensor forward(const Tensor& data, Saved& saved) override;
   Tensor backward(const Tensor& dy, Saved& saved) override;
   void forward_add(const Tensor& x, Saved& saved, const Tensor& sum) override;
   void backward_add(const Tensor& dy, Saved& saved, const Tensor& dx) override;

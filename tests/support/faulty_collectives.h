@@ -21,7 +21,10 @@ enum class CollectiveFault {
   wrong_group,     // every collective but broadcast: each rank communicates with itself alone
   reorder_sums,    // reductions by sum or avg: added from the last rank to the first; right up to rounding
   reorder_chunks,  // all_gather, reduce_scatter, all_to_all: the parts rotated by one
+  scaled_message,  // recv: twice what was sent
+  stale_message,   // recv: the message before, of the same size
 };
+// Those of collectives; the last two are of messages.
 inline constexpr CollectiveFault all_collective_faults[] = {
     CollectiveFault::scale_by_two,  CollectiveFault::divide_twice, CollectiveFault::drop_one_rank,
     CollectiveFault::stale_buffer,  CollectiveFault::wrong_group,  CollectiveFault::reorder_sums,
@@ -50,6 +53,10 @@ class FaultyCollectives : public Collectives {
         return summed_backwards(call);
       case CollectiveFault::reorder_chunks:
         return rotated(call);
+      case CollectiveFault::scaled_message:
+        return scaled(call, 2.0f);
+      case CollectiveFault::stale_message:
+        return stale(call);
     }
     return nullptr;
   }
@@ -89,6 +96,9 @@ class FaultyCollectives : public Collectives {
         return call.reduces() && (call.op == ReduceOp::sum || call.op == ReduceOp::avg);
       case CollectiveFault::reorder_chunks:
         return has_parts(call);
+      case CollectiveFault::scaled_message:
+      case CollectiveFault::stale_message:
+        return call.operation == Operation::recv;
       default:
         return call.reduces() || has_parts(call);
     }
