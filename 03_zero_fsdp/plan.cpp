@@ -10,16 +10,6 @@ namespace {
 
 constexpr std::string_view root_name = "root";
 
-// The slots of a model itself, not those below them.
-std::vector<std::string> children_of(Model& model) {
-  struct Names : Visitor {
-    std::vector<std::string> found;
-    void slot(std::string_view name, std::unique_ptr<Layer>&) override { found.emplace_back(name); }
-  } names;
-  model.visit(names);
-  return names.found;
-}
-
 // Enters and leaves the layers of units as the forward does.
 class Walker : public Visitor {
  public:
@@ -123,10 +113,13 @@ ShardingPlan plan_sharding(Model& model, const std::string& wrap) {
   }
   if (!plan.units.empty() && plan.units.front().name == root_name) {
     plan.walk = Walk(0);
-    for (const std::string& child : children_of(model)) {
-      const auto lies_in = [&](const Parameter* parameter) { return is_below(parameter->name, child); };
-      const auto& parameters = plan.units.front().parameters;
-      if (std::any_of(parameters.begin(), parameters.end(), lies_in)) unit_of[child] = 0;
+    const auto& parameters = plan.units.front().parameters;
+    const auto is_of_root = [&](const Parameter* parameter) {
+      return std::count(parameters.begin(), parameters.end(), parameter) > 0;
+    };
+    for (size_t child = 0; child < model.size(); ++child) {
+      const auto used = parameters_used_by(model.child(child));
+      if (std::any_of(used.begin(), used.end(), is_of_root)) unit_of[model.name_of(child)] = 0;
     }
   }
   Walker walker(plan, unit_of);

@@ -42,6 +42,7 @@ Parallelism ModelParallel::parallelism(const Task& task, const TrainOptions& opt
   const Children children = model_.stage(stage_).children;
   return {.compute_gradients = [this](const std::vector<MicroBatch>& parts) { return run(parts.front()); },
           .evaluate = [this](const Batch& batch) { return model_.evaluate(batch); },
+          .reduce_gradients = [this] { model_.sum_copies(); },
           .predict_memory =
               [&task, &options, children](MemoryByKind& bytes) {
                 const StageActivations stage = task.stage_activations(children, options.micro_batch, options.dtype);
@@ -58,12 +59,13 @@ Parallelism ModelParallel::parallelism(const Task& task, const TrainOptions& opt
                 if (!model_.is_first(stage_)) {
                   ledger.predict(name, Operation::send, steps, steps * model_.message_bytes(stage_ - 1));
                 }
+                model_.predict_copies(ledger, steps);
               },
           .bubble = [this]() -> std::optional<BubbleRecord> {
             const auto ranks = static_cast<double>(model_.stages());
             return BubbleRecord{(ranks - 1) / ranks, computations_.bubble(model_.pipeline())};
           },
-          .numerics = Numerics::bit_identical};
+          .numerics = model_.ties_stages() ? Numerics::bounded : Numerics::bit_identical};
 }
 
 }  // namespace ninefold

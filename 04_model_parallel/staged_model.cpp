@@ -20,10 +20,12 @@ StagedModel::StagedModel(Model& model, std::vector<Stage> stages, RanksOfStages 
 }
 
 void StagedModel::place_parameters() {
-  std::map<Parameter*, std::set<int>> holders;
+  std::map<Parameter*, std::set<int>> holders, stages_of;
   for (int stage = 0; stage < stages(); ++stage) {
     for (Parameter* parameter : parameters_of(stage)) {
       holders[parameter].insert(ranks_of(stage).begin(), ranks_of(stage).end());
+      stages_of[parameter].insert(stage);
+      ties_stages_ |= stages_of[parameter].size() > 1;
     }
   }
   std::map<std::set<int>, std::vector<Parameter*>> shared;  // by the ranks that hold them
@@ -46,7 +48,7 @@ bool StagedModel::holds(int stage) const {
 std::vector<Parameter*> StagedModel::parameters_of(int stage) const {
   std::vector<Parameter*> parameters;
   for (size_t child = stages_[stage].children.begin; child < stages_[stage].children.end; ++child) {
-    for (Parameter* parameter : ninefold::parameters_of(model_.child(child))) parameters.push_back(parameter);
+    for (Parameter* parameter : parameters_used_by(model_.child(child))) parameters.push_back(parameter);
   }
   return parameters;
 }

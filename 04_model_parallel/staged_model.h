@@ -32,7 +32,9 @@ class StagedModel {
   bool holds(int stage) const;
   const Group& pipeline() const { return pipeline_; }
   const DeviceHandle& device() const { return pipeline_.world().device(); }
-  // Those whose gradients the stage adds to.
+  // Whether a parameter has users in several stages: then its gradient is summed in another order than a serial run's.
+  bool ties_stages() const { return ties_stages_; }
+  // Those whose gradients the stage adds to, once for each user.
   std::vector<Parameter*> parameters_of(int stage) const;
 
   // What the stage needs to know of a micro-batch; `x` is the data on the first stage, and undefined on the others.
@@ -82,6 +84,7 @@ class StagedModel {
     std::vector<Parameter*> parameters;
   };
   std::vector<Copies> copies_;
+  bool ties_stages_ = false;
 };
 
 }  // namespace ninefold

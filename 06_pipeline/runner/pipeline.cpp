@@ -24,6 +24,8 @@ void Pipeline::shard(const ShardGroups& groups, const ShardingPolicy::Types& typ
             "stage {} is sharded over the data ranks, but the schedule has no {}UNSHARD before it computes", stage,
             stage);
   }
+  require(!model_.ties_stages(),
+          "--tied-embeddings are in two stages, of which each would shard them; leave out --dp-shard or the option");
   units_ = std::make_unique<StageUnits>(model_, groups, types);
   runner_ = std::make_unique<Runner>(model_, schedule_, units_.get());
 }
@@ -60,7 +62,7 @@ void Pipeline::predict_memory(MemoryByKind& bytes, const ninefold::Task& task, c
 Numerics Pipeline::numerics(const Parallelism& data, const TrainOptions& options) const {
   const bool is_one_data_rank = options.batch == options.micro_batch * options.micro_batches;
   const bool rounds_once = directions_of(schedule_) == 1 || options.grad_dtype == Dtype::f32 || is_one_data_rank;
-  return adds_in_order(schedule_) && rounds_once ? data.numerics : Numerics::bounded;
+  return adds_in_order(schedule_) && rounds_once && !model_.ties_stages() ? data.numerics : Numerics::bounded;
 }
 
 Parallelism Pipeline::parallelism(Parallelism data, const ninefold::Task& task, const TrainOptions& options) {

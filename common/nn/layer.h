@@ -21,6 +21,8 @@ class Visitor {
   // A part that is always of its own type.
   virtual void member(std::string_view /*name*/, Layer& /*child*/) {}
   virtual void parameter(std::string_view /*name*/, Parameter& /*parameter*/) {}
+  // A parameter that belongs to another layer, which shows it as its own.
+  virtual void tied(std::string_view /*name*/, Parameter& /*parameter*/) {}
 };
 
 class Layer {

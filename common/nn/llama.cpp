@@ -63,19 +63,26 @@ std::unique_ptr<Model> make_llama(const LlamaConfig& config) {
   const ops::Distribution in_initial = normal(0.02);
   const ops::Distribution out_initial = normal(0.02 / std::sqrt(2.0 * static_cast<double>(config.layers)));
   auto model = std::make_unique<Model>(std::make_unique<CrossEntropyLoss>());
-  model->add("tok_embeddings", std::make_unique<Embedding>(config.vocab, config.dim, normal(1)));
+  auto embedding =
+      std::make_unique<Embedding>(config.vocab, config.dim, config.tied_embeddings ? in_initial : normal(1));
+  Parameter& table = embedding->weight;
+  model->add("tok_embeddings", std::move(embedding));
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     model->add(fmt::format("layers.{}", layer), std::make_unique<TransformerBlock>(config, in_initial, out_initial));
   }
   model->add("norm", std::make_unique<RmsNorm>(config.dim, config.norm_eps));
-  model->add("output", std::make_unique<Linear>(config.dim, config.vocab, in_initial));
+  if (config.tied_embeddings) {
+    model->add("output", std::make_unique<TiedOutput>(table));
+  } else {
+    model->add("output", std::make_unique<Linear>(config.dim, config.vocab, in_initial));
+  }
   model->name_parameters();
   return model;
 }
 
 int64_t llama_parameters(const LlamaConfig& config) {
   return config.layers * (matmul_weights_of_block(config) + 2 * config.dim) + config.dim +
-         2 * config.vocab * config.dim;
+         (config.tied_embeddings ? 1 : 2) * config.vocab * config.dim;
 }
 
 double llama_flops_per_token(const LlamaConfig& config, int64_t length) {

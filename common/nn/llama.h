@@ -13,6 +13,7 @@ struct LlamaConfig {
   int64_t dim = 256, layers = 8, heads = 4, kv_heads = 4, ffn = 704, vocab = 256;
   double rope_theta = 10000;
   float norm_eps = 1e-5f;
+  bool tied_embeddings = false;  // the output layer has the embedding's table
 
   int64_t head_dim() const { return dim / heads; }
   int64_t kv_dim() const { return kv_heads * head_dim(); }

@@ -69,6 +69,18 @@ std::vector<Parameter*> parameters_of(Layer& layer) {
   return found;
 }
 
+std::vector<Parameter*> parameters_used_by(Layer& layer) {
+  struct Collector : Visitor {
+    std::vector<Parameter*> found;
+    void slot(std::string_view, std::unique_ptr<Layer>& child) override { child->visit(*this); }
+    void member(std::string_view, Layer& child) override { child.visit(*this); }
+    void parameter(std::string_view, Parameter& parameter) override { found.push_back(&parameter); }
+    void tied(std::string_view, Parameter& parameter) override { found.push_back(&parameter); }
+  } collector;
+  layer.visit(collector);
+  return collector.found;
+}
+
 int64_t parameter_count(Layer& layer) {
   int64_t count = 0;
   for (const Parameter* parameter : parameters_of(layer)) count += parameter->size();

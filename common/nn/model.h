@@ -51,6 +51,8 @@ class Model : public Layer {
 
 // All parameters below `layer`, in forward order.
 std::vector<Parameter*> parameters_of(Layer& layer);
+// The same with those that belong to other layers, and as often as a layer uses them.
+std::vector<Parameter*> parameters_used_by(Layer& layer);
 // Elements of all parameters, by their global shapes.
 int64_t parameter_count(Layer& layer);
 

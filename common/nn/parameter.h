@@ -73,6 +73,7 @@ class Parameter {
   Shape shape;       // global
   ops::Distribution initial;
   Placement placement;
+  int64_t users = 1;  // layers that add to its gradient
 
   // What layers compute with, of shape layer_shape(). Undefined until materialised, and while a technique that shards
   // the parameter has it gathered nowhere.
@@ -90,7 +91,7 @@ class Parameter {
   Shape local_shape() const { return placement.local_shape(shape); }
 
   // A step begins: the gradient counts as zero from here on, without a pass over its memory. `contributions` is how
-  // often it will be written before it is complete: once for every micro-batch.
+  // often it will be written before it is complete: once for every micro-batch and user.
   void zero_gradient(int64_t contributions = 1);
   // For work that can either assign or add: calls write(gradient, accumulate).
   void write_gradient(const std::function<void(const Tensor& gradient, bool accumulate)>& write);

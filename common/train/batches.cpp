@@ -50,7 +50,7 @@ double accumulate_gradients(Model& model, const std::vector<Parameter*>& paramet
                             const DeviceHandle& device, const std::vector<MicroBatch>& micro_batches,
                             bool each_micro_batch) {
   const auto begin = [&](int64_t contributions) {
-    for (Parameter* parameter : parameters) parameter->zero_gradient(contributions);
+    for (Parameter* parameter : parameters) parameter->zero_gradient(contributions * parameter->users);
   };
   const auto complete = [&] {
     for (Parameter* parameter : parameters) parameter->complete_gradient();

@@ -38,6 +38,7 @@ void TrainOptions::declare_llama(Options& options) {
   options.add("--ffn", llama.ffn, "feed-forward width", {.minimum = 1});
   options.add("--vocab", llama.vocab, "vocabulary", {.minimum = 1, .unit = "tokens"});
   options.add("--rope-theta", llama.rope_theta, "base of the rotary positions", {.minimum = 1});
+  options.add("--tied-embeddings", llama.tied_embeddings, "the output layer uses the embedding's table");
   options.add("--norm-eps", llama.norm_eps, "added to the mean square in norms", {.minimum = 0});
 }
 

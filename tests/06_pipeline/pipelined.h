@@ -70,7 +70,7 @@ inline Job pipeline_llama(int64_t layers, int micro_batches) {
   job.options.length = 16;
   job.options.batch = job.options.micro_batches = micro_batches;
   job.options.steps = job_size() == 8 ? 1 : 2;
-  job.options.optimizer.kind = OptimizerKind::sgd;
+  job.options.optimizer = {.kind = OptimizerKind::sgd, .momentum = 0.9};
   job.task = task_of(job);
   return job;
 }
