@@ -8,6 +8,7 @@
 
 #include "common/base/check.h"
 #include "common/base/report.h"
+#include "common/base/text.h"
 
 namespace ninefold {
 namespace {
@@ -87,15 +88,13 @@ std::vector<Stage> cut_evenly(const std::vector<Stage>& layers, int stages) {
 std::vector<Stage> cut_as(const std::vector<Stage>& layers, int stages, const std::string& layers_per_stage) {
   std::vector<Stage> cut;
   size_t begin = 0;
-  for (size_t at = 0; at <= layers_per_stage.size();) {
-    const size_t comma = std::min(layers_per_stage.find(',', at), layers_per_stage.size());
-    const int64_t count = parse_count(std::string_view(layers_per_stage).substr(at, comma - at), layers_per_stage);
+  for (const std::string_view word : split(layers_per_stage, ',')) {
+    const int64_t count = parse_count(word, layers_per_stage);
     const size_t end = begin + static_cast<size_t>(count);
     require(end <= layers.size(), "--layers-per-stage {} counts more than the {} layers of the model", layers_per_stage,
             layers.size());
     cut.push_back(joined(layers, begin, end));
     begin = end;
-    at = comma + 1;
   }
   require(begin == layers.size(), "--layers-per-stage {} counts {} layers, but the model has {}", layers_per_stage,
           begin, layers.size());

@@ -82,10 +82,7 @@ Parallelism split_data(Pipeline& pipeline, std::optional<Replicated>& replicated
     return {};
   }
   replicated.emplace(model, data, DdpOptions{}, mesh.world().device(), train.grad_dtype);
-  return {.grouping = replicated->grouping(),
-          .reduce_gradients = [&] { replicated->reduce_gradients(); },
-          .predict_traffic = [&](TrafficLedger& ledger, int64_t steps) { replicated->predict_traffic(ledger, steps); },
-          .numerics = replicated->numerics()};
+  return replicated->parallelism();
 }
 
 void write_times(const Pipeline& pipeline, const std::string& path) {

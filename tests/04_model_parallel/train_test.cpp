@@ -15,7 +15,7 @@ Parallelize in_stages(const Job& job, const std::string& layers_per_stage = "") 
     const auto staged = std::make_shared<StagedModel>(model, stages, ranks_of, children, pipeline, *task);
     const auto parallel = std::make_shared<ModelParallel>(*staged);
     Parallelism parallelism = parallel->parallelism(*task, options);
-    parallelism.reduce_gradients = [staged, parallel] {};  // keeps them
+    parallelism.technique = std::make_shared<std::pair<decltype(staged), decltype(parallel)>>(staged, parallel);
     return parallelism;
   };
 }
@@ -59,6 +59,22 @@ TEST(ModelParallel, IsTheSerialModel) {
 TEST(ModelParallel, KeepsItsBooks) {
   const Job job = in_a_pipeline(small_llama());
   expect_balanced_books(train(job, in_stages(job)).record);
+}
+
+// The embedding's table is on the first rank and on the last; its gradient is the sum of both.
+TEST(ModelParallel, SumsTheGradientsOfTiedEmbeddings) {
+  Job job = in_a_pipeline(small_llama());
+  job.options.llama.tied_embeddings = true;
+  job.task = make_task(job.model, job.options);
+  const RunRecord record = train(job, in_stages(job)).record;
+  EXPECT_TRUE(record.check.passed);
+  EXPECT_EQ(record.numerics, job_size() == 1 ? Numerics::bit_identical : Numerics::bounded);
+  expect_balanced_books(record);
+  if (job_size() == 1) return;
+  EXPECT_EQ(record.traffic.at("pp").count(Operation::all_reduce), job_rank() % (job_size() - 1) == 0 ? 1u : 0u);
+  job.options.steps = 1;
+  job.collective_fault = CollectiveFault::wrong_group;
+  EXPECT_FALSE(train(job, in_stages(job)).record.check.passed);
 }
 
 TEST(ModelParallel, CutsWhereItIsTold) {

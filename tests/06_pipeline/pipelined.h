@@ -40,23 +40,17 @@ inline Parallelize pipelined(const Job& job, const MakeTable& make_table, const 
     const auto stages = cut(layers_of(children), schedule.stages(), layers_per_stage);
     kept->pipeline = std::make_unique<Pipeline>(model, schedule, stages, children, mesh["pp"], *task);
     Parallelism data;
+    const Group replicas = mesh.flatten({"dp_replicate"});
     if (mesh.has("dp_shard")) {
-      const Group replicas = mesh.flatten({"dp_replicate"});
       kept->pipeline->shard({mesh["dp_shard"], replicas},
                             {options.dtype, options.dtype, options.grad_dtype, Dtype::f32});
     } else {
-      const Group replicas = mesh.flatten({"dp_replicate"});
       kept->replicated =
           std::make_unique<Replicated>(model, replicas, DdpOptions{}, mesh.world().device(), options.grad_dtype);
-      Replicated& replicated = *kept->replicated;
-      data = {.grouping = replicated.grouping(),
-              .reduce_gradients = [&replicated] { replicated.reduce_gradients(); },
-              .predict_traffic = [&replicated](TrafficLedger& ledger,
-                                               int64_t steps) { replicated.predict_traffic(ledger, steps); },
-              .numerics = replicated.numerics()};
+      data = kept->replicated->parallelism();
     }
     Parallelism parallelism = kept->pipeline->parallelism(data, *task, options);
-    parallelism.after_update = [kept] {};  // keeps them
+    parallelism.technique = kept;
     return parallelism;
   };
 }

@@ -138,7 +138,7 @@ TEST(Pipeline, ShardsAsTheTableSays) {
         model, CheckedSchedule(table(0, 0)), cut_evenly(layers_of(children), 2), children, mesh["pp"], *job.task);
     pipeline->shard({mesh.flatten({"dp_shard"}), mesh.flatten({"dp_replicate"})}, {});
     Parallelism parallelism = pipeline->parallelism({}, *job.task, options);
-    parallelism.after_update = [pipeline] {};
+    parallelism.technique = pipeline;
     return parallelism;
   };
   const Outcome outcome = train(job, parallelize);
@@ -158,6 +158,19 @@ TEST(Pipeline, ClaimsNoBitsForAnotherOrder) {
   EXPECT_EQ(outcome.record.numerics, Numerics::bounded);
   EXPECT_GT(outcome.record.check.gradient_max_rel, 0);
   EXPECT_TRUE(outcome.record.books_balanced);
+}
+
+TEST(Pipeline, TiesTheOutputToTheEmbeddingAcrossStages) {
+  for (const std::string name : {"1f1b", "zb-v", "dualpipe"}) {
+    SCOPED_TRACE(name);
+    Job job = pipeline_llama(uneven(name, job_size()), job_size());
+    job.options.llama.tied_embeddings = true;
+    job.task = make_task(job.model, job.options);
+    const RunRecord record = train(job, pipelined(job, generated(name))).record;
+    EXPECT_TRUE(record.check.passed);
+    EXPECT_EQ(record.numerics, Numerics::bounded);
+    expect_balanced_books(record);
+  }
 }
 
 TEST(Pipeline, EvaluatesTheSameHoweverItIsCut) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <deque>
 #include <functional>
 #include <numeric>
 
@@ -156,6 +157,33 @@ TEST_P(LayerTest, GradientsAddUpOverMicroBatchesAndStartFromZero) {
   }
 }
 
+// The halves of a backward, with another micro-batch's forward and first half between them: the same bits.
+TEST_P(LayerTest, DeferredWeightGradientsAreTheSame) {
+  const DeviceHandle device = make_cpu_device();
+  const auto layer = GetParam().make();
+  materialize(*layer, device, {}, 5);
+  const auto parameters = parameters_of(*layer);
+  const auto run = [&](bool deferred) {
+    for (Parameter* parameter : parameters) parameter->zero_gradient();
+    std::deque<Saved> saved;
+    std::vector<std::vector<double>> results;
+    for (const uint64_t micro_batch : {1, 2}) {
+      Saved& own = saved.emplace_back(make_step(device));
+      const Tensor x = random_tensor(device, GetParam().input, Dtype::f32, micro_batch);
+      const Tensor y = layer->forward(x, own);
+      if (deferred) own.defer_weight_gradients();
+      results.push_back(doubles(layer->backward(random_tensor(device, y.shape(), Dtype::f32, 3), own)));
+    }
+    for (Saved& one : saved) {
+      one.compute_weight_gradients();
+      EXPECT_TRUE(one.empty());
+    }
+    for (const Parameter* parameter : parameters) results.push_back(doubles(parameter->gradient));
+    return results;
+  };
+  EXPECT_EQ(run(true), run(false));
+}
+
 INSTANTIATE_TEST_SUITE_P(Layers, LayerTest, testing::ValuesIn(cases()),
                          [](const auto& info) { return info.param.name; });
 
@@ -168,10 +196,13 @@ TEST(EmbeddingLayer, BackwardIsTheDerivativeOfForward) {
   const Tensor weights = random_tensor(device, layer.forward(tokens, saved).shape(), Dtype::f32, 2);
   layer.weight.zero_gradient();
   EXPECT_FALSE(layer.backward(weights, saved).defined());
-  expect_derivative(layer.weight.value, layer.weight.gradient, [&] {
-    Saved again(make_step(device));
-    return projection(layer.forward(tokens, again), weights);
-  }, "table");
+  expect_derivative(
+      layer.weight.value, layer.weight.gradient,
+      [&] {
+        Saved again(make_step(device));
+        return projection(layer.forward(tokens, again), weights);
+      },
+      "table");
 }
 
 template <typename LossType>
@@ -215,6 +246,26 @@ TEST(Saved, NeverHoldsTheStorageOfAParameter) {
     }
   }
   EXPECT_GT(kept, 20);
+}
+
+TEST(Saved, LeavesTheGradientsOfLinearLayersForLater) {
+  const DeviceHandle device = make_cpu_device();
+  Linear layer(4, 3, normal(1), normal(1));
+  materialize(layer, device, {}, 5);
+  int complete = 0;
+  for (Parameter* parameter : parameters_of(layer)) {
+    parameter->zero_gradient();
+    parameter->on_gradient_complete = [&] { ++complete; };
+  }
+  Saved saved(make_step(device));
+  const Tensor y = layer.forward(random_tensor(device, {2, 4}, Dtype::f32, 1), saved);
+  saved.defer_weight_gradients();
+  layer.backward(y, saved);
+  EXPECT_EQ(complete, 0);
+  EXPECT_FALSE(saved.empty());
+  saved.compute_weight_gradients();
+  EXPECT_EQ(complete, 2);
+  EXPECT_TRUE(saved.empty());
 }
 
 TEST(Saved, RefusesToPopMoreThanWasPushed) {

@@ -30,6 +30,40 @@ TEST(Placement, FlatRangeCutsWhatTheShardsLeft) {
   EXPECT_EQ(placement.pieces({3, 4}), (std::vector<Piece>{{3, 0, 1}, {6, 1, 2}}));
 }
 
+// Stages of a pipeline: some ranks hold all of it, the others nothing.
+TEST(Placement, OfAStageIsWholeOrNothing) {
+  const auto on = [](int rank) {
+    Placement placement;
+    placement.replicated_over = {"pp", {1, 3}, rank};
+    return placement;
+  };
+  EXPECT_EQ(on(1).local_shape({3, 4}), (Shape{3, 4}));
+  EXPECT_EQ(on(3).pieces({3, 4}), (std::vector<Piece>{{0, 0, 12}}));
+  EXPECT_EQ(on(0).local_shape({3, 4}), (Shape{0}));
+  EXPECT_TRUE(on(2).pieces({3, 4}).empty());
+  EXPECT_TRUE(on(0).is_divided());
+  EXPECT_FALSE(on(0).is_held());
+  for (int rank = 0; rank < 4; ++rank) {
+    EXPECT_EQ(on(rank).is_first_copy("pp", rank), rank == 1);
+    EXPECT_EQ(on(rank).is_first_copy("dp_replicate", rank), rank == 0);
+  }
+  Placement sharded = on(3);
+  sharded.flat = Placement::Flat{4, 8, {"dp_shard"}};
+  EXPECT_EQ(sharded.pieces({3, 4}), (std::vector<Piece>{{4, 0, 8}}));
+  EXPECT_TRUE(sharded.is_first_copy("dp_shard", 5));
+}
+
+TEST(Llama, TiedEmbeddingsAreOneParameterWithTwoUsers) {
+  LlamaConfig config{.dim = 16, .layers = 2, .heads = 4, .kv_heads = 2, .ffn = 24, .vocab = 11};
+  config.tied_embeddings = true;
+  const auto model = make_llama(config);
+  EXPECT_EQ(parameter_count(*model), llama_parameters(config));
+  const auto parameters = parameters_of(*model), used = parameters_used_by(*model);
+  EXPECT_EQ(parameters.front()->users, 2);
+  EXPECT_EQ(std::count(parameters.begin(), parameters.end(), parameters.front()), 1);
+  EXPECT_EQ(std::count(used.begin(), used.end(), parameters.front()), 2);
+}
+
 // All ranks of tp x ep x flat together hold each element exactly once, whatever the shape.
 TEST(Placement, PiecesOfAllRanksCoverTheTensorOnce) {
   for (const Shape& shape : {Shape{8, 12}, Shape{4, 6, 10}, Shape{24}, Shape{2, 2, 2, 6}}) {
@@ -99,9 +133,8 @@ TEST(Names, FollowTheReferenceCode) {
   EXPECT_EQ(names, (std::vector<std::string>{
                        "tok_embeddings.weight", "layers.0.attention_norm.weight", "layers.0.attention.wq.weight",
                        "layers.0.attention.wk.weight", "layers.0.attention.wv.weight", "layers.0.attention.wo.weight",
-                       "layers.0.ffn_norm.weight", "layers.0.feed_forward.w1.weight",
-                       "layers.0.feed_forward.w3.weight", "layers.0.feed_forward.w2.weight", "norm.weight",
-                       "output.weight"}));
+                       "layers.0.ffn_norm.weight", "layers.0.feed_forward.w1.weight", "layers.0.feed_forward.w3.weight",
+                       "layers.0.feed_forward.w2.weight", "norm.weight", "output.weight"}));
   const auto cnn = make_mnist_cnn();
   EXPECT_EQ(parameters_of(*cnn)[0]->name, "conv1.weight");
   EXPECT_EQ(parameter_count(*cnn), mnist_cnn_parameters());
@@ -117,8 +150,8 @@ TEST(Patterns, AStarStandsForOneNamesText) {
   EXPECT_EQ(count("layers.1.*"), 2);
   EXPECT_EQ(count("*.attention"), 0);
   EXPECT_EQ(count("layers.*.attention.w9"), 0);
-  EXPECT_EQ(for_each_core(*model, "layers.*.attention.core",
-                          [](const std::string&, std::unique_ptr<AttentionCore>&) {}), 3);
+  EXPECT_EQ(
+      for_each_core(*model, "layers.*.attention.core", [](const std::string&, std::unique_ptr<AttentionCore>&) {}), 3);
   const auto paths = slot_paths(*model);
   EXPECT_NE(std::find(paths.begin(), paths.end(), "layers.2.feed_forward.w3"), paths.end());
 }

@@ -156,6 +156,17 @@ TEST(CachingAllocator, LiveBlocksNeverOverlap) {
   EXPECT_LE(allocator.reserved(), 1024 * mebibyte);
 }
 
+TEST(Ledger, BooksATensorUnderAnotherKind) {
+  const DeviceHandle device = make_cpu_device();
+  const Tensor tensor = Tensor::empty(device, {32}, Dtype::f32);
+  const Tensor view = tensor.rows(0, 4);
+  view.book_as(MemoryKind::communication);
+  EXPECT_EQ(tensor.kind(), MemoryKind::communication);
+  EXPECT_EQ(device->ledger().now(MemoryKind::activations), 0);
+  EXPECT_EQ(device->ledger().now(MemoryKind::communication), 128);
+  EXPECT_EQ(device->ledger().peak(MemoryKind::activations), 128);
+}
+
 TEST(Meta, CountsWithoutMemory) {
   const DeviceHandle device = make_meta_device();
   const MemoryScope scope(*device, MemoryKind::parameters);

@@ -51,6 +51,12 @@ void write_bad_files(const TemporaryFolder& folder) {
   folder.write("version.bin", token_file(20240520, 2, 5000, 5000));
   folder.write("cut.bin", token_file(20240520, 1, 5000, 4000));
   folder.write("beyond.bin", std::string(20000, '\0') + "\x2c\x01");  // the last token is 300
+  folder.write("twice.csv", "0F0,0B0,0F0\n1F0,1B0\n2F0,2B0\n3F0,3B0\n");
+  folder.write("missing.csv", "0F0,0B0\n1F0,1B0\n2F0,2B0\n3B0\n");
+  folder.write("cycle.csv", "0F0,0B0,0F1,0B1\n1F0,1F1,1B0,1B1\n2F0,2F1,2B0,2B1\n3F0,3F1,3B0,3B1\n");
+  folder.write("letter.csv", "0F0,0B0\n1F0,1B0\n2F0,2Q0\n3F0,3B0\n");
+  folder.write("ranks.csv", "0F0,0B0\n1F0,1B0\n2F0,2B0\n3F0,3B0\n4F0,4B0\n");
+  folder.write("unsharded.csv", "0F0,0B0\n1UNSHARD,1F0,1B0,1RESHARD\n2F0,2B0\n3F0,3B0\n");
   folder.write("unknown_key.ini", "layers = 2\nlearning-rate = 1\n");
   folder.write("bad_value.ini", "threads = two\n");
   write_mnist(folder, "no_images", "train-images-idx3-ubyte", "");
@@ -189,6 +195,41 @@ std::vector<BadInput> bad_for_the_bench() {
   };
 }
 
+std::vector<BadInput> bad_for_stages() {
+  return {
+      {"too_many", "--layers 3", "the model has 3 layers, too few for 4 stages; a stage needs at least one"},
+      {"sum", "--layers-per-stage 2,3,2,2", "--layers-per-stage 2,3,2,2 counts more than the 8 layers of the model"},
+      {"short", "--layers-per-stage 2,1,2,2", "--layers-per-stage 2,1,2,2 counts 7 layers, but the model has 8"},
+      {"stages", "--layers-per-stage 4,4", "--layers-per-stage 4,4 is for 2 stages, but there are 4"},
+      {"no_number", "--layers-per-stage 2,two,2,2", "'two' is no number of layers"},
+      {"mesh", "--pp 3", "pp(3)"},
+  };
+}
+
+std::vector<BadInput> bad_for_pipelines() {
+  return {
+      {"interleaved", "--schedule interleaved --micro-batches 6 --batch 6",
+       "interleaved needs micro-batches (6) divisible by stages (4)"},
+      {"dualpipe", "--schedule dualpipe --micro-batches 3", "dualpipe needs even numbers of stages (4) and"},
+      {"none", "--micro-batches 0", "--micro-batches (0) must be at least 1"},
+      {"too_many_virtual", "--schedule interleaved --micro-batches 4 --virtual-stages 3",
+       "the model has 8 layers, too few for 12 stages"},
+      {"virtual", "--schedule gpipe --virtual-stages 2", "--virtual-stages is for interleaved; gpipe has its own"},
+      {"unknown", "--schedule zb-h3", "--schedule must be one of gpipe, 1f1b, interleaved"},
+      {"two", "--schedule gpipe --schedule-csv {folder}twice.csv", "--schedule-csv and --schedule exclude each other"},
+      {"csv_twice", "--schedule-csv {folder}twice.csv", "row 1 (rank 0), column 3: 0F0 is there a second time"},
+      {"csv_missing", "--schedule-csv {folder}missing.csv", "row 4 (rank 3), column 1: 3B0 cannot start: it needs 3F0"},
+      {"csv_cycle", "--schedule-csv {folder}cycle.csv", "row 1 (rank 0), column 2: 0B0 cannot start: it needs 1B0"},
+      {"csv_letter", "--schedule-csv {folder}letter.csv", "row 3 (rank 2), column 2: '2Q0' has the unknown letter 'Q'"},
+      {"csv_ranks", "--schedule-csv {folder}ranks.csv", "row 5 (rank 4), column 1: 4F0 is on a rank too many"},
+      {"csv_micro_batches", "--schedule-csv {folder}ranks.csv --micro-batches 2", "4F0 is on a rank too many"},
+      {"csv_file", "--schedule-csv {folder}nowhere.csv", "nowhere.csv"},
+      {"csv_unsharded", "--schedule-csv {folder}unsharded.csv", "but the schedule has no 0UNSHARD"},
+      {"times", "--times {folder}nowhere/times.txt", "does not exist; create it first"},
+      {"tied", "--tied-embeddings --pp 2 --dp-shard 2", "--tied-embeddings are in two stages"},
+  };
+}
+
 constexpr std::string_view mnist = "--model mnist_cnn --batch 12 --steps 4 --no-measure-peak";
 
 TEST(BadInput, OfTheCombinedTrainer) {
@@ -236,6 +277,21 @@ TEST(OddInput, OfShardedTrainingIsExplained) {
     EXPECT_NE(command.output().find(sentence), std::string::npos) << command.output();
     EXPECT_NE(command.output().find("check passed"), std::string::npos) << command.output();
   }
+}
+
+constexpr std::string_view llama_in_stages =
+    "--dim 32 --layers 8 --heads 4 --kv-heads 2 --ffn 48 --length 16 --batch 12 --steps 4 --no-measure-peak";
+
+TEST(BadInput, OfModelParallelism) {
+  for (const BadInput& bad : bad_for_stages()) expect_refused(NINEFOLD_04_TRAIN, std::string(llama_in_stages), bad);
+  expect_refused(NINEFOLD_04_TRAIN, std::string(llama_in_stages),
+                 {"micro_batches", "--micro-batches 2", "takes the whole batch through the stages at once"});
+  expect_refused(NINEFOLD_04_TRAIN, "--model mlp", {"mlp", "--heads 2", "an MLP has --layers and --dim only"});
+}
+
+TEST(BadInput, OfPipelines) {
+  for (const BadInput& bad : bad_for_stages()) expect_refused(NINEFOLD_06_TRAIN, std::string(llama_in_stages), bad);
+  for (const BadInput& bad : bad_for_pipelines()) expect_refused(NINEFOLD_06_TRAIN, std::string(llama_in_stages), bad);
 }
 
 TEST(BadInput, OfTheBench) {
