@@ -54,11 +54,12 @@ int64_t micro_batches_of(const Schedule& table) {
   return most;
 }
 
-// The micro-batches that nobody asked for otherwise: as many as a table has, or 8 of those that the batch allows.
+// The micro-batches that nobody asked for otherwise: as many as a table has, or up to 8 that divide the batch.
 void settle_micro_batches(ProgramOptions& options, int64_t data_ranks) {
   TrainOptions& train = options.train;
   if (train.micro_batches == 0 && train.micro_batch == 0) {
-    train.micro_batches = std::min<int64_t>(8, std::max<int64_t>(1, train.local_batch(data_ranks)));
+    train.micro_batches = 8;
+    while (train.local_batch(static_cast<int>(data_ranks)) % train.micro_batches != 0) --train.micro_batches;
     if (options.choice.is_from_file()) train.micro_batches = micro_batches_of(options.choice.table(0, 0));
   }
   train.resolve(static_cast<int>(data_ranks));

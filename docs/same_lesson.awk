@@ -47,6 +47,7 @@ function read_heads(line,   i, count, words, known) {
 
 # The line with ~ for each word that may differ. Spaces are narrowed: columns are as wide as their figures.
 function comparable(line,   i, count, words, text) {
+  sub(/bubble: .* measured in wall time/, "bubble: ~ measured in wall time", line)
   gsub("oneDNN " number, "oneDNN ~", line)
   gsub(/[0-9]+-bit vectors/, "~-bit vectors", line)
   gsub(/bf16 (native|emulated)/, "bf16 ~", line)
