@@ -67,7 +67,7 @@ endfunction()
 
 function(add_program_test name)
   string(REPLACE "/" "_" target ${name})
-  add_test_program(${target} ${name} GTest::gtest_main ninefold_base)
+  add_test_program(${target} ${name} GTest::gtest_main ninefold_data)
   add_dependencies(${target} 01_collectives_bench 02_ddp_train 03_zero_fsdp_train 03_zero_fsdp_mnist
     04_model_parallel_train 06_pipeline_train 09_combined_3d_train)
   target_compile_definitions(${target} PRIVATE NINEFOLD_MPIEXEC="${MPIEXEC_EXECUTABLE}"
