@@ -45,7 +45,8 @@ Parallelism ModelParallel::parallelism(const Task& task, const TrainOptions& opt
           .reduce_gradients = [this] { model_.sum_copies(); },
           .predict_memory =
               [&task, &options, children](MemoryByKind& bytes) {
-                const StageActivations stage = task.stage_activations(children, options.micro_batch, options.dtype);
+                const StageActivations stage =
+                    task.stage_activations(children, options.micro_batch, options.precision().compute);
                 if (options.steps > 0) {
                   bytes[static_cast<size_t>(MemoryKind::activations)] = std::max(stage.forward, stage.backward);
                 }
@@ -54,10 +55,10 @@ Parallelism ModelParallel::parallelism(const Task& task, const TrainOptions& opt
               [this](TrafficLedger& ledger, int64_t steps) {
                 const std::string& name = model_.pipeline().name();
                 if (!model_.is_last(stage_)) {
-                  ledger.predict(name, Operation::send, steps, steps * model_.message_bytes(stage_));
+                  ledger.predict(name, Operation::send, steps, {1, model_.message_bytes(stage_)});
                 }
                 if (!model_.is_first(stage_)) {
-                  ledger.predict(name, Operation::send, steps, steps * model_.message_bytes(stage_ - 1));
+                  ledger.predict(name, Operation::send, steps, {1, model_.message_bytes(stage_ - 1)});
                 }
                 model_.predict_copies(ledger, steps);
               },

@@ -104,7 +104,7 @@ void StagedModel::predict_copies(TrafficLedger& ledger, int64_t steps) const {
     for (const Parameter* parameter : parameters) {
       const Tensor& gradient = parameter->owned.gradient;
       ledger.predict(group.name(), Operation::all_reduce, steps,
-                     steps * group.all_reduce_volume(gradient.size(), gradient.dtype()).bytes);
+                     group.all_reduce_volume(gradient.size(), gradient.dtype()));
     }
   }
 }

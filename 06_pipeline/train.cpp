@@ -79,7 +79,8 @@ CheckedSchedule make_schedule(const ProgramOptions& options, int ranks) {
 Parallelism split_data(Pipeline& pipeline, std::optional<Replicated>& replicated, Model& model, const Mesh& mesh,
                        const Group& data, const TrainOptions& train) {
   if (has_sharded_stages(pipeline.schedule())) {
-    pipeline.shard({mesh["dp_shard"], mesh["dp_replicate"]}, {train.dtype, train.dtype, train.grad_dtype, Dtype::f32});
+    pipeline.shard({mesh["dp_shard"], mesh["dp_replicate"]},
+                   {train.dtype, train.dtype, train.grad_dtype, Dtype::f32, train.dtype});
     return {};
   }
   replicated.emplace(model, data, DdpOptions{}, mesh.world().device(), train.grad_dtype);

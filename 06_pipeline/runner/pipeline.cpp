@@ -47,7 +47,8 @@ BubbleRecord Pipeline::bubble() const {
 int64_t Pipeline::activation_bytes(int rank, const ninefold::Task& task, const TrainOptions& options) const {
   std::vector<StageActivations> stages;
   for (int stage = 0; stage < schedule_.stages(); ++stage) {
-    stages.push_back(task.stage_activations(model_.stage(stage).children, options.micro_batch, options.dtype));
+    stages.push_back(
+        task.stage_activations(model_.stage(stage).children, options.micro_batch, options.precision().compute));
   }
   return activation_peak(schedule_, rank, stages);
 }

@@ -57,7 +57,7 @@ void predict_messages(TrafficLedger& ledger, const CheckedSchedule& schedule, in
   for (const auto& [action, column, receives, sends] : schedule.tasks(rank)) {
     if (!sends) continue;
     const int boundary = sends->is_gradient ? action.stage - 1 : action.stage;
-    ledger.predict(model.pipeline().name(), Operation::send, steps, steps * model.message_bytes(boundary));
+    ledger.predict(model.pipeline().name(), Operation::send, steps, {1, model.message_bytes(boundary)});
   }
 }
 

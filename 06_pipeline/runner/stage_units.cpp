@@ -92,16 +92,16 @@ void StageUnits::predict_traffic(TrafficLedger& ledger, const CheckedSchedule& s
     if (task.action.kind != Kind::unshard || groups_.shard.size() == 1) continue;
     const int64_t whole = units_.at(task.action.stage)->layout().padded;
     ledger.predict(groups_.shard.name(), Operation::all_gather, steps,
-                   steps * groups_.shard.all_gather_volume(whole, types_.compute).bytes);
+                   groups_.shard.all_gather_volume(whole, types_.compute));
   }
   for (const auto& [stage, unit] : units_) {
     if (groups_.shard.size() > 1) {
       ledger.predict(groups_.shard.name(), Operation::reduce_scatter, steps,
-                     steps * groups_.shard.reduce_scatter_volume(unit->layout().padded, types_.reduce).bytes);
+                     groups_.shard.reduce_scatter_volume(unit->layout().padded, types_.reduce));
     }
     if (groups_.replicate.size() > 1) {
       ledger.predict(groups_.replicate.name(), Operation::all_reduce, steps,
-                     steps * groups_.replicate.all_reduce_volume(unit->layout().shard(), types_.gradient).bytes);
+                     groups_.replicate.all_reduce_volume(unit->layout().shard(), types_.gradient));
     }
   }
 }

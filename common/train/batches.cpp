@@ -37,6 +37,7 @@ Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch,
   step.number = part.step;
   step.first_sample = part.first_sample;
   step.global_targets = part.global_targets;
+  step.loss_scale = part.loss_scale;
   step.seed = part.seed;
   return step;
 }

@@ -43,7 +43,7 @@ inline Parallelize pipelined(const Job& job, const MakeTable& make_table, const 
     const Group replicas = mesh.flatten({"dp_replicate"});
     if (mesh.has("dp_shard")) {
       kept->pipeline->shard({mesh["dp_shard"], replicas},
-                            {options.dtype, options.dtype, options.grad_dtype, Dtype::f32});
+                            {options.dtype, options.dtype, options.grad_dtype, Dtype::f32, options.dtype});
     } else {
       kept->replicated =
           std::make_unique<Replicated>(model, replicas, DdpOptions{}, mesh.world().device(), options.grad_dtype);
