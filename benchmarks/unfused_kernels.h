@@ -63,7 +63,8 @@ class CrossEntropy : public KernelDecorator {
     inner_->nll(out.losses, log_probabilities_, targets);
   }
 
-  void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor&, float scale) override {
+  void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor&, float scale,
+                              const std::optional<ops::VocabularyPart>&) override {
     const Tensor dlogits = empty_like(logits);
     inner_->log_softmax_nll_backward(dlogits, log_probabilities_, targets, scale);
     inner_->copy(logits, dlogits);

@@ -1,37 +1,45 @@
 #include "common/nn/parameter.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "common/base/random.h"
 
 namespace ninefold {
 namespace {
 
+// Of so many elements, the length of each of the shard's equal parts.
+int64_t part_of(int64_t extent, const Placement::Shard& shard) { return (extent + shard.count - 1) / shard.count; }
+
 // The part of a row-major tensor that one shard after another leaves, as the runs of consecutive elements it is made
 // of.
 std::vector<Piece> sharded_runs(const Placement& placement, const Shape& global) {
   std::vector<int64_t> begin(global.size(), 0);
-  Shape extent = global;
+  Shape extent = global;  // with padding
   for (const auto& shard : placement.shards) {
-    extent[shard.dim] /= shard.count;
+    extent[shard.dim] = part_of(extent[shard.dim], shard);
     begin[shard.dim] += shard.index * extent[shard.dim];
   }
+  Shape real = extent;
+  for (size_t dim = 0; dim < global.size(); ++dim) real[dim] = std::clamp<int64_t>(global[dim] - begin[dim], 0, real[dim]);
   int inner = static_cast<int>(global.size());
   int64_t run = 1;  // consecutive elements: whole dimensions from the last up, then the first one that is cut
   while (inner > 0 && extent[inner - 1] == global[inner - 1]) run *= extent[--inner];
-  if (inner > 0) run *= extent[--inner];
+  if (inner > 0) run *= real[--inner];
 
   std::vector<Piece> runs;
-  const int64_t count = elements(extent) / std::max<int64_t>(run, 1);
+  const int64_t count = elements(real) / std::max<int64_t>(run, 1);
   for (int64_t r = 0; r < count; ++r) {
-    int64_t offset = 0, stride = 1, rest = r;
+    int64_t offset = 0, stride = 1, local_offset = 0, local_stride = 1, rest = r;
     for (int dim = static_cast<int>(global.size()) - 1; dim >= 0; --dim) {
-      const int64_t index = dim >= inner ? 0 : rest % extent[dim];
-      if (dim < inner) rest /= extent[dim];
+      const int64_t index = dim >= inner ? 0 : rest % real[dim];
+      if (dim < inner) rest /= real[dim];
       offset += (begin[dim] + index) * stride;
+      local_offset += index * local_stride;
       stride *= global[dim];
+      local_stride *= extent[dim];
     }
-    runs.push_back({offset, r * run, run});
+    runs.push_back({offset, local_offset, run});
   }
   return runs;
 }
@@ -56,11 +64,7 @@ bool Placement::is_first_copy(std::string_view mesh_dimension, int coordinate) c
 
 Shape Placement::sharded_shape(const Shape& global) const {
   Shape local = global;
-  for (const auto& shard : shards) {
-    require(local.at(shard.dim) % shard.count == 0, "dimension {} of {} ({}) must be divisible by {} ({})", shard.dim,
-            to_string(global), local[shard.dim], shard.mesh_dimension, shard.count);
-    local[shard.dim] /= shard.count;
-  }
+  for (const auto& shard : shards) local[shard.dim] = part_of(local[shard.dim], shard);
   return local;
 }
 
@@ -111,7 +115,11 @@ void Parameter::complete_gradient() {
 void Parameter::initialise(const Tensor& target, uint64_t seed) const {
   const bool is_owned_part = target.size() == elements(local_shape());
   const Placement whole{.shards = placement.shards, .flat = {}, .partial = {}};
-  for (const Piece& piece : (is_owned_part ? placement : whole).pieces(shape)) {
+  const std::vector<Piece> pieces = (is_owned_part ? placement : whole).pieces(shape);
+  const auto add_length = [](int64_t sum, const Piece& piece) { return sum + piece.length; };
+  const bool has_padding = std::accumulate(pieces.begin(), pieces.end(), int64_t{0}, add_length) < target.size();
+  if (has_padding) ops::fill_(target, 0);
+  for (const Piece& piece : pieces) {
     ops::fill_random_(target.slice(piece.local_offset, {piece.length}), initial, hash_key(seed, name),
                       piece.global_offset);
   }

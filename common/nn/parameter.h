@@ -22,11 +22,13 @@ struct Piece {
 // the order they were applied, then a flat range of what they left. Dimensions of the mesh that are not named hold
 // copies.
 struct Placement {
-  // This rank holds part `index` of `count` equal parts along `dim`, split over a mesh dimension.
+  // This rank holds part `index` of `count` equal parts along `dim`, split over a mesh dimension. Where `count` does not
+  // divide it, the last parts are as long as the others and end in padding, which is no element of the parameter. With
+  // `copies` above 1 so many neighbours along the mesh dimension hold the same part.
   struct Shard {
     std::string mesh_dimension;
     int dim;
-    int64_t index, count;
+    int64_t index, count, copies = 1;
   };
   // This rank holds elements [offset, offset + length) of the row-major order that the shards left; the ranks along
   // these mesh dimensions hold the others.
@@ -56,11 +58,12 @@ struct Placement {
   // Whether, of the ranks along this mesh dimension that hold the same elements, the one at `coordinate` is the first.
   bool is_first_copy(std::string_view mesh_dimension, int coordinate) const;
 
-  // The shape that the shards leave of `global`; throws UserError where a dimension does not divide.
+  // The shape that the shards leave of `global`, padding included.
   Shape sharded_shape(const Shape& global) const;
   // The shape of what this rank owns: sharded_shape, or [length] under a flat range, or [0] where it is not held.
   Shape local_shape(const Shape& global) const;
-  // This rank's elements as maximal consecutive runs, in local order; together they cover the local tensor once.
+  // This rank's elements as maximal consecutive runs, in local order; together they cover the local tensor, but for
+  // padding, once.
   std::vector<Piece> pieces(const Shape& global) const;
 };
 
@@ -106,7 +109,7 @@ class Parameter {
   std::function<void()> on_gradient_needed;
 
   // Fills `target` (what this rank owns, or all that its layers use; any float type) with the initial values that
-  // `seed` gives the global tensor.
+  // `seed` gives the global tensor; padding with zeros.
   void initialise(const Tensor& target, uint64_t seed) const;
 
  private:

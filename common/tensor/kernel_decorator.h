@@ -18,6 +18,10 @@ class KernelDecorator : public Kernels {
   }
   void fill(const Tensor& x, float value) override { inner_->fill(x, value); }
   void copy(const Tensor& destination, const Tensor& source) override { inner_->copy(destination, source); }
+  void copy_columns(const Tensor& destination, int64_t to_column, const Tensor& source, int64_t from_column,
+                    int64_t columns) override {
+    inner_->copy_columns(destination, to_column, source, from_column, columns);
+  }
   void quantize(const Tensor& q, const Tensor& x, float scale) override { inner_->quantize(q, x, scale); }
   void dequantize(const Tensor& x, const Tensor& q, float scale) override { inner_->dequantize(x, q, scale); }
   void add(const Tensor& out, const Tensor& x, const Tensor& y) override { inner_->add(out, x, y); }
@@ -56,18 +60,24 @@ class KernelDecorator : public Kernels {
                                 const ops::Attention& forward, const ops::AttentionShape& shape) override {
     inner_->attention_block_backward(out, dout, q, q_positions, k, v, k_positions, forward, shape);
   }
-  void embedding(const Tensor& out, const Tensor& tokens, const Tensor& table) override {
-    inner_->embedding(out, tokens, table);
+  void embedding(const Tensor& out, const Tensor& tokens, const Tensor& table,
+                 const std::optional<ops::VocabularyPart>& part) override {
+    inner_->embedding(out, tokens, table, part);
   }
-  void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy) override {
-    inner_->embedding_backward(dtable, tokens, dy);
+  void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy,
+                          const std::optional<ops::VocabularyPart>& part) override {
+    inner_->embedding_backward(dtable, tokens, dy, part);
   }
   void cross_entropy(const ops::CrossEntropy& out, const Tensor& logits, const Tensor& targets) override {
     inner_->cross_entropy(out, logits, targets);
   }
   void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp,
-                              float scale) override {
-    inner_->cross_entropy_backward(logits, targets, log_sum_exp, scale);
+                              float scale, const std::optional<ops::VocabularyPart>& part) override {
+    inner_->cross_entropy_backward(logits, targets, log_sum_exp, scale, part);
+  }
+  void partial_cross_entropy(const ops::PartialCrossEntropy& out, const Tensor& logits, const Tensor& targets,
+                             const ops::VocabularyPart& part) override {
+    inner_->partial_cross_entropy(out, logits, targets, part);
   }
   void log_softmax(const Tensor& y, const Tensor& x) override { inner_->log_softmax(y, x); }
   void nll(const Tensor& losses, const Tensor& log_probabilities, const Tensor& targets) override {

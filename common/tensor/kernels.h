@@ -15,6 +15,8 @@ class Kernels {
 
   virtual void fill(const Tensor& x, float value) = 0;
   virtual void copy(const Tensor& destination, const Tensor& source) = 0;
+  virtual void copy_columns(const Tensor& destination, int64_t to_column, const Tensor& source, int64_t from_column,
+                            int64_t columns) = 0;
   virtual void quantize(const Tensor& q, const Tensor& x, float scale) = 0;
   virtual void dequantize(const Tensor& x, const Tensor& q, float scale) = 0;
   virtual void add(const Tensor& out, const Tensor& x, const Tensor& y) = 0;  // out may be x
@@ -43,11 +45,15 @@ class Kernels {
                                         const Tensor& k_positions, const ops::Attention& forward,
                                         const ops::AttentionShape& shape) = 0;
 
-  virtual void embedding(const Tensor& out, const Tensor& tokens, const Tensor& table) = 0;
-  virtual void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy) = 0;
+  virtual void embedding(const Tensor& out, const Tensor& tokens, const Tensor& table,
+                         const std::optional<ops::VocabularyPart>& part) = 0;
+  virtual void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy,
+                                  const std::optional<ops::VocabularyPart>& part) = 0;
   virtual void cross_entropy(const ops::CrossEntropy& out, const Tensor& logits, const Tensor& targets) = 0;
   virtual void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp,
-                                      float scale) = 0;
+                                      float scale, const std::optional<ops::VocabularyPart>& part) = 0;
+  virtual void partial_cross_entropy(const ops::PartialCrossEntropy& out, const Tensor& logits, const Tensor& targets,
+                                     const ops::VocabularyPart& part) = 0;
   virtual void log_softmax(const Tensor& y, const Tensor& x) = 0;
   virtual void nll(const Tensor& losses, const Tensor& log_probabilities, const Tensor& targets) = 0;
   virtual void log_softmax_nll_backward(const Tensor& dx, const Tensor& log_probabilities, const Tensor& targets,

@@ -30,6 +30,10 @@ void fill_(const Tensor& x, float value);
 // Copies the elements, converting the type where it differs. Sizes must agree, shapes need not.
 void copy_(const Tensor& destination, const Tensor& source);
 Tensor cast(const Tensor& x, Dtype dtype);
+// destination[:, to_column + i] = source[:, from_column + i] for i < columns, of two matrices of one type and as many
+// rows.
+void copy_columns_(const Tensor& destination, int64_t to_column, const Tensor& source, int64_t from_column,
+                   int64_t columns);
 // The 8-bit floats hold x as q * scale, with a positive and finite scale that moves x into their range: most precise is
 // absolute_max(x) / 448 for f8_e4m3. q = x / scale, rounded: in f8_e4m3 what is too large becomes +-448, in f8_e5m2
 // +-infinity; NaN stays NaN. x is f32, bf16 or f16; destination and source have equal sizes.
@@ -111,10 +115,17 @@ AttentionGradients attention_block_backward(const Tensor& dout, const Tensor& q,
                                             const Attention& forward, const AttentionShape& shape);
 
 // ---- embedding, losses ------------------------------------------------------------------------------------------
-// tokens i32 [n], table [vocabulary, features] -> [n, features].
-Tensor embedding(const Tensor& tokens, const Tensor& table);
-// dtable [vocabulary, features] += rows of dy, in order of n.
-void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy);
+// Where a vocabulary is divided: what a tensor holds of it. Its first `count` rows or columns are those of the ids first,
+// first + 1, …; any more are padding.
+struct VocabularyPart {
+  int64_t first = 0, count = 0;
+  bool has(int64_t id) const { return first <= id && id < first + count; }
+};
+// tokens i32 [n], table [vocabulary, features] -> [n, features]. Tokens that a part of a table does not have give zeros.
+Tensor embedding(const Tensor& tokens, const Tensor& table, std::optional<VocabularyPart> part = std::nullopt);
+// dtable [vocabulary, features] += rows of dy, in order of n; nothing for tokens that a part does not have.
+void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy,
+                        std::optional<VocabularyPart> part = std::nullopt);
 
 // Softmax cross-entropy in one pass over the logits. Losses are natural-log, one a row, not divided by anything.
 struct CrossEntropy {
@@ -122,8 +133,16 @@ struct CrossEntropy {
   Tensor log_sum_exp;  // f32 [n]
 };
 CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets);
-// Turns the logits [n, vocabulary] into scale * (softmax - one_hot(targets)).
-void cross_entropy_backward_(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp, float scale);
+// Turns the logits [n, vocabulary] into scale * (softmax - one_hot(targets)); where they are a part of a vocabulary,
+// those of the part, given the log-sum-exp over all of it. Padding becomes 0.
+void cross_entropy_backward_(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp, float scale,
+                             std::optional<VocabularyPart> part = std::nullopt);
+// What a part of a vocabulary's logits contributes to the cross-entropy: its log-sum-exp f32 [n], and the target's logit
+// f32 [n], 0 where the part does not have it. Loss = log-sum-exp over all parts less the target's logit.
+struct PartialCrossEntropy {
+  Tensor log_sum_exp, target_logit;
+};
+PartialCrossEntropy partial_cross_entropy(const Tensor& logits, const Tensor& targets, const VocabularyPart& part);
 
 Tensor log_softmax(const Tensor& x);  // over the last dimension of [n, classes]
 // Negative log likelihood of the targets i32 [n], one f32 a row.

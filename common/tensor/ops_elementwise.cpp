@@ -34,6 +34,23 @@ void copy_(const Tensor& destination, const Tensor& source) {
   op.done(0, {&destination, &source});
 }
 
+void copy_columns_(const Tensor& destination, int64_t to_column, const Tensor& source, int64_t from_column,
+                   int64_t columns) {
+  const Operation op("copy_columns", {&destination, &source});
+  op.has_rank(destination, 2);
+  op.has_rank(source, 2);
+  op.has_dtype(destination, source.dtype());
+  expect(destination.dim(0) == source.dim(0), "copy_columns: {} rows are not {} rows", source.dim(0),
+         destination.dim(0));
+  expect(columns >= 0 && from_column >= 0 && from_column + columns <= source.dim(1) && to_column >= 0 &&
+             to_column + columns <= destination.dim(1),
+         "copy_columns: {} columns do not fit from {} of {} to {} of {}", columns, from_column, source.dim(1),
+         to_column, destination.dim(1));
+  op.kernels().copy_columns(destination, to_column, source, from_column, columns);
+  const Tensor& narrower = source.dim(1) < destination.dim(1) ? source : destination;
+  op.done(0, {&narrower, &narrower});
+}
+
 Tensor cast(const Tensor& x, Dtype dtype) {
   Tensor y = Tensor::empty(x.device(), x.shape(), dtype);
   copy_(y, x);

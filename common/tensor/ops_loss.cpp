@@ -26,12 +26,25 @@ CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets) {
   return result;
 }
 
-void cross_entropy_backward_(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp, float scale) {
+PartialCrossEntropy partial_cross_entropy(const Tensor& logits, const Tensor& targets, const VocabularyPart& part) {
+  const Operation op("partial_cross_entropy", {&logits, &targets});
+  check_classes(op, logits, targets);
+  expect(part.count <= logits.dim(1), "partial_cross_entropy: {} columns have no {}", logits.dim(1), part.count);
+  const Shape rows = {logits.dim(0)};
+  const PartialCrossEntropy result{Tensor::empty(logits.device(), rows, Dtype::f32),
+                                   Tensor::empty(logits.device(), rows, Dtype::f32)};
+  op.kernels().partial_cross_entropy(result, logits, targets, part);
+  op.done(4.0 * static_cast<double>(logits.size()), {&logits, &targets, &result.log_sum_exp, &result.target_logit});
+  return result;
+}
+
+void cross_entropy_backward_(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp, float scale,
+                             std::optional<VocabularyPart> part) {
   const Operation op("cross_entropy_backward", {&logits, &targets, &log_sum_exp});
   check_classes(op, logits, targets);
   op.has_dtype(log_sum_exp, Dtype::f32);
   op.has_shape(log_sum_exp, {logits.dim(0)});
-  op.kernels().cross_entropy_backward(logits, targets, log_sum_exp, scale);
+  op.kernels().cross_entropy_backward(logits, targets, log_sum_exp, scale, part);
   op.done(3.0 * static_cast<double>(logits.size()), {&logits, &logits, &targets, &log_sum_exp});
 }
 

@@ -61,19 +61,21 @@ void rope_(const Tensor& x, const Tensor& positions, int64_t head_dim, double th
   op.done(3.0 * static_cast<double>(x.size()), {&x, &x, &positions});
 }
 
-Tensor embedding(const Tensor& tokens, const Tensor& table) {
+Tensor embedding(const Tensor& tokens, const Tensor& table, std::optional<VocabularyPart> part) {
   const Operation op("embedding", {&tokens, &table});
   op.has_dtype(tokens, Dtype::i32);
   op.has_rank(tokens, 1);
   op.is_float(table);
   op.has_rank(table, 2);
+  expect(!part || part->count <= table.dim(0), "embedding: a table of {} rows has no {}", table.dim(0), part->count);
   Tensor out = Tensor::empty(table.device(), {tokens.size(), table.dim(1)}, table.dtype());
-  op.kernels().embedding(out, tokens, table);
+  op.kernels().embedding(out, tokens, table, part);
   op.done(0, {&tokens, &out, &out});
   return out;
 }
 
-void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy) {
+void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy,
+                        std::optional<VocabularyPart> part) {
   const Operation op("embedding_backward", {&dtable, &tokens, &dy});
   op.has_dtype(tokens, Dtype::i32);
   op.has_rank(tokens, 1);
@@ -81,7 +83,7 @@ void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor
   op.is_float(dy);
   op.can_hold_sum(dtable, dy);
   op.has_shape(dy, {tokens.size(), dtable.dim(1)});
-  op.kernels().embedding_backward(dtable, tokens, dy);
+  op.kernels().embedding_backward(dtable, tokens, dy, part);
   op.done(static_cast<double>(dy.size()), {&tokens, &dy, &dy, &dy});
 }
 

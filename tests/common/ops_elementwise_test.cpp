@@ -49,6 +49,24 @@ TEST_P(Elementwise, CopyConvertsTheType) {
   EXPECT_THROW(ops::cast(tokens, GetParam()), Error);
 }
 
+TEST_P(Elementwise, CopiesColumns) {
+  for (const int64_t count : sizes) {
+    const Tensor from = random({3, count + 2}, 1), to = random({3, count + 5}, 2);
+    std::vector<double> expected = doubles(to);
+    for (int64_t row = 0; row < 3; ++row) {
+      for (int64_t i = 0; i < count; ++i) {
+        expected[row * (count + 5) + 4 + i] = doubles(from)[row * (count + 2) + 1 + i];
+      }
+    }
+    ops::copy_columns_(to, 4, from, 1, count);
+    EXPECT_EQ(doubles(to), expected);
+  }
+  const Tensor narrow = random({3, 2}, 1), wide = random({3, 4}, 1);
+  EXPECT_THROW(ops::copy_columns_(narrow, 0, wide, 1, 3), Error);
+  EXPECT_THROW(ops::copy_columns_(narrow, 1, wide, 0, 2), Error);
+  EXPECT_THROW(ops::copy_columns_(narrow, 0, random({2, 4}, 1), 0, 1), Error);
+}
+
 TEST_P(Elementwise, AddAlsoBetweenTypes) {
   for (const int64_t n : sizes) {
     for (const Dtype other : float_types) {

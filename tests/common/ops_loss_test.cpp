@@ -59,6 +59,37 @@ TEST_P(Loss, CrossEntropy) {
   if (classes() <= 129) expect_near(logits, expected_gradient(values, 0.25), 2e-6);
 }
 
+// The logits cut by columns, the last parts padded with what must not count.
+TEST_P(Loss, PartsOfAVocabularyMakeTheWhole) {
+  const Tensor logits = random_logits();
+  const std::vector<double> whole = log_sum_exp(doubles(logits));
+  const Tensor gradient = copy_of(logits), total = ops::cross_entropy(logits, targets()).log_sum_exp;
+  ops::cross_entropy_backward_(gradient, targets(), total, 0.25f);
+  for (const int64_t parts : {1, 2, 3, 4}) {
+    const int64_t width = (classes() + parts - 1) / parts;
+    std::vector<double> sums(rows, 0.0), target_logits(rows, 0.0);
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t first = std::min(part * width, classes());
+      const ops::VocabularyPart held{first, std::min(width, classes() - first)};
+      const Tensor columns = random_tensor(device_, {rows, width}, dtype(), 2);
+      ops::copy_columns_(columns, 0, logits, held.first, held.count);
+      const auto result = ops::partial_cross_entropy(columns, targets(), held);
+      for (int64_t row = 0; row < rows; ++row) {
+        sums[row] += std::exp(doubles(result.log_sum_exp)[row]);
+        target_logits[row] += doubles(result.target_logit)[row];
+      }
+      const Tensor expected = Tensor::zeros(device_, {rows, width}, dtype());
+      ops::copy_columns_(expected, 0, gradient, held.first, held.count);
+      ops::cross_entropy_backward_(columns, targets(), total, 0.25f, held);
+      EXPECT_EQ(doubles(columns), doubles(expected));
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+      EXPECT_NEAR(std::log(sums[row]), whole[row], 1e-5);
+      EXPECT_EQ(target_logits[row], doubles(logits)[row * classes() + targets().to_vector<int32_t>()[row]]);
+    }
+  }
+}
+
 TEST_P(Loss, LogSoftmaxAndNegativeLogLikelihood) {
   const Tensor logits = random_logits();
   const std::vector<double> values = doubles(logits), total = log_sum_exp(values);

@@ -174,6 +174,25 @@ TEST(Embedding, LooksUpAndAddsBack) {
   }
 }
 
+// Of a table cut by rows, the last part padded, each token is found in one part.
+TEST(Embedding, PartsOfATableMakeTheWhole) {
+  const DeviceHandle device = make_cpu_device();
+  const Tensor tokens = Tensor::from<int32_t>(device, {5}, {3, 0, 3, 6, 3});
+  const Tensor table = random_tensor(device, {7, 17}, Dtype::f32, 1), dy = random_tensor(device, {5, 17}, Dtype::f32, 2);
+  const Tensor out = Tensor::zeros(device, {5, 17}, Dtype::f32), dtable = Tensor::zeros(device, {7, 17}, Dtype::f32);
+  ops::embedding_backward(dtable, tokens, dy);
+  for (const int64_t first : {0, 3, 6}) {
+    const ops::VocabularyPart held{first, std::min<int64_t>(3, 7 - first)};
+    const Tensor rows = random_tensor(device, {3, 17}, Dtype::f32, 3), drows = Tensor::zeros(device, {3, 17}, Dtype::f32);
+    ops::copy_(rows.rows(0, held.count), table.rows(first, first + held.count));
+    ops::add_(out, ops::embedding(tokens, rows, held));
+    ops::embedding_backward(drows, tokens, dy, held);
+    EXPECT_TRUE(same_bits(drows.rows(0, held.count), dtable.rows(first, first + held.count)));
+    EXPECT_EQ(doubles(drows.rows(held.count, 3)), std::vector<double>(static_cast<size_t>((3 - held.count) * 17), 0.0));
+  }
+  EXPECT_TRUE(same_bits(out, ops::embedding(tokens, table)));
+}
+
 TEST(Embedding, RoundsATokensSumOnce) {
   const DeviceHandle device = make_cpu_device();
   const int64_t n = 4096;  // adding 1 to 256 in bf16 gives 256

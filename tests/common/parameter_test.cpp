@@ -95,14 +95,37 @@ TEST(Placement, PiecesOfAllRanksCoverTheTensorOnce) {
   }
 }
 
-TEST(Placement, RefusesWhatDoesNotDivide) {
-  const Placement placement{.shards = {{"tp", 0, 0, 4}}, .flat = {}, .partial = {}};
-  try {
-    (void)placement.local_shape({6, 4});
-    FAIL();
-  } catch (const UserError& error) {
-    EXPECT_STREQ(error.what(), "dimension 0 of [6, 4] (6) must be divisible by tp (4)");
+// Parts of equal size that are more than the whole end in padding, which belongs to no piece.
+TEST(Placement, PadsWhatDoesNotDivide) {
+  for (const Shape& shape : {Shape{6, 4}, Shape{4, 6}, Shape{2, 6, 3}, Shape{3, 3}, Shape{2}}) {
+    for (int dim = 0; dim < static_cast<int>(shape.size()); ++dim) {
+      std::vector<int> seen(static_cast<size_t>(elements(shape)), 0);
+      for (int64_t tp = 0; tp < 4; ++tp) {
+        const Placement placement{.shards = {{"tp", dim, tp, 4}}, .flat = {}, .partial = {}};
+        Shape padded = shape;
+        padded[static_cast<size_t>(dim)] = (shape[static_cast<size_t>(dim)] + 3) / 4;
+        EXPECT_EQ(placement.local_shape(shape), padded);
+        for (const Piece& piece : placement.pieces(shape)) {
+          EXPECT_LE(piece.local_offset + piece.length, elements(padded));
+          for (int64_t i = 0; i < piece.length; ++i) ++seen[static_cast<size_t>(piece.global_offset + i)];
+        }
+      }
+      EXPECT_EQ(seen, std::vector<int>(seen.size(), 1)) << to_string(shape) << " along " << dim;
+    }
   }
+  const Placement last{.shards = {{"tp", 1, 3, 4}}, .flat = {}, .partial = {}};
+  EXPECT_EQ(last.local_shape({2, 7}), (Shape{2, 2}));
+  EXPECT_EQ(last.pieces({2, 7}), (std::vector<Piece>{{6, 0, 1}, {13, 2, 1}}));
+}
+
+TEST(Parameter, PaddingStartsAsZeros) {
+  const DeviceHandle device = make_cpu_device();
+  Parameter part({3, 2}, {.mean = 1});
+  part.placement.shards = {{"tp", 0, 1, 2}};
+  const Tensor local = Tensor::empty(device, part.local_shape(), Dtype::f32);
+  ops::fill_(local, 7);
+  part.initialise(local, 1);
+  EXPECT_EQ(local.to_vector<float>(), (std::vector<float>{1, 1, 0, 0}));
 }
 
 TEST(Parameter, EveryLayoutStartsFromTheSameValues) {

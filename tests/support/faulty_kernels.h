@@ -76,9 +76,9 @@ class FaultyKernels final : public KernelDecorator {
   }
 
   void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp,
-                              float scale) override {
+                              float scale, const std::optional<ops::VocabularyPart>& part) override {
     inner_->cross_entropy_backward(logits, targets, log_sum_exp,
-                                   is(KernelFault::loss_divided_twice) ? scale / 2 : scale);
+                                   is(KernelFault::loss_divided_twice) ? scale / 2 : scale, part);
   }
 
   void log_softmax_nll_backward(const Tensor& dx, const Tensor& log_probabilities, const Tensor& targets,

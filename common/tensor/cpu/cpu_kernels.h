@@ -22,6 +22,8 @@ class CpuKernels final : public Kernels {
   // elementwise.cpp
   void fill(const Tensor& x, float value) override;
   void copy(const Tensor& destination, const Tensor& source) override;
+  void copy_columns(const Tensor& destination, int64_t to_column, const Tensor& source, int64_t from_column,
+                    int64_t columns) override;
   void quantize(const Tensor& q, const Tensor& x, float scale) override;
   void dequantize(const Tensor& x, const Tensor& q, float scale) override;
   void add(const Tensor& out, const Tensor& x, const Tensor& y) override;
@@ -56,13 +58,17 @@ class CpuKernels final : public Kernels {
                                 const ops::Attention& forward, const ops::AttentionShape& shape) override;
 
   // embedding.cpp
-  void embedding(const Tensor& out, const Tensor& tokens, const Tensor& table) override;
-  void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy) override;
+  void embedding(const Tensor& out, const Tensor& tokens, const Tensor& table,
+                 const std::optional<ops::VocabularyPart>& part) override;
+  void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy,
+                          const std::optional<ops::VocabularyPart>& part) override;
 
   // loss.cpp
   void cross_entropy(const ops::CrossEntropy& out, const Tensor& logits, const Tensor& targets) override;
   void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp,
-                              float scale) override;
+                              float scale, const std::optional<ops::VocabularyPart>& part) override;
+  void partial_cross_entropy(const ops::PartialCrossEntropy& out, const Tensor& logits, const Tensor& targets,
+                             const ops::VocabularyPart& part) override;
   void log_softmax(const Tensor& y, const Tensor& x) override;
   void nll(const Tensor& losses, const Tensor& log_probabilities, const Tensor& targets) override;
   void log_softmax_nll_backward(const Tensor& dx, const Tensor& log_probabilities, const Tensor& targets,

@@ -31,6 +31,17 @@ void CpuKernels::copy(const Tensor& destination, const Tensor& source) {
   });
 }
 
+void CpuKernels::copy_columns(const Tensor& destination, int64_t to_column, const Tensor& source, int64_t from_column,
+                              int64_t columns) {
+  const int64_t width = size_of(source.dtype());
+  auto* to = static_cast<std::byte*>(destination.raw()) + to_column * width;
+  const auto* from = static_cast<const std::byte*>(source.raw()) + from_column * width;
+  for (int64_t row = 0; columns > 0 && row < source.dim(0); ++row) {
+    std::memcpy(to + row * destination.dim(1) * width, from + row * source.dim(1) * width,
+                static_cast<size_t>(columns * width));
+  }
+}
+
 void CpuKernels::quantize(const Tensor& q, const Tensor& x, float scale) {
   for_f8_type(q.dtype(), [&](auto q_type) {
     for_float_type(x.dtype(), [&](auto type) {

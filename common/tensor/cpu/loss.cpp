@@ -49,12 +49,18 @@ float log_sum_exp(const T* row, int64_t n) {
   return maximum + simd::log(simd::broadcast(sum))[0];
 }
 
-// to[i] = scale * exp(from[i] - shift), less `scale` at the target. `to` may be `from`.
+// to[i] = scale * exp(from[i] - shift). `to` may be `from`.
 template <typename T>
-void softmax_minus_one_hot(T* to, const T* from, int64_t n, int32_t target, float shift, float scale) {
-  const float at_target = scale * (exp_of(static_cast<float>(from[target]) - shift) - 1.0f);
+void scaled_softmax(T* to, const T* from, int64_t n, float shift, float scale) {
   simd::for_each_vector(
       n, [&](int64_t i, auto in_use) { store(to + i, simd::exp(load(from + i, in_use) - shift) * scale, in_use); });
+}
+
+// The same, less `scale` at the target.
+template <typename T>
+void softmax_minus_one_hot(T* to, const T* from, int64_t n, int64_t target, float shift, float scale) {
+  const float at_target = scale * (exp_of(static_cast<float>(from[target]) - shift) - 1.0f);
+  scaled_softmax(to, from, n, shift, scale);
   to[target] = T(at_target);
 }
 
@@ -83,14 +89,35 @@ void CpuKernels::cross_entropy(const ops::CrossEntropy& out, const Tensor& logit
   });
 }
 
-void CpuKernels::cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp,
-                                        float scale) {
-  const int64_t classes = logits.dim(1);
-  const int32_t* const target = checked_targets(targets, classes);
+void CpuKernels::partial_cross_entropy(const ops::PartialCrossEntropy& out, const Tensor& logits,
+                                       const Tensor& targets, const ops::VocabularyPart& part) {
+  const int32_t* const target = targets.data<int32_t>();
   for_float_type(logits.dtype(), [&](auto type) {
     for (int64_t row = 0; row < logits.dim(0); ++row) {
-      auto* const scores = logits.data<decltype(type)>() + row * classes;
-      softmax_minus_one_hot(scores, scores, classes, target[row], log_sum_exp.data<float>()[row], scale);
+      const auto* const scores = logits.data<decltype(type)>() + row * logits.dim(1);
+      const bool is_here = part.has(target[row]);
+      out.log_sum_exp.data<float>()[row] = log_sum_exp(scores, part.count);
+      out.target_logit.data<float>()[row] = is_here ? static_cast<float>(scores[target[row] - part.first]) : 0.0f;
+    }
+  });
+}
+
+void CpuKernels::cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp,
+                                        float scale, const std::optional<ops::VocabularyPart>& part) {
+  const int64_t columns = logits.dim(1);
+  const ops::VocabularyPart held = part.value_or(ops::VocabularyPart{0, columns});
+  const int32_t* const target = part ? targets.data<int32_t>() : checked_targets(targets, columns);
+  for_float_type(logits.dtype(), [&](auto type) {
+    using T = decltype(type);
+    for (int64_t row = 0; row < logits.dim(0); ++row) {
+      T* const scores = logits.data<T>() + row * columns;
+      const float shift = log_sum_exp.data<float>()[row];
+      if (held.has(target[row])) {
+        softmax_minus_one_hot(scores, scores, held.count, target[row] - held.first, shift, scale);
+      } else {
+        scaled_softmax(scores, scores, held.count, shift, scale);
+      }
+      std::fill(scores + held.count, scores + columns, T(0.0f));
     }
   });
 }

@@ -12,6 +12,7 @@ class MetaKernels final : public Kernels {
   void matmul(const Tensor&, const Tensor&, const Tensor&, const ops::MatmulOptions&) override {}
   void fill(const Tensor&, float) override {}
   void copy(const Tensor&, const Tensor&) override {}
+  void copy_columns(const Tensor&, int64_t, const Tensor&, int64_t, int64_t) override {}
   void quantize(const Tensor&, const Tensor&, float) override {}
   void dequantize(const Tensor&, const Tensor&, float) override {}
   void add(const Tensor&, const Tensor&, const Tensor&) override {}
@@ -32,10 +33,14 @@ class MetaKernels final : public Kernels {
   void attention_block_backward(const ops::AttentionGradients&, const Tensor&, const Tensor&, const Tensor&,
                                 const Tensor&, const Tensor&, const Tensor&, const ops::Attention&,
                                 const ops::AttentionShape&) override {}
-  void embedding(const Tensor&, const Tensor&, const Tensor&) override {}
-  void embedding_backward(const Tensor&, const Tensor&, const Tensor&) override {}
+  void embedding(const Tensor&, const Tensor&, const Tensor&, const std::optional<ops::VocabularyPart>&) override {}
+  void embedding_backward(const Tensor&, const Tensor&, const Tensor&,
+                          const std::optional<ops::VocabularyPart>&) override {}
   void cross_entropy(const ops::CrossEntropy&, const Tensor&, const Tensor&) override {}
-  void cross_entropy_backward(const Tensor&, const Tensor&, const Tensor&, float) override {}
+  void cross_entropy_backward(const Tensor&, const Tensor&, const Tensor&, float,
+                              const std::optional<ops::VocabularyPart>&) override {}
+  void partial_cross_entropy(const ops::PartialCrossEntropy&, const Tensor&, const Tensor&,
+                             const ops::VocabularyPart&) override {}
   void log_softmax(const Tensor&, const Tensor&) override {}
   void nll(const Tensor&, const Tensor&, const Tensor&) override {}
   void log_softmax_nll_backward(const Tensor&, const Tensor&, const Tensor&, float) override {}
