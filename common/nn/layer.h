@@ -54,6 +54,10 @@ class Loss {
   // The gradient, with respect to the scores, of the sum of the losses divided by the global number of targets,
   // times the step's loss scale.
   virtual Tensor backward(Saved& saved) = 0;
+  // Rows whose target has the highest score; for evaluation.
+  virtual int64_t count_correct(const Tensor& scores, const Tensor& targets) const {
+    return ops::count_correct(scores, targets);
+  }
 };
 
 }  // namespace ninefold

@@ -7,15 +7,26 @@ Linear::Linear(int64_t in, int64_t out, ops::Distribution weight_initial, std::o
   if (bias_initial) bias.emplace(Shape{out}, *bias_initial);
 }
 
+Tensor Linear::apply(const Tensor& x) const {
+  Tensor y = ops::matmul(x, weight.value, {.transpose_b = true});
+  if (bias) ops::add_bias_(y, bias->value);
+  return y;
+}
+
+void Linear::add_weight_gradients(const Tensor& dy, const Tensor& x, Saved& saved) {
+  saved.add_weight_gradients([this, dy, x] {
+    weight.write_gradient([&](const Tensor& dweight, bool accumulate) {
+      ops::matmul_into(dweight, dy, x, {.transpose_a = true, .accumulate = accumulate});
+    });
+    if (bias) bias->add_gradient([&](const Tensor& dbias) { ops::add_row_sums(dbias, dy); });
+  });
+}
+
 Tensor Linear::forward(const Tensor& data, Saved& saved) {
   const bool matches = data.dtype() == weight.value.dtype();
   const Tensor x = matches ? data : ops::cast(data, weight.value.dtype());
   saved.push(x);
-  return saved.keep(SavedOperation::matmul, [&] {
-    const Tensor y = ops::matmul(x, weight.value, {.transpose_b = true});
-    if (bias) ops::add_bias_(y, bias->value);
-    return y;
-  });
+  return saved.keep(SavedOperation::matmul, [&] { return apply(x); });
 }
 
 void Linear::forward_add(const Tensor& x, Saved& saved, const Tensor& sum) {
@@ -26,20 +37,13 @@ void Linear::forward_add(const Tensor& x, Saved& saved, const Tensor& sum) {
 }
 
 Tensor Linear::backward(const Tensor& dy, Saved& saved) {
-  saved.add_weight_gradients([this, dy, x = saved.pop()] { accumulate_gradients(dy, x); });
+  add_weight_gradients(dy, saved.pop(), saved);
   return ops::matmul(dy, weight.value);
 }
 
 void Linear::backward_add(const Tensor& dy, Saved& saved, const Tensor& dx) {
-  saved.add_weight_gradients([this, dy, x = saved.pop()] { accumulate_gradients(dy, x); });
+  add_weight_gradients(dy, saved.pop(), saved);
   ops::matmul_into(dx, dy, weight.value, {.accumulate = true});
-}
-
-void Linear::accumulate_gradients(const Tensor& dy, const Tensor& x) {
-  weight.write_gradient([&](const Tensor& dweight, bool accumulate) {
-    ops::matmul_into(dweight, dy, x, {.transpose_a = true, .accumulate = accumulate});
-  });
-  if (bias) bias->add_gradient([&](const Tensor& dbias) { ops::add_row_sums(dbias, dy); });
 }
 
 void Linear::visit(Visitor& visitor) {

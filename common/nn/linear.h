@@ -20,11 +20,12 @@ class Linear : public Layer {
   void backward_add(const Tensor& dy, Saved& saved, const Tensor& dx) override;
   void visit(Visitor& visitor) override;
 
+  // x Wᵀ + b, and what dy adds to the gradients of W and b: for layers that arrange the two otherwise.
+  Tensor apply(const Tensor& x) const;
+  void add_weight_gradients(const Tensor& dy, const Tensor& x, Saved& saved);
+
   Parameter weight;
   std::optional<Parameter> bias;
-
- private:
-  void accumulate_gradients(const Tensor& dy, const Tensor& x);
 };
 
 }  // namespace ninefold

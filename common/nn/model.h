@@ -31,6 +31,7 @@ class Model : public Layer {
   Tensor backward(Tensor dy, Saved& saved, Children part);
   void visit(Visitor& visitor) override;
   Loss& loss() { return *loss_; }
+  void replace_loss(std::unique_ptr<Loss> loss) { loss_ = std::move(loss); }
 
   size_t size() const { return children_.size(); }
   const std::string& name_of(size_t child) const { return children_.at(child).name; }

@@ -57,7 +57,8 @@ bool Placement::is_first_copy(std::string_view mesh_dimension, int coordinate) c
     return replicated_over->coordinates.front() == coordinate;
   }
   const auto is_it = [&](const Shard& shard) { return shard.mesh_dimension == mesh_dimension; };
-  if (std::any_of(shards.begin(), shards.end(), is_it)) return true;
+  const auto shard = std::find_if(shards.begin(), shards.end(), is_it);
+  if (shard != shards.end()) return coordinate % shard->copies == 0;
   if (flat && std::count(flat->mesh_dimensions.begin(), flat->mesh_dimensions.end(), mesh_dimension) > 0) return true;
   return coordinate == 0;
 }

@@ -12,6 +12,7 @@ class Walker : public Visitor {
  public:
   std::function<void(const std::string&, std::unique_ptr<Layer>&)> on_slot;
   std::function<void(const std::string&, std::unique_ptr<AttentionCore>&)> on_core;
+  std::function<void(const std::string&, Layer&)> on_layer;
   std::function<void(const std::string&, Parameter&)> on_parameter;
 
   void slot(std::string_view name, std::unique_ptr<Layer>& child) override {
@@ -25,6 +26,7 @@ class Walker : public Visitor {
   void member(std::string_view name, Layer& child) override {
     const std::string outer = path_;
     path_ = path_of(name);
+    if (on_layer) on_layer(path_, child);
     child.visit(*this);
     path_ = outer;
   }
@@ -40,13 +42,6 @@ class Walker : public Visitor {
   std::string path_;
 };
 
-// fnmatch keeps `*` from crossing slashes; ours must not cross dots.
-bool matches(std::string pattern, std::string path) {
-  std::replace(pattern.begin(), pattern.end(), '.', '/');
-  std::replace(path.begin(), path.end(), '.', '/');
-  return fnmatch(pattern.c_str(), path.c_str(), FNM_PATHNAME) == 0;
-}
-
 // Calls visit(path, slot) where the path matches, and counts.
 template <typename Slot, typename Visit>
 auto counting(const std::string& pattern, const Visit& visit, int& count) {
@@ -58,6 +53,19 @@ auto counting(const std::string& pattern, const Visit& visit, int& count) {
 }
 
 }  // namespace
+
+// fnmatch keeps `*` from crossing slashes; ours must not cross dots.
+bool matches(std::string pattern, std::string path) {
+  std::replace(pattern.begin(), pattern.end(), '.', '/');
+  std::replace(path.begin(), path.end(), '.', '/');
+  return fnmatch(pattern.c_str(), path.c_str(), FNM_PATHNAME) == 0;
+}
+
+void for_each_layer(Layer& layer, const std::function<void(const std::string&, Layer&)>& visit) {
+  Walker walker;
+  walker.on_layer = visit;
+  layer.visit(walker);
+}
 
 void for_each_parameter(Layer& layer, const std::function<void(const std::string&, Parameter&)>& visit) {
   Walker walker;

@@ -13,9 +13,15 @@ namespace ninefold {
 // Calls visit(path, parameter) for every parameter below `layer`, in forward order. Paths join names with dots.
 void for_each_parameter(Layer& layer, const std::function<void(const std::string&, Parameter&)>& visit);
 
+// Calls visit(path, layer) for every layer below `layer`, in slots and members, outer ones before inner ones, in forward
+// order.
+void for_each_layer(Layer& layer, const std::function<void(const std::string&, Layer&)>& visit);
+
+// In a pattern `*` stands for any text without dots: "layers.*.attention.wq".
+bool matches(std::string pattern, std::string path);
+
 // Calls visit(path, slot) for every slot below `layer` whose path matches `pattern`, outer slots before inner ones; a
-// slot that was refilled is not entered. In a pattern `*` stands for any text without dots: "layers.*.attention.wq".
-// Returns how many matched.
+// slot that was refilled is not entered. Returns how many matched.
 int for_each_match(Layer& layer, const std::string& pattern,
                    const std::function<void(const std::string&, std::unique_ptr<Layer>&)>& visit);
 

@@ -28,6 +28,10 @@ class KernelDecorator : public Kernels {
   void scale(const Tensor& x, float factor) override { inner_->scale(x, factor); }
   void add_bias(const Tensor& x, const Tensor& bias) override { inner_->add_bias(x, bias); }
   void add_row_sums(const Tensor& sum, const Tensor& x) override { inner_->add_row_sums(sum, x); }
+  void exp_difference(const Tensor& out, const Tensor& x, const Tensor& y) override {
+    inner_->exp_difference(out, x, y);
+  }
+  void log_sum(const Tensor& out, const Tensor& shift, const Tensor& sum) override { inner_->log_sum(out, shift, sum); }
   void relu(const Tensor& y, const Tensor& x) override { inner_->relu(y, x); }
   void relu_backward(const Tensor& dx, const Tensor& dy, const Tensor& y) override { inner_->relu_backward(dx, dy, y); }
   void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up) override { inner_->swiglu(y, gate, up); }

@@ -23,6 +23,8 @@ class Kernels {
   virtual void scale(const Tensor& x, float factor) = 0;
   virtual void add_bias(const Tensor& x, const Tensor& bias) = 0;
   virtual void add_row_sums(const Tensor& sum, const Tensor& x) = 0;
+  virtual void exp_difference(const Tensor& out, const Tensor& x, const Tensor& y) = 0;
+  virtual void log_sum(const Tensor& out, const Tensor& shift, const Tensor& sum) = 0;
   virtual void relu(const Tensor& y, const Tensor& x) = 0;
   virtual void relu_backward(const Tensor& dx, const Tensor& dy, const Tensor& y) = 0;
   virtual void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up) = 0;

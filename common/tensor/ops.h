@@ -51,6 +51,10 @@ void add_bias_(const Tensor& x, const Tensor& bias);
 // sum [features] += the sum of x [n, features] over its rows.
 void add_row_sums(const Tensor& sum, const Tensor& x);
 
+// exp(x - y), and shift + log(sum): sums of exponentials whose largest would overflow.
+Tensor exp_difference(const Tensor& x, const Tensor& y);
+Tensor log_sum(const Tensor& shift, const Tensor& sum);
+
 Tensor relu(const Tensor& x);
 Tensor relu_backward(const Tensor& dy, const Tensor& y);
 // silu(gate) * up (Shazeer 2020, arXiv 2002.05202).

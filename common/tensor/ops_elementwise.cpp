@@ -129,6 +129,26 @@ void add_row_sums(const Tensor& sum, const Tensor& x) {
   op.done(static_cast<double>(x.size()), {&sum, &sum, &x});
 }
 
+Tensor exp_difference(const Tensor& x, const Tensor& y) {
+  const Operation op("exp_difference", {&x, &y});
+  op.is_float(x);
+  op.alike(x, y);
+  Tensor out = empty_like(x);
+  op.kernels().exp_difference(out, x, y);
+  op.done(2.0 * static_cast<double>(x.size()), {&out, &x, &y});
+  return out;
+}
+
+Tensor log_sum(const Tensor& shift, const Tensor& sum) {
+  const Operation op("log_sum", {&shift, &sum});
+  op.is_float(sum);
+  op.alike(shift, sum);
+  Tensor out = empty_like(sum);
+  op.kernels().log_sum(out, shift, sum);
+  op.done(2.0 * static_cast<double>(sum.size()), {&out, &shift, &sum});
+  return out;
+}
+
 Tensor relu(const Tensor& x) {
   const Operation op("relu", {&x});
   op.is_float(x);

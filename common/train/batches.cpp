@@ -44,7 +44,7 @@ Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch,
 
 Score evaluate(Model& model, const Task& task, const DeviceHandle& device, const Batch& batch) {
   const auto [scores, loss_sum] = evaluate(model, batch.x, make_step(task, device, batch));
-  return {loss_sum, static_cast<double>(ops::count_correct(scores, batch.targets))};
+  return {loss_sum, static_cast<double>(model.loss().count_correct(scores, batch.targets))};
 }
 
 double accumulate_gradients(Model& model, const std::vector<Parameter*>& parameters, const Task& task,

@@ -108,8 +108,8 @@ int Trainer::run() {
   parallelism_.predict_traffic(world_.traffic(), options_.steps);
   const double executed = control::sum(world_.group(), world_.executed_flops() - flops_before);
   record_.executed_flops_per_step = executed / static_cast<double>(options_.steps);
-  record_.predicted_flops_per_step =
-      task_.executed_flops_per_sample(options_.recomputation) * static_cast<double>(options_.batch);
+  record_.predicted_flops_per_step = parallelism_.predict_flops(
+      task_.executed_flops_per_sample(options_.recomputation) * static_cast<double>(options_.batch));
   return finish();
 }
 

@@ -44,6 +44,8 @@ struct Parallelism {
   std::function<double()> gather_error{};
   // The idle time of ranks that wait for each other's results, where there is such. After the last step, on all ranks.
   std::function<std::optional<BubbleRecord>()> bubble = [] { return std::nullopt; };
+  // Replaces the FLOPs that all ranks execute in a step, where the technique computes some of them twice or not at all.
+  std::function<double(double flops)> predict_flops = [](double flops) { return flops; };
   // What the technique claims; the check demands it.
   Numerics numerics = Numerics::bounded;
   // Lives as long as this: the technique that the functions above call, where nobody else holds it.

@@ -67,6 +67,22 @@ TEST_P(Elementwise, CopiesColumns) {
   EXPECT_THROW(ops::copy_columns_(narrow, 0, random({2, 4}, 1), 0, 1), Error);
 }
 
+TEST_P(Elementwise, SumsOfExponentials) {
+  for (const int64_t n : sizes) {
+    const Tensor x = random({n}, 1), y = random({n}, 2);
+    std::vector<double> expected = doubles(x);
+    for (int64_t i = 0; i < n; ++i) expected[i] = std::exp(expected[i] - doubles(y)[i]);
+    const Tensor sum = ops::exp_difference(x, y);
+    expect_near(sum, expected, 1e-6);
+    expected = doubles(sum);
+    for (int64_t i = 0; i < n; ++i) expected[i] = doubles(x)[i] + std::log(expected[i]);
+    expect_near(ops::log_sum(x, sum), expected, 1e-6);
+  }
+  const float infinity = std::numeric_limits<float>::infinity();
+  const Tensor nothing = ops::cast(Tensor::from<float>(device_, {1}, {-infinity}), GetParam()), two = random({1}, 1);
+  EXPECT_EQ(doubles(ops::exp_difference(nothing, two)), std::vector<double>{0});
+}
+
 TEST_P(Elementwise, AddAlsoBetweenTypes) {
   for (const int64_t n : sizes) {
     for (const Dtype other : float_types) {

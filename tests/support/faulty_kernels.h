@@ -87,11 +87,12 @@ class FaultyKernels final : public KernelDecorator {
                                      is(KernelFault::loss_divided_twice) ? scale / 2 : scale);
   }
 
-  void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy) override {
-    if (!is(KernelFault::embedding_gradient_off)) return inner_->embedding_backward(dtable, tokens, dy);
+  void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy,
+                          const std::optional<ops::VocabularyPart>& part) override {
+    if (!is(KernelFault::embedding_gradient_off)) return inner_->embedding_backward(dtable, tokens, dy, part);
     std::vector<int32_t> moved = tokens.to_vector<int32_t>();
     for (int32_t& token : moved) token = static_cast<int32_t>((token + 1) % dtable.dim(0));
-    inner_->embedding_backward(dtable, Tensor::from(tokens.device(), tokens.shape(), moved), dy);
+    inner_->embedding_backward(dtable, Tensor::from(tokens.device(), tokens.shape(), moved), dy, part);
   }
 
   void adamw(const ops::UpdateTensors& update, const Tensor& exp_avg, const Tensor& exp_avg_sq,

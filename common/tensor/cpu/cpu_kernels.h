@@ -30,6 +30,8 @@ class CpuKernels final : public Kernels {
   void scale(const Tensor& x, float factor) override;
   void add_bias(const Tensor& x, const Tensor& bias) override;
   void add_row_sums(const Tensor& sum, const Tensor& x) override;
+  void exp_difference(const Tensor& out, const Tensor& x, const Tensor& y) override;
+  void log_sum(const Tensor& out, const Tensor& shift, const Tensor& sum) override;
   void relu(const Tensor& y, const Tensor& x) override;
   void relu_backward(const Tensor& dx, const Tensor& dy, const Tensor& y) override;
   void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up) override;

@@ -111,6 +111,24 @@ void CpuKernels::add_row_sums(const Tensor& sum, const Tensor& x) {
   });
 }
 
+void CpuKernels::exp_difference(const Tensor& out, const Tensor& x, const Tensor& y) {
+  for_float_type(x.dtype(), [&](auto type) {
+    using T = decltype(type);
+    simd::for_each_vector(x.size(), [&](int64_t i, auto in_use) {
+      store(out.data<T>() + i, simd::exp(load(x.data<T>() + i, in_use) - load(y.data<T>() + i, in_use)), in_use);
+    });
+  });
+}
+
+void CpuKernels::log_sum(const Tensor& out, const Tensor& shift, const Tensor& sum) {
+  for_float_type(sum.dtype(), [&](auto type) {
+    using T = decltype(type);
+    simd::for_each_vector(sum.size(), [&](int64_t i, auto in_use) {
+      store(out.data<T>() + i, load(shift.data<T>() + i, in_use) + simd::log(load(sum.data<T>() + i, in_use)), in_use);
+    });
+  });
+}
+
 void CpuKernels::relu(const Tensor& y, const Tensor& x) {
   for_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);

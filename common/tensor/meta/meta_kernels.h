@@ -19,6 +19,8 @@ class MetaKernels final : public Kernels {
   void scale(const Tensor&, float) override {}
   void add_bias(const Tensor&, const Tensor&) override {}
   void add_row_sums(const Tensor&, const Tensor&) override {}
+  void exp_difference(const Tensor&, const Tensor&, const Tensor&) override {}
+  void log_sum(const Tensor&, const Tensor&, const Tensor&) override {}
   void relu(const Tensor&, const Tensor&) override {}
   void relu_backward(const Tensor&, const Tensor&, const Tensor&) override {}
   void swiglu(const Tensor&, const Tensor&, const Tensor&) override {}

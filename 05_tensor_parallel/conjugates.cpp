@@ -1,0 +1,94 @@
+#include "05_tensor_parallel/conjugates.h"
+
+#include <algorithm>
+#include <array>
+
+namespace ninefold {
+
+std::string_view name_of(Conjugate conjugate) {
+  constexpr std::array<std::string_view, 7> names = {"-",           "copy",         "reduce",          "gather_rows",
+                                                     "scatter_rows", "gather_columns", "scatter_columns"};
+  return names[static_cast<size_t>(conjugate)];
+}
+
+Conjugate input_conjugate(Layout from, Layout to) {
+  if (from == to) return to == Layout::replicate ? Conjugate::copy : Conjugate::none;
+  if (to == Layout::columns) {
+    expect(from == Layout::replicate, "rows cannot become columns without all of the matrix on every rank");
+    return Conjugate::scatter_columns;
+  }
+  expect(to == Layout::replicate, "a layer computes with all features or with columns, not with {}", name_of(to));
+  return from == Layout::rows ? Conjugate::gather_rows : Conjugate::gather_columns;
+}
+
+Conjugate columns_conjugate(Layout to) {
+  expect(to != Layout::rows, "columns cannot become rows without all of the matrix on every rank");
+  return to == Layout::columns ? Conjugate::none : Conjugate::gather_columns;
+}
+
+Conjugate partial_sum_conjugate(Layout to) {
+  expect(to != Layout::columns, "partial sums are summed whole or by rows");
+  return to == Layout::rows ? Conjugate::scatter_rows : Conjugate::reduce;
+}
+
+Tensor LayerEnd::forward(const Tensor& x) const {
+  switch (conjugate_) {
+    case Conjugate::reduce: group_.all_reduce(x); return x;
+    case Conjugate::gather_rows: return all_gather_rows(group_, x);
+    case Conjugate::scatter_rows: return reduce_scatter_rows(group_, x);
+    case Conjugate::gather_columns: return all_gather_columns(group_, x, features_);
+    case Conjugate::scatter_columns: return own_columns(group_, x);
+    case Conjugate::none:
+    case Conjugate::copy: break;
+  }
+  return x;
+}
+
+Tensor LayerEnd::backward(const Tensor& dy) const {
+  switch (conjugate_) {
+    case Conjugate::copy: group_.all_reduce(dy); return dy;
+    case Conjugate::gather_rows: return reduce_scatter_rows(group_, dy);
+    case Conjugate::scatter_rows: return all_gather_rows(group_, dy);
+    case Conjugate::gather_columns: return own_columns(group_, dy);
+    case Conjugate::scatter_columns: return all_gather_columns(group_, dy, features_);
+    case Conjugate::none:
+    case Conjugate::reduce: break;
+  }
+  return dy;
+}
+
+Tensor all_gather_rows(const Group& group, const Tensor& x) {
+  const Tensor whole = Tensor::empty(x.device(), {x.dim(0) * group.size(), x.dim(1)}, x.dtype());
+  group.all_gather(whole, x);
+  return whole;
+}
+
+Tensor reduce_scatter_rows(const Group& group, const Tensor& x) {
+  expect(x.dim(0) % group.size() == 0, "{} rows do not divide by {} ranks", x.dim(0), group.size());
+  const Tensor part = Tensor::empty(x.device(), {x.dim(0) / group.size(), x.dim(1)}, x.dtype());
+  group.reduce_scatter(part, x);
+  return part;
+}
+
+Tensor all_gather_columns(const Group& group, const Tensor& x, int64_t features) {
+  const int64_t rows = x.dim(0), width = x.dim(1);
+  const Tensor stacked = all_gather_rows(group, x);
+  Tensor whole = Tensor::empty(x.device(), {rows, features}, x.dtype());
+  for (int64_t rank = 0; rank < group.size(); ++rank) {
+    const int64_t begin = std::min(rank * width, features);
+    ops::copy_columns_(whole, begin, stacked.rows(rank * rows, (rank + 1) * rows), 0,
+                       std::min(width, features - begin));
+  }
+  return whole;
+}
+
+Tensor own_columns(const Group& group, const Tensor& x) {
+  const int64_t features = x.dim(1), width = (features + group.size() - 1) / group.size();
+  const int64_t begin = std::min(group.rank() * width, features), count = std::min(width, features - begin);
+  Tensor own = Tensor::empty(x.device(), {x.dim(0), width}, x.dtype());
+  if (count < width) ops::fill_(own, 0);
+  ops::copy_columns_(own, 0, x, begin, count);
+  return own;
+}
+
+}  // namespace ninefold

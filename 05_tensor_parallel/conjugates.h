@@ -1,0 +1,61 @@
+// The communications that tensor parallelism is made of (Shoeybi et al. 2019, Megatron-LM, arXiv 1909.08053; Korthikanti
+// et al. 2022, sequence parallelism, arXiv 2205.05198). They come in conjugate pairs: what takes activations one way in
+// the forward takes their gradients the other way in the backward, and the transpose of a sum is a copy.
+//
+//   copy             forward: identity         backward: all_reduce        Megatron's f
+//   reduce           forward: all_reduce       backward: identity          Megatron's g
+//   gather_rows      forward: all_gather       backward: reduce_scatter    Megatron's g with sequence parallelism
+//   scatter_rows     forward: reduce_scatter   backward: all_gather        and its conjugate
+//   gather_columns   forward: all_gather       backward: own columns
+//   scatter_columns  forward: own columns      backward: all_gather
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "05_tensor_parallel/layout.h"
+#include "common/comm/group.h"
+#include "common/tensor/ops.h"
+
+namespace ninefold {
+
+enum class Conjugate { none, copy, reduce, gather_rows, scatter_rows, gather_columns, scatter_columns };
+std::string_view name_of(Conjugate conjugate);
+
+// What brings a layer's input from the layout it has to the one the layer computes with (whole rows for a
+// column-parallel layer, columns for a row-parallel one).
+Conjugate input_conjugate(Layout from, Layout to);
+// What brings a layer's result to the layout that is wanted: from columns, or from partial sums, which every rank has
+// one of.
+Conjugate columns_conjugate(Layout to);
+Conjugate partial_sum_conjugate(Layout to);
+
+// One end of a layer: a conjugate pair over a group. `features` is the width of the whole matrix where columns are
+// gathered or cut; the last rank's may be padded.
+class LayerEnd {
+ public:
+  LayerEnd(Conjugate conjugate, const Group& group, int64_t features)
+      : conjugate_(conjugate), group_(group), features_(features) {}
+
+  Conjugate conjugate() const { return conjugate_; }
+  // `reduce` writes into x, which must be nobody else's; the others return x itself or a new tensor.
+  Tensor forward(const Tensor& x) const;
+  // `copy` writes into dy.
+  Tensor backward(const Tensor& dy) const;
+
+ private:
+  Conjugate conjugate_;
+  Group group_;
+  int64_t features_;
+};
+
+// x [n, f] of rank 0, 1, … one below the other: [ranks * n, f].
+Tensor all_gather_rows(const Group& group, const Tensor& x);
+// This rank's block of rows of the sum of every rank's x [n, f]: [n / ranks, f].
+Tensor reduce_scatter_rows(const Group& group, const Tensor& x);
+// x [n, w] of rank 0, 1, … side by side, cut to the first `features`: [n, features].
+Tensor all_gather_columns(const Group& group, const Tensor& x, int64_t features);
+// This rank's columns of x [n, f], of width ceil(f / ranks), padded with zeros.
+Tensor own_columns(const Group& group, const Tensor& x);
+
+}  // namespace ninefold

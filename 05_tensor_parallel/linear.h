@@ -1,0 +1,58 @@
+// Linear layers whose weight is divided over the ranks of a group. y = x Wᵀ + b can be cut in two ways:
+//   by output features   every rank computes some columns of y from all of x
+//   by input features    every rank computes a partial sum of all of y from some columns of x
+// The second takes what the first gives: two linear layers, and whatever works on single features between them, need
+// communication at their ends only.
+#pragma once
+
+#include "05_tensor_parallel/prepared_input.h"
+#include "common/nn/linear.h"
+
+namespace ninefold {
+
+// Rank r holds the r-th block of rows of W [out, in] and of b.
+// Input Replicate: forward: identity     backward: all_reduce        output Shard(1):  nothing
+//       Shard(0):  forward: all_gather   backward: reduce_scatter           Replicate: forward: all_gather
+class ColumnParallelLinear : public Layer {
+ public:
+  ColumnParallelLinear(std::unique_ptr<Linear> linear, const LayerEnd& input, const LayerEnd& output)
+      : linear_(std::move(linear)), input_(input), output_(output) {}
+
+  // A layer around this one brings it its input whole, and takes the gradient back. `keeps`: this is the last of those
+  // that share the input.
+  void use(PreparedInput& prepared, bool keeps) {
+    prepared_ = &prepared;
+    keeps_prepared_ = keeps;
+  }
+
+  Tensor forward(const Tensor& x, Saved& saved) override;
+  Tensor backward(const Tensor& dy, Saved& saved) override;
+  void backward_add(const Tensor& dy, Saved& saved, const Tensor& dx) override;
+  void visit(Visitor& visitor) override { linear_->visit(visitor); }
+
+ private:
+  Tensor whole_input(Saved& saved) const;
+  std::unique_ptr<Linear> linear_;
+  LayerEnd input_, output_;
+  PreparedInput* prepared_ = nullptr;
+  bool keeps_prepared_ = false;
+};
+
+// Rank r holds the r-th block of columns of W [out, in], and all of b, which is added to the sum.
+// Input Shard(1):  nothing                    output Replicate: forward: all_reduce       backward: identity
+//       Replicate: backward: all_gather              Shard(0):  forward: reduce_scatter   backward: all_gather
+class RowParallelLinear : public Layer {
+ public:
+  RowParallelLinear(std::unique_ptr<Linear> linear, const LayerEnd& input, const LayerEnd& output)
+      : linear_(std::move(linear)), input_(input), output_(output) {}
+
+  Tensor forward(const Tensor& x, Saved& saved) override;
+  Tensor backward(const Tensor& dy, Saved& saved) override;
+  void visit(Visitor& visitor) override { linear_->visit(visitor); }
+
+ private:
+  std::unique_ptr<Linear> linear_;
+  LayerEnd input_, output_;
+};
+
+}  // namespace ninefold

@@ -1,0 +1,169 @@
+#include "05_tensor_parallel/parallelize.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "05_tensor_parallel/embedding.h"
+#include "05_tensor_parallel/linear.h"
+#include "05_tensor_parallel/loss.h"
+#include "common/comm/world.h"
+#include "common/nn/replace.h"
+
+namespace ninefold {
+namespace {
+
+using Kind = Style::Kind;
+
+template <typename Derived>
+std::unique_ptr<Derived> take(std::unique_ptr<Layer>& slot) {
+  return std::unique_ptr<Derived>(static_cast<Derived*>(slot.release()));
+}
+
+// Puts the parallel form of a layer in its place, and says how its parameters lie.
+class Divider {
+ public:
+  Divider(Model& model, const Group& group) : model_(model), group_(group) {}
+
+  void divide(const PlannedLayer& layer) {
+    if (!layer.style || layer.style->kind == Kind::sequence_parallel) return;
+    for_each_match(model_, layer.path, [&](const std::string&, std::unique_ptr<Layer>& slot) {
+      switch (layer.style->kind) {
+        case Kind::column_parallel: return column_parallel(layer, slot);
+        case Kind::row_parallel: return row_parallel(layer, slot);
+        default: return prepare_input(layer, slot);
+      }
+    });
+  }
+
+ private:
+  LayerEnd end(Conjugate conjugate, int64_t features = 0) const { return {conjugate, group_, features}; }
+
+  void shard(Parameter& parameter, int dim, int64_t parts = 0) const {
+    const int64_t ranks = group_.size(), count = parts > 0 ? std::min(parts, ranks) : ranks;
+    const int64_t copies = ranks / count;
+    parameter.placement.shards.push_back({group_.name(), dim, group_.rank() / copies, count, copies});
+  }
+
+  void column_parallel(const PlannedLayer& layer, std::unique_ptr<Layer>& slot) {
+    auto linear = take<Linear>(slot);
+    shard(linear->weight, 0, layer.style->parts);
+    if (linear->bias) shard(*linear->bias, 0, layer.style->parts);
+    const bool is_prepared = prepared_ && layer.path.starts_with(prepared_path_ + ".");
+    auto parallel = std::make_unique<ColumnParallelLinear>(
+        std::move(linear), end(is_prepared ? Conjugate::none : input_conjugate(layer.style->input, Layout::replicate)),
+        end(columns_conjugate(layer.style->output), layer.weight[0]));
+    if (is_prepared) {
+      if (last_user_) last_user_->use(*prepared_, false);
+      last_user_ = parallel.get();
+      last_user_->use(*prepared_, true);
+    }
+    slot = std::move(parallel);
+  }
+
+  void row_parallel(const PlannedLayer& layer, std::unique_ptr<Layer>& slot) const {
+    const LayerEnd output = end(partial_sum_conjugate(layer.style->output));
+    if (layer.type == PlannedLayer::Type::embedding) {
+      auto embedding = take<Embedding>(slot);
+      shard(embedding->weight, 0);
+      slot = std::make_unique<VocabularyParallelEmbedding>(std::move(embedding), group_, output);
+      return;
+    }
+    auto linear = take<Linear>(slot);
+    shard(linear->weight, 1);
+    slot = std::make_unique<RowParallelLinear>(
+        std::move(linear), end(input_conjugate(layer.style->input, Layout::columns), layer.weight[1]), output);
+  }
+
+  void prepare_input(const PlannedLayer& layer, std::unique_ptr<Layer>& slot) {
+    auto prepared = std::make_unique<PreparedInput>(std::move(slot),
+                                                    end(input_conjugate(layer.style->input, Layout::replicate)));
+    prepared_ = prepared.get();
+    prepared_path_ = layer.path;
+    last_user_ = nullptr;
+    slot = std::move(prepared);
+  }
+
+  Model& model_;
+  Group group_;
+  PreparedInput* prepared_ = nullptr;
+  std::string prepared_path_;
+  ColumnParallelLinear* last_user_ = nullptr;
+};
+
+// Neighbours that hold the same part of a weight: rank / copies tells which.
+Group holders_of_same_part(const Group& group, int64_t copies) {
+  const auto first = group.members().begin() + group.rank() / copies * copies;
+  return group.world().make_group(group.name(), std::vector<int>(first, first + copies));
+}
+
+bool computes_on_rows(const std::vector<PlannedLayer>& layers, const std::string& parameter) {
+  return std::any_of(layers.begin(), layers.end(), [&](const PlannedLayer& layer) {
+    return layer.style && layer.style->kind == Kind::sequence_parallel && parameter.starts_with(layer.path + ".");
+  });
+}
+
+}  // namespace
+
+std::unique_ptr<TensorParallel> parallelize(Model& model, const Group& group, const Plan& plan) {
+  const auto [layers, warnings] = resolve(model, plan, group.size(), group.name());
+  for (const std::string& warning : warnings) {
+    if (group.world().rank() == 0) fmt::print(stderr, "warning: {}\n", warning);
+  }
+  auto parallel = std::make_unique<TensorParallel>(group);
+  if (group.size() == 1) return parallel;
+
+  Divider divider(model, group);
+  for (const PlannedLayer& layer : layers) divider.divide(layer);
+  if (plan.loss_parallel) {
+    model.replace_loss(std::make_unique<LossParallelCrossEntropy>(group, layers.back().weight[0]));
+  }
+
+  TensorParallel::PartialSums norms{group, {}}, copies;
+  for_each_parameter(model, [&](const std::string& path, Parameter& parameter) {
+    if (computes_on_rows(layers, path)) {
+      parameter.placement.partial.push_back(group.name());
+      norms.parameters.push_back(&parameter);
+    } else if (!parameter.placement.shards.empty() && parameter.placement.shards.back().copies > 1) {
+      copies.parameters.push_back(&parameter);
+    }
+  });
+  if (!copies.parameters.empty()) {
+    copies.group = holders_of_same_part(group, copies.parameters.front()->placement.shards.back().copies);
+    parallel->partial_.push_back(std::move(copies));
+  }
+  if (!norms.parameters.empty()) parallel->partial_.push_back(std::move(norms));
+  return parallel;
+}
+
+int64_t TensorParallel::PartialSums::elements() const {
+  const auto add = [](int64_t sum, const Parameter* p) { return sum + ninefold::elements(p->local_shape()); };
+  return std::accumulate(parameters.begin(), parameters.end(), int64_t{0}, add);
+}
+
+void TensorParallel::reduce_gradients() const {
+  for (const PartialSums& sums : partial_) {
+    const DeviceHandle& device = group_.world().device();
+    const MemoryScope scope(*device, MemoryKind::communication);
+    const Tensor all = Tensor::empty(device, {sums.elements()}, Dtype::f32);
+    const auto for_each_place = [&](const auto& visit) {
+      int64_t offset = 0;
+      for (const Parameter* parameter : sums.parameters) {
+        const Tensor& gradient = parameter->owned.gradient;
+        visit(gradient, all.slice(offset, gradient.shape()));
+        offset += gradient.size();
+      }
+    };
+    for_each_place([](const Tensor& gradient, const Tensor& place) { ops::copy_(place, gradient); });
+    sums.group.labelled("partial gradients").all_reduce(all);
+    for_each_place([](const Tensor& gradient, const Tensor& place) { ops::copy_(gradient, place); });
+  }
+}
+
+void TensorParallel::predict_traffic(TrafficLedger& ledger, int64_t steps) const {
+  for (const PartialSums& sums : partial_) {
+    ledger.predict(sums.group.name(), Operation::all_reduce, steps,
+                   steps * sums.group.all_reduce_volume(sums.elements(), Dtype::f32).bytes);
+  }
+}
+
+}  // namespace ninefold

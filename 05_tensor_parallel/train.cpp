@@ -1,0 +1,92 @@
+// Trains a Llama whose layers are divided over the ranks, by heads, features and vocabulary; with --dp-shard and
+// --dp-replicate in two dimensions and more.
+//
+// ./run 05 -n 2 -- --tp 2
+#include "01_collectives/collectives.h"
+#include "02_ddp/replicate.h"
+#include "03_zero_fsdp/checkpoint_activations.h"
+#include "03_zero_fsdp/sharding.h"
+#include "05_tensor_parallel/parallelize.h"
+#include "05_tensor_parallel/predict.h"
+#include "common/train/trainer.h"
+
+namespace {
+
+using namespace ninefold;
+
+struct ProgramOptions {
+  bool sequence_parallel = true, loss_parallel = true;
+  int64_t dp_replicate = 1, dp_shard = 1, tp = Options::automatic;
+  ShardingPolicy policy;
+  RecomputationOptions recomputation;
+  TrainOptions train;
+
+  void declare(Options& options) {
+    options.group("Tensor parallelism");
+    options.add("--tp", tp, "ranks that share each layer; auto: the ranks left over",
+                {.minimum = 1, .may_be_auto = true});
+    options.add("--sequence-parallel", sequence_parallel, "divide what lies between the layers by tokens");
+    options.add("--loss-parallel", loss_parallel, "compute the loss without gathering the logits");
+    policy.declare(options);
+    options.add("--dp-shard", dp_shard, "ranks over which states are divided", {.minimum = 1});
+    options.add("--dp-replicate", dp_replicate, "ranks that hold copies of each shard (HSDP)", {.minimum = 1});
+    recomputation.declare(options);
+    train.declare_run(options);
+    train.declare_llama(options);
+    train.declare_optimizer(options);
+    train.declare_report(options);
+  }
+};
+
+// The data ranks' technique: chapter 02 where every rank holds all that its tensor-parallel group has, else chapter 03.
+Parallelism divide_data(Model& model, const Mesh& mesh, const Group& data, const ProgramOptions& options) {
+  const TrainOptions& train = options.train;
+  const DeviceHandle& device = mesh.world().device();
+  if (options.dp_shard == 1 || options.policy.stage == 0) {
+    const auto replicated = std::make_shared<Replicated>(model, data, DdpOptions{}, device, train.grad_dtype);
+    Parallelism parallelism = replicated->parallelism();
+    parallelism.technique = replicated;
+    return parallelism;
+  }
+  const std::shared_ptr<Sharding> sharding =
+      shard(model, {mesh["dp_shard"], mesh["dp_replicate"]}, options.policy, device);
+  Parallelism parallelism = sharding->parallelism(train.micro_batches);
+  parallelism.technique = sharding;
+  return parallelism;
+}
+
+int run(int argc, char** argv) {
+  ProgramOptions options;
+  TrainOptions& train = options.train;
+  Options command_line("05/train", "Tensor and sequence parallelism: every layer divided over the ranks.");
+  options.declare(command_line);
+  if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
+  train.settle_check(command_line);
+  options.policy.validate();
+  train.recomputation = options.recomputation.resolve();
+  options.policy.types = {train.dtype, train.dtype, train.grad_dtype, Dtype::f32};
+
+  World world(train.world(), collectives::named(train.collectives));
+  const Mesh mesh(world, {{"dp_replicate", mesh_size(options.dp_replicate)},
+                          {"dp_shard", mesh_size(options.dp_shard)},
+                          {"tp", mesh_size(options.tp)}});
+  const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
+  train.resolve(data.size());
+  const auto task = make_task("llama", train);
+  const LlamaDivision division{train.llama, options.sequence_parallel, options.loss_parallel, train.recomputation};
+  division.validate(mesh.size("tp"), train.length);
+
+  const auto model = task->make_model();
+  const auto tensor_parallel =
+      parallelize(*model, mesh["tp"], llama_plan(train.llama, division.sequence_parallel, division.loss_parallel));
+  checkpoint_activations(*model, "layers.*", train.recomputation);
+  const Parallelism parallelism =
+      beside(divide_data(*model, mesh, data, options), *tensor_parallel, mesh["tp"], division, train);
+  materialize(*model, world.device(), train.precision(), train.seed);
+
+  return Trainer("05/train", train, command_line, mesh, data, *task, *model, parallelism).run();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return ninefold::launch(argc, argv, run); }

@@ -1,0 +1,139 @@
+// Tensor parallelism end to end: within the bound of the serial model, its books as their formulas.
+#include "02_ddp/replicate.h"
+#include "03_zero_fsdp/checkpoint_activations.h"
+#include "03_zero_fsdp/sharding.h"
+#include "05_tensor_parallel/parallelize.h"
+#include "05_tensor_parallel/predict.h"
+#include "tests/support/training.h"
+
+namespace ninefold {
+namespace {
+
+struct Way {
+  bool sequence_parallel = true, loss_parallel = true;
+  int64_t stage = 0;
+};
+
+Parallelize divided(const Way& way) {
+  return [way](Model& model, const Mesh& mesh, const TrainOptions& options) {
+    const LlamaDivision division{options.llama, way.sequence_parallel, way.loss_parallel, options.recomputation};
+    const std::shared_ptr<TensorParallel> parallel =
+        parallelize(model, mesh["tp"], llama_plan(options.llama, way.sequence_parallel, way.loss_parallel));
+    if (options.recomputation.every > 0) checkpoint_activations(model, "layers.*", options.recomputation);
+    Parallelism data;
+    if (way.stage > 0) {
+      ShardingPolicy policy{.stage = way.stage};
+      policy.types = {options.dtype, options.dtype, options.grad_dtype, Dtype::f32};
+      const std::shared_ptr<Sharding> sharding =
+          shard(model, {mesh["dp_shard"], mesh["dp_replicate"]}, policy, mesh.world().device());
+      data = sharding->parallelism(options.micro_batches);
+      data.technique = sharding;
+    } else {
+      const auto replicated = std::make_shared<Replicated>(model, mesh.flatten({"dp_replicate", "dp_shard"}),
+                                                           DdpOptions{}, mesh.world().device(), options.grad_dtype);
+      data = replicated->parallelism();
+      data.technique = replicated;
+    }
+    Parallelism both = beside(data, *parallel, mesh["tp"], division, options);
+    both.technique = std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<TensorParallel>>>(
+        data.technique, parallel);
+    return both;
+  };
+}
+
+// A job for 1, 2, 4 and 8 ranks, of which all but `data` share each layer.
+Job job_over(int data = 1, const std::string& collectives = "ours") {
+  Job job = small_llama(collectives);
+  job.options.llama = {.dim = 64, .layers = 2, .heads = 8, .kv_heads = 2, .ffn = 80, .vocab = 251};
+  job.options.batch = 4;
+  job.options.steps = 3;
+  job.mesh = {{"dp_replicate", 1}, {"dp_shard", data}, {"tp", 0}};
+  return job;
+}
+
+RunRecord expect_within_the_bound(const Job& job, const Way& way) {
+  SCOPED_TRACE(fmt::format("sequence parallel {}, loss parallel {}, stage {}, kv-heads {}, {}", way.sequence_parallel,
+                           way.loss_parallel, way.stage, job.options.llama.kv_heads, name_of(job.options.dtype)));
+  const RunRecord record = train(job, divided(way)).record;
+  EXPECT_TRUE(record.check.passed);
+  EXPECT_TRUE(record.books_balanced);
+  expect_balanced_books(record);
+  return record;
+}
+
+TEST(TensorParallel, EveryFormIsTheSerialModel) {
+  for (const bool sequence_parallel : {false, true}) {
+    for (const bool loss_parallel : {false, true}) {
+      for (const int64_t kv_heads : {1, 2, 4, 8}) {
+        Job job = job_over();
+        job.options.llama.kv_heads = kv_heads;
+        const bool narrow = (kv_heads == 2 || kv_heads == 8) == sequence_parallel;
+        if (narrow) job.options.dtype = Dtype::bf16;
+        expect_within_the_bound(job, {sequence_parallel, loss_parallel});
+      }
+    }
+  }
+}
+
+TEST(TensorParallel, OnOtherCollectives) {
+  for (const char* collectives : {"ordered", "mpi"}) expect_within_the_bound(job_over(1, collectives), {});
+}
+
+TEST(TensorParallel, AccumulatesMicroBatches) {
+  Job job = job_over();
+  job.options.micro_batches = 2;
+  expect_within_the_bound(job, {});
+}
+
+TEST(TensorParallel, RunsForwardsAgain) {
+  for (const std::set<SavedOperation>& save :
+       {std::set<SavedOperation>{}, {SavedOperation::reduce_scatter}, {SavedOperation::matmul},
+        {SavedOperation::attention, SavedOperation::matmul, SavedOperation::reduce_scatter}}) {
+    for (const bool sequence_parallel : {false, true}) {
+      Job job = job_over();
+      job.options.recomputation = {.every = 1, .save = save};
+      const RunRecord record = expect_within_the_bound(job, {.sequence_parallel = sequence_parallel});
+      EXPECT_EQ(record.executed_flops_per_step, record.predicted_flops_per_step);
+    }
+  }
+}
+
+TEST(TensorParallel, BesideShardedData) {
+  if (job_size() == 1) return;  // two dimensions are more than one rank
+  for (const int64_t stage : {0, 1, 2, 3}) expect_within_the_bound(job_over(2), {.stage = stage});
+  Job job = job_over(2);
+  job.options.dtype = Dtype::bf16;
+  job.options.recomputation = {.every = 1, .save = {}};
+  expect_within_the_bound(job, {.stage = 3});
+  if (job_size() == 8) expect_within_the_bound(job_over(4), {.stage = 3});
+}
+
+// Two sums in each direction of a block, as many gathers, and as many again of inputs that are kept as shards.
+TEST(TensorParallel, CountsOfABlock) {
+  if (job_size() == 1) return;  // one rank communicates with nobody
+  const auto calls = [](bool sequence_parallel, int64_t layers, Operation operation) {
+    Job job = job_over();
+    job.options.llama.layers = layers;
+    job.options.llama.kv_heads = 8;
+    job.options.steps = 1;
+    const RunRecord record = train(job, divided({.sequence_parallel = sequence_parallel})).record;
+    const auto entry = record.traffic.at("tp").find(operation);
+    return entry == record.traffic.at("tp").end() ? 0 : entry->second.calls;
+  };
+  const auto of_a_block = [&](bool sequence_parallel, Operation operation) {
+    return calls(sequence_parallel, 3, operation) - calls(sequence_parallel, 2, operation);
+  };
+  EXPECT_EQ(of_a_block(false, Operation::all_reduce), 2 + 2);
+  EXPECT_EQ(of_a_block(true, Operation::reduce_scatter), 2 + 2);
+  EXPECT_EQ(of_a_block(true, Operation::all_gather), 2 + 2 + 2);
+  EXPECT_EQ(of_a_block(true, Operation::all_reduce), 0);
+}
+
+TEST(TensorParallel, TheCheckFindsWrongCollectives) {
+  for (const bool sequence_parallel : {false, true}) {
+    expect_the_check_to_find_wrong_all_reduces(job_over(), divided({.sequence_parallel = sequence_parallel}));
+  }
+}
+
+}  // namespace
+}  // namespace ninefold
