@@ -1,24 +1,37 @@
 #include "05_tensor_parallel/conjugates.h"
 
 #include <algorithm>
-#include <array>
 
 namespace ninefold {
 
-std::string_view name_of(Conjugate conjugate) {
-  constexpr std::array<std::string_view, 7> names = {"-",           "copy",         "reduce",          "gather_rows",
-                                                     "scatter_rows", "gather_columns", "scatter_columns"};
-  return names[static_cast<size_t>(conjugate)];
+ConjugateOperations operations_of(Conjugate conjugate) {
+  switch (conjugate) {
+    case Conjugate::none:
+      break;
+    case Conjugate::copy:
+      return {"", "all_reduce"};
+    case Conjugate::reduce:
+      return {"all_reduce", ""};
+    case Conjugate::gather_rows:
+      return {"all_gather", "reduce_scatter"};
+    case Conjugate::scatter_rows:
+      return {"reduce_scatter", "all_gather"};
+    case Conjugate::gather_columns:
+      return {"all_gather", ""};
+    case Conjugate::scatter_columns:
+      return {"", "all_gather"};
+  }
+  return {"", ""};
 }
 
-Conjugate input_conjugate(Layout from, Layout to) {
-  if (from == to) return to == Layout::replicate ? Conjugate::copy : Conjugate::none;
-  if (to == Layout::columns) {
-    expect(from == Layout::replicate, "rows cannot become columns without all of the matrix on every rank");
-    return Conjugate::scatter_columns;
-  }
-  expect(to == Layout::replicate, "a layer computes with all features or with columns, not with {}", name_of(to));
-  return from == Layout::rows ? Conjugate::gather_rows : Conjugate::gather_columns;
+Conjugate whole_input_conjugate(Layout from) {
+  expect(from != Layout::columns, "a layer that takes all features does not gather columns");
+  return from == Layout::rows ? Conjugate::gather_rows : Conjugate::copy;
+}
+
+Conjugate columns_input_conjugate(Layout from) {
+  expect(from != Layout::rows, "rows cannot become columns without all of the matrix on every rank");
+  return from == Layout::columns ? Conjugate::none : Conjugate::scatter_columns;
 }
 
 Conjugate columns_conjugate(Layout to) {
@@ -33,26 +46,40 @@ Conjugate partial_sum_conjugate(Layout to) {
 
 Tensor LayerEnd::forward(const Tensor& x) const {
   switch (conjugate_) {
-    case Conjugate::reduce: group_.all_reduce(x); return x;
-    case Conjugate::gather_rows: return all_gather_rows(group_, x);
-    case Conjugate::scatter_rows: return reduce_scatter_rows(group_, x);
-    case Conjugate::gather_columns: return all_gather_columns(group_, x, features_);
-    case Conjugate::scatter_columns: return own_columns(group_, x);
+    case Conjugate::reduce:
+      group_.all_reduce(x);
+      return x;
+    case Conjugate::gather_rows:
+      return all_gather_rows(group_, x);
+    case Conjugate::scatter_rows:
+      return reduce_scatter_rows(group_, x);
+    case Conjugate::gather_columns:
+      return all_gather_columns(group_, x, features_);
+    case Conjugate::scatter_columns:
+      return own_columns(group_, x);
     case Conjugate::none:
-    case Conjugate::copy: break;
+    case Conjugate::copy:
+      break;
   }
   return x;
 }
 
 Tensor LayerEnd::backward(const Tensor& dy) const {
   switch (conjugate_) {
-    case Conjugate::copy: group_.all_reduce(dy); return dy;
-    case Conjugate::gather_rows: return reduce_scatter_rows(group_, dy);
-    case Conjugate::scatter_rows: return all_gather_rows(group_, dy);
-    case Conjugate::gather_columns: return own_columns(group_, dy);
-    case Conjugate::scatter_columns: return all_gather_columns(group_, dy, features_);
+    case Conjugate::copy:
+      group_.all_reduce(dy);
+      return dy;
+    case Conjugate::gather_rows:
+      return reduce_scatter_rows(group_, dy);
+    case Conjugate::scatter_rows:
+      return all_gather_rows(group_, dy);
+    case Conjugate::gather_columns:
+      return own_columns(group_, dy);
+    case Conjugate::scatter_columns:
+      return all_gather_columns(group_, dy, features_);
     case Conjugate::none:
-    case Conjugate::reduce: break;
+    case Conjugate::reduce:
+      break;
   }
   return dy;
 }

@@ -1,6 +1,7 @@
-// The communications that tensor parallelism is made of (Shoeybi et al. 2019, Megatron-LM, arXiv 1909.08053; Korthikanti
-// et al. 2022, sequence parallelism, arXiv 2205.05198). They come in conjugate pairs: what takes activations one way in
-// the forward takes their gradients the other way in the backward, and the transpose of a sum is a copy.
+// The communications that tensor parallelism is made of (Shoeybi et al. 2019, Megatron-LM, arXiv 1909.08053;
+// Korthikanti et al. 2022, sequence parallelism, arXiv 2205.05198). They come in conjugate pairs: what takes
+// activations one way in the forward takes their gradients the other way in the backward, and the transpose of a sum is
+// a copy.
 //
 //   copy             forward: identity         backward: all_reduce        Megatron's f
 //   reduce           forward: all_reduce       backward: identity          Megatron's g
@@ -10,7 +11,6 @@
 //   scatter_columns  forward: own columns      backward: all_gather
 #pragma once
 
-#include <optional>
 #include <string_view>
 
 #include "05_tensor_parallel/layout.h"
@@ -20,13 +20,19 @@
 namespace ninefold {
 
 enum class Conjugate { none, copy, reduce, gather_rows, scatter_rows, gather_columns, scatter_columns };
-std::string_view name_of(Conjugate conjugate);
 
-// What brings a layer's input from the layout it has to the one the layer computes with (whole rows for a
-// column-parallel layer, columns for a row-parallel one).
-Conjugate input_conjugate(Layout from, Layout to);
-// What brings a layer's result to the layout that is wanted: from columns, or from partial sums, which every rank has
-// one of.
+// The collectives that it calls; "" where it calls none.
+struct ConjugateOperations {
+  std::string_view forward, backward;
+};
+ConjugateOperations operations_of(Conjugate conjugate);
+
+// What brings a layer the input that it computes with: all features (from Replicate or rows), or columns (from
+// Replicate or columns).
+Conjugate whole_input_conjugate(Layout from);
+Conjugate columns_input_conjugate(Layout from);
+// What brings a layer's result to the layout that is wanted: from columns (to columns or Replicate), or from partial
+// sums, which every rank has one of (to rows or Replicate).
 Conjugate columns_conjugate(Layout to);
 Conjugate partial_sum_conjugate(Layout to);
 

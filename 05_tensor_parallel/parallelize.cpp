@@ -28,9 +28,12 @@ class Divider {
     if (!layer.style || layer.style->kind == Kind::sequence_parallel) return;
     for_each_match(model_, layer.path, [&](const std::string&, std::unique_ptr<Layer>& slot) {
       switch (layer.style->kind) {
-        case Kind::column_parallel: return column_parallel(layer, slot);
-        case Kind::row_parallel: return row_parallel(layer, slot);
-        default: return prepare_input(layer, slot);
+        case Kind::column_parallel:
+          return column_parallel(layer, slot);
+        case Kind::row_parallel:
+          return row_parallel(layer, slot);
+        default:
+          return prepare_input(layer, slot);
       }
     });
   }
@@ -38,21 +41,17 @@ class Divider {
  private:
   LayerEnd end(Conjugate conjugate, int64_t features = 0) const { return {conjugate, group_, features}; }
 
-  void shard(Parameter& parameter, int dim, int64_t parts = 0) const {
-    const int64_t ranks = group_.size(), count = parts > 0 ? std::min(parts, ranks) : ranks;
-    const int64_t copies = ranks / count;
-    parameter.placement.shards.push_back({group_.name(), dim, group_.rank() / copies, count, copies});
+  void shard(Parameter& parameter, const Cut& cut) const {
+    parameter.placement.shards.push_back({group_.name(), cut.dim, group_.rank() / cut.copies, cut.count, cut.copies});
   }
 
   void column_parallel(const PlannedLayer& layer, std::unique_ptr<Layer>& slot) {
     auto linear = take<Linear>(slot);
-    shard(linear->weight, 0, layer.style->parts);
-    if (linear->bias) shard(*linear->bias, 0, layer.style->parts);
-    const bool is_prepared = prepared_ && layer.path.starts_with(prepared_path_ + ".");
-    auto parallel = std::make_unique<ColumnParallelLinear>(
-        std::move(linear), end(is_prepared ? Conjugate::none : input_conjugate(layer.style->input, Layout::replicate)),
-        end(columns_conjugate(layer.style->output), layer.weight[0]));
-    if (is_prepared) {
+    shard(linear->weight, *layer.cut);
+    if (linear->bias) shard(*linear->bias, *layer.cut);
+    auto parallel =
+        std::make_unique<ColumnParallelLinear>(std::move(linear), end(layer.input), end(layer.output, layer.weight[0]));
+    if (!layer.prepared_by.empty()) {
       if (last_user_) last_user_->use(*prepared_, false);
       last_user_ = parallel.get();
       last_user_->use(*prepared_, true);
@@ -61,32 +60,27 @@ class Divider {
   }
 
   void row_parallel(const PlannedLayer& layer, std::unique_ptr<Layer>& slot) const {
-    const LayerEnd output = end(partial_sum_conjugate(layer.style->output));
     if (layer.type == PlannedLayer::Type::embedding) {
       auto embedding = take<Embedding>(slot);
-      shard(embedding->weight, 0);
-      slot = std::make_unique<VocabularyParallelEmbedding>(std::move(embedding), group_, output);
+      shard(embedding->weight, *layer.cut);
+      slot = std::make_unique<VocabularyParallelEmbedding>(std::move(embedding), group_, end(layer.output));
       return;
     }
     auto linear = take<Linear>(slot);
-    shard(linear->weight, 1);
-    slot = std::make_unique<RowParallelLinear>(
-        std::move(linear), end(input_conjugate(layer.style->input, Layout::columns), layer.weight[1]), output);
+    shard(linear->weight, *layer.cut);
+    slot = std::make_unique<RowParallelLinear>(std::move(linear), end(layer.input, layer.weight[1]), end(layer.output));
   }
 
   void prepare_input(const PlannedLayer& layer, std::unique_ptr<Layer>& slot) {
-    auto prepared = std::make_unique<PreparedInput>(std::move(slot),
-                                                    end(input_conjugate(layer.style->input, Layout::replicate)));
+    auto prepared = std::make_unique<PreparedInput>(std::move(slot), end(layer.input));
     prepared_ = prepared.get();
-    prepared_path_ = layer.path;
     last_user_ = nullptr;
     slot = std::move(prepared);
   }
 
   Model& model_;
   Group group_;
-  PreparedInput* prepared_ = nullptr;
-  std::string prepared_path_;
+  PreparedInput* prepared_ = nullptr;  // of the layers that follow
   ColumnParallelLinear* last_user_ = nullptr;
 };
 

@@ -1,56 +1,77 @@
-#include "05_tensor_parallel/plan.h"
+// Prints what a plan makes of a model: of each layer the style, the shape that a rank holds, and what it communicates.
+// Nothing is computed, and one process is enough for any number of ranks.
+//
+// ./run 05/plan -- --model llama --tp 4
+#include "05_tensor_parallel/predict.h"
+#include "05_tensor_parallel/table.h"
+#include "common/nn/classifiers.h"
+#include "common/nn/embedding.h"
+#include "common/nn/loss.h"
 
-#include <array>
+namespace {
 
-namespace ninefold {
+using namespace ninefold;
 
-std::string_view name_of(Style::Kind kind) {
-  constexpr std::array<std::string_view, 4> names = {"column_parallel", "row_parallel", "sequence_parallel",
-                                                     "prepare_input"};
-  return names[static_cast<size_t>(kind)];
-}
+struct ProgramOptions {
+  std::string model = "llama";
+  int64_t tp = 2;
+  bool sequence_parallel = true, loss_parallel = true;
+  TrainOptions train;
 
-Style column_parallel(Layout input, Layout output, int64_t parts) {
-  return {.kind = Style::Kind::column_parallel, .input = input, .output = output, .parts = parts};
-}
-
-Style row_parallel(Layout input, Layout output) {
-  return {.kind = Style::Kind::row_parallel, .input = input, .output = output};
-}
-
-Style sequence_parallel() {
-  return {.kind = Style::Kind::sequence_parallel, .input = Layout::rows, .output = Layout::rows};
-}
-
-Style prepare_input(Layout input) {
-  return {.kind = Style::Kind::prepare_input, .input = input, .output = Layout::replicate};
-}
-
-Plan llama_plan(const LlamaConfig& config, bool by_rows, bool loss_parallel) {
-  const Layout stream = by_rows ? Layout::rows : Layout::replicate;
-  const Layout all = Layout::replicate, own = Layout::columns;
-  Plan plan{.entries = {{"tok_embeddings", row_parallel(all, stream)},
-                        {"layers.*.attention", prepare_input(stream)},
-                        {"layers.*.attention.wq", column_parallel(all, own, config.heads)},
-                        {"layers.*.attention.wk", column_parallel(all, own, config.kv_heads)},
-                        {"layers.*.attention.wv", column_parallel(all, own, config.kv_heads)},
-                        {"layers.*.attention.wo", row_parallel(own, stream)},
-                        {"layers.*.feed_forward", prepare_input(stream)},
-                        {"layers.*.feed_forward.w1", column_parallel()},
-                        {"layers.*.feed_forward.w3", column_parallel()},
-                        {"layers.*.feed_forward.w2", row_parallel(own, stream)},
-                        {"output", column_parallel(stream, loss_parallel ? own : all)}},
-            .loss_parallel = loss_parallel,
-            .strict = true};
-  if (!by_rows) return plan;
-  for (const char* norm : {"layers.*.attention_norm", "layers.*.ffn_norm", "norm"}) {
-    plan.entries.push_back({norm, sequence_parallel()});
+  void declare(Options& options) {
+    options.group("Plan");
+    options.add_choice("--model", model, {"llama", "mlp", "image_embeddings"}, "whose plan to print");
+    options.add("--tp", tp, "ranks that share each layer", {.minimum = 1});
+    options.add("--sequence-parallel", sequence_parallel, "divide what lies between the layers by tokens");
+    options.add("--loss-parallel", loss_parallel, "compute the loss without gathering the logits");
+    train.declare_llama(options);
   }
-  return plan;
+};
+
+struct Planned {
+  std::unique_ptr<Model> model;
+  Plan plan;
+};
+
+Planned plan_llama(const ProgramOptions& options) {
+  const LlamaConfig& config = options.train.llama;
+  LlamaDivision{config, options.sequence_parallel, options.loss_parallel, {}}.validate(static_cast<int>(options.tp),
+                                                                                       options.train.length);
+  return {make_llama(config), llama_plan(config, options.sequence_parallel, options.loss_parallel)};
 }
 
-Plan mlp_plan() {
-  return {.entries = {{"fc1", column_parallel()}, {"fc2", row_parallel()}}, .loss_parallel = false, .strict = true};
+// Tables of a pixel's value, row, column and channel, to be added up; they are only planned here. The plan has a key
+// for a fifth one, which does not exist.
+Planned plan_image_embeddings() {
+  auto model = std::make_unique<Model>(std::make_unique<CrossEntropyLoss>());
+  Plan plan;
+  for (const auto& [name, rows] : {std::pair{"value", 256}, {"row", 32}, {"column", 32}, {"channel", 3}}) {
+    model->add(name, std::make_unique<Embedding>(rows, 64, ops::Distribution{}));
+    plan.entries.push_back({name, row_parallel(Layout::replicate)});
+  }
+  model->name_parameters();
+  plan.entries.push_back({"colour", row_parallel(Layout::replicate)});
+  return {std::move(model), plan};
 }
 
-}  // namespace ninefold
+int run(int argc, char** argv) {
+  ProgramOptions options;
+  Options command_line("05/plan", "What a plan makes of a model: layers, styles, shapes, communication.");
+  options.declare(command_line);
+  if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
+
+  const auto [model, plan] = options.model == "llama" ? plan_llama(options)
+                             : options.model == "mlp"
+                                 ? Planned{make_mlp({.in = 10, .hidden = 32, .classes = 5}), mlp_plan()}
+                                 : plan_image_embeddings();
+  const int ranks = static_cast<int>(options.tp);
+  const auto [layers, warnings] = resolve(*model, plan, ranks, "tp");
+  if (!on_first_rank()) return 0;
+  for (const std::string& warning : warnings) fmt::print("warning: {}\n", warning);
+  fmt::print("{} over tp({})\n{}", options.model, ranks, plan_table(layers, plan.loss_parallel, ranks));
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return ninefold::launch(argc, argv, run); }

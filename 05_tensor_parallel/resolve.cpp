@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "05_tensor_parallel/flow.h"
 #include "common/nn/embedding.h"
 #include "common/nn/linear.h"
 #include "common/nn/norm.h"
@@ -42,17 +43,38 @@ std::string nearest_children(const std::vector<PlannedLayer>& layers, const std:
 
 bool can_take(Type type, Kind kind) {
   switch (kind) {
-    case Kind::column_parallel: return type == Type::linear;
-    case Kind::row_parallel: return type == Type::linear || type == Type::embedding;
-    case Kind::sequence_parallel: return type == Type::norm;
-    case Kind::prepare_input: return true;
+    case Kind::column_parallel:
+      return type == Type::linear;
+    case Kind::row_parallel:
+      return type == Type::linear || type == Type::embedding;
+    case Kind::sequence_parallel:
+      return type == Type::norm;
+    case Kind::prepare_input:
+      return true;
   }
   return false;
 }
 
 std::string_view takers_of(Kind kind) {
-  return kind == Kind::column_parallel ? "linear layers" : kind == Kind::row_parallel ? "linear layers and embeddings"
-                                                                                      : "norms";
+  return kind == Kind::column_parallel ? "linear layers"
+         : kind == Kind::row_parallel  ? "linear layers and embeddings"
+                                       : "norms";
+}
+
+// Whether the style's layouts are ones that its layer can be given and can give.
+bool has_layouts(Type type, const Style& style) {
+  const Layout rows = Layout::rows, columns = Layout::columns;
+  switch (style.kind) {
+    case Kind::column_parallel:
+      return style.input != columns && style.output != rows;
+    case Kind::row_parallel:
+      return style.input != rows && style.output != columns && (type == Type::linear || style.input != columns);
+    case Kind::sequence_parallel:
+      return style.input == rows && style.output == rows;
+    case Kind::prepare_input:
+      return style.input != columns && style.output == Layout::replicate;
+  }
+  return false;
 }
 
 void give_style(PlannedLayer& layer, const Style& style) {
@@ -60,6 +82,8 @@ void give_style(PlannedLayer& layer, const Style& style) {
           name_of(layer.style ? layer.style->kind : style.kind), name_of(style.kind));
   require(can_take(layer.type, style.kind), "{} cannot be {}: that is for {}", layer.path, name_of(style.kind),
           takers_of(style.kind));
+  require(has_layouts(layer.type, style), "{} cannot be {} from {} to {}", layer.path, name_of(style.kind),
+          name_of(style.input), name_of(style.output));
   layer.style = style;
 }
 
@@ -79,100 +103,39 @@ void check_division(const PlannedLayer& layer, int ranks, const std::string& gro
   }
 }
 
-// Follows activations through the layers: the stream from block to block, and the columns inside a block.
-class Flow {
- public:
-  void pass(const PlannedLayer& layer) {
-    if (layer.style && layer.style->kind == Kind::prepare_input) return prepare(layer);
-    if (!prepared_.empty() && !layer.path.starts_with(prepared_ + ".")) leave_prepared(layer);
-    if (layer.type == Type::norm) norm(layer);
-    if (layer.type == Type::linear || layer.type == Type::embedding) weight(layer);
-  }
-
-  void finish(bool loss_parallel) const {
-    require(columns_from_.empty() || loss_parallel,
-            "{} gives Shard(1), columns of the scores, but the loss takes all of them: make the loss parallel or its "
-            "output Replicate",
-            columns_from_);
-    require(!columns_from_.empty() || !loss_parallel, "the loss is parallel, but {} gives {}, not Shard(1)",
-            stream_from_, name_of(stream_));
-    require(loss_parallel || stream_ == Layout::replicate, "{} gives {}, but the loss takes Replicate", stream_from_,
-            name_of(stream_));
-  }
-
- private:
-  void prepare(const PlannedLayer& layer) {
-    leave_prepared(layer);
-    takes(layer.path, layer.style->input);
-    prepared_ = layer.path;
-  }
-
-  // Nothing is left inside the block before, which `next` follows.
-  void leave_prepared(const PlannedLayer& next) {
-    require(columns_from_.empty(), "{} gives Shard(1), but {} takes {}", columns_from_, next.path, name_of(stream_));
-    prepared_.clear();
-    whole_from_.clear();
-  }
-
-  void takes(const std::string& path, Layout input) const {
-    require(columns_from_.empty(), "{} gives Shard(1), but {} takes {}", columns_from_, path, name_of(input));
-    require(input == stream_, "{} gives {}, but {} takes {}", stream_from_, name_of(stream_), path, name_of(input));
-  }
-
-  void norm(const PlannedLayer& layer) const {
-    require(columns_from_.empty(), "{} gives Shard(1), but {} takes whole features", columns_from_, layer.path);
-    takes(layer.path, layer.style ? Layout::rows : Layout::replicate);
-  }
-
-  void weight(const PlannedLayer& layer) {
-    const Style style = layer.style.value_or(Style{.kind = Kind::column_parallel, .output = Layout::replicate});
-    if (layer.type == Type::linear && style.input == Layout::columns) {
-      take_columns(layer);
-    } else if (!prepared_.empty()) {
-      require(layer.style && style.input == Layout::replicate,
-              "{} takes {} and {} a style of its own, but {} prepares its input for parallel layers", layer.path,
-              name_of(style.input), layer.style ? "has" : "has not", prepared_);
-    } else {
-      takes(layer.path, style.input);
-    }
-    give(layer.path, style.output);
-  }
-
-  void take_columns(const PlannedLayer& layer) {
-    require(!columns_from_.empty(), "{} gives {}, but {} takes Shard(1)",
-            whole_from_.empty() ? stream_from_ : whole_from_, name_of(whole_from_.empty() ? stream_ : Layout::replicate),
-            layer.path);
-    require(whole_from_.empty(), "{} gives Replicate, but {} takes Shard(1)", whole_from_, layer.path);
-    columns_from_.clear();
-  }
-
-  void give(const std::string& path, Layout output) {
-    if (output == Layout::columns) {
-      columns_from_ = path;
-    } else if (!prepared_.empty() && !columns_from_.empty()) {
-      whole_from_ = path;  // beside the columns of its neighbours
-    } else if (!prepared_.empty()) {
-      require(output == stream_, "{} gives {}, but {}, to which it is added, gives {}", path, name_of(output),
-              stream_from_, name_of(stream_));
-    } else {
-      stream_ = output;
-      stream_from_ = path;
+// The layers below one that prepares its input share it.
+void find_preparers(std::vector<PlannedLayer>& layers) {
+  std::string preparer;
+  for (PlannedLayer& layer : layers) {
+    if (layer.style && layer.style->kind == Kind::prepare_input) {
+      preparer = layer.path;
+    } else if (!preparer.empty() && layer.path.starts_with(preparer + ".") && layer.style &&
+               layer.style->kind == Kind::column_parallel) {
+      layer.prepared_by = preparer;
     }
   }
+}
 
-  Layout stream_ = Layout::replicate;
-  std::string stream_from_ = "the input";
-  std::string prepared_;                  // the layer whose input was prepared last, while inside it
-  std::string columns_from_, whole_from_;  // inside a block: who gave what last
-};
+// What the style means on so many ranks.
+void settle(PlannedLayer& layer, int64_t ranks) {
+  if (!layer.style) return;
+  const Style& style = *layer.style;
+  if (style.kind == Kind::prepare_input) layer.input = whole_input_conjugate(style.input);
+  if (style.kind == Kind::column_parallel) {
+    const int64_t count = style.parts > 0 ? std::min(style.parts, ranks) : ranks;
+    layer.cut = {.dim = 0, .count = count, .copies = ranks / count};
+    if (layer.prepared_by.empty()) layer.input = whole_input_conjugate(style.input);
+    layer.output = columns_conjugate(style.output);
+  }
+  if (style.kind == Kind::row_parallel) {
+    const bool is_linear = layer.type == Type::linear;
+    layer.cut = {.dim = is_linear ? 1 : 0, .count = ranks, .copies = 1};
+    if (is_linear) layer.input = columns_input_conjugate(style.input);
+    layer.output = partial_sum_conjugate(style.output);
+  }
+}
 
 }  // namespace
-
-void check_flow(const std::vector<PlannedLayer>& layers, bool loss_parallel) {
-  Flow flow;
-  for (const PlannedLayer& layer : layers) flow.pass(layer);
-  flow.finish(loss_parallel);
-}
 
 ResolvedPlan resolve(Model& model, const Plan& plan, int ranks, const std::string& group) {
   ResolvedPlan resolved;
@@ -193,6 +156,9 @@ ResolvedPlan resolve(Model& model, const Plan& plan, int ranks, const std::strin
   }
   for (const PlannedLayer& layer : layers) check_division(layer, ranks, group, &layer == &layers.back());
   check_flow(layers, plan.loss_parallel);
+  if (ranks == 1) return resolved;
+  find_preparers(layers);
+  for (PlannedLayer& layer : layers) settle(layer, ranks);
   return resolved;
 }
 

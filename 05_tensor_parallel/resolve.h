@@ -5,10 +5,17 @@
 #include <string>
 #include <vector>
 
-#include "05_tensor_parallel/plan.h"
+#include "05_tensor_parallel/conjugates.h"
+#include "05_tensor_parallel/plans.h"
 #include "common/nn/model.h"
 
 namespace ninefold {
+
+// How a weight is cut: into `count` equal parts along `dim`, the last ones padded, each held by `copies` ranks.
+struct Cut {
+  int dim;
+  int64_t count, copies;
+};
 
 // A layer of the model and what the plan does to it.
 struct PlannedLayer {
@@ -17,6 +24,10 @@ struct PlannedLayer {
   Type type;
   Shape weight;                // global: [out, in] of a linear layer, [vocabulary, features] of an embedding
   std::optional<Style> style;  // absent: the layer stays whole on every rank
+  // What follows from the style, on more ranks than one.
+  std::string prepared_by{};  // the layer that brings this one its input, the same as others get; empty: none does
+  std::optional<Cut> cut{};
+  Conjugate input = Conjugate::none, output = Conjugate::none;
 };
 
 struct ResolvedPlan {
@@ -24,13 +35,9 @@ struct ResolvedPlan {
   std::vector<std::string> warnings;  // a sentence for each pattern that matches nothing, with the children there are
 };
 
-// The layers of `model` with the styles of `plan`, for a group of `ranks` called `group`. Throws UserError where a layer
-// has two styles, cannot take the style it has, does not divide by the ranks, or gives its neighbour another layout than
-// that takes; in a strict plan also for a pattern that matches nothing.
+// The layers of `model` with the styles of `plan`, for a group of `ranks` called `group`. Throws UserError where a
+// layer has two styles, cannot take the style or the layouts it has, does not divide by the ranks, or gives its
+// neighbour another layout than that takes; in a strict plan also for a pattern that matches nothing.
 ResolvedPlan resolve(Model& model, const Plan& plan, int ranks, const std::string& group);
-
-// Throws UserError where one layer does not fit the next. The scores of the last layer are whole, or columns under loss
-// parallelism.
-void check_flow(const std::vector<PlannedLayer>& layers, bool loss_parallel);
 
 }  // namespace ninefold

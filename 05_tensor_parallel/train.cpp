@@ -8,6 +8,7 @@
 #include "03_zero_fsdp/sharding.h"
 #include "05_tensor_parallel/parallelize.h"
 #include "05_tensor_parallel/predict.h"
+#include "05_tensor_parallel/table.h"
 #include "common/train/trainer.h"
 
 namespace {
@@ -55,6 +56,16 @@ Parallelism divide_data(Model& model, const Mesh& mesh, const Group& data, const
   return parallelism;
 }
 
+void announce(Model& model, const Plan& plan, int ranks, const ProgramOptions& options, bool sequence_parallel_given) {
+  if (!on_first_rank()) return;
+  if (ranks == 1 && options.sequence_parallel && sequence_parallel_given) {
+    fmt::print("--sequence-parallel has no effect: tp is 1, and one rank has all tokens\n");
+  }
+  if (options.train.verbose) {
+    fmt::print("{}", plan_table(resolve(model, plan, ranks, "tp").layers, plan.loss_parallel, ranks));
+  }
+}
+
 int run(int argc, char** argv) {
   ProgramOptions options;
   TrainOptions& train = options.train;
@@ -77,8 +88,9 @@ int run(int argc, char** argv) {
   division.validate(mesh.size("tp"), train.length);
 
   const auto model = task->make_model();
-  const auto tensor_parallel =
-      parallelize(*model, mesh["tp"], llama_plan(train.llama, division.sequence_parallel, division.loss_parallel));
+  const Plan plan = llama_plan(train.llama, division.sequence_parallel, division.loss_parallel);
+  announce(*model, plan, mesh.size("tp"), options, command_line.given("--sequence-parallel"));
+  const auto tensor_parallel = parallelize(*model, mesh["tp"], plan);
   checkpoint_activations(*model, "layers.*", train.recomputation);
   const Parallelism parallelism =
       beside(divide_data(*model, mesh, data, options), *tensor_parallel, mesh["tp"], division, train);

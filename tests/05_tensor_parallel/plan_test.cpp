@@ -70,16 +70,46 @@ TEST(Plan, AnotherOneGoesOnWithoutAKeyThatMatchesNothing) {
 TEST(Plan, RefusesTwoStylesForOneLayer) {
   Plan plan = llama_plan(config, true, true);
   plan.entries.push_back({"layers.1.attention.*", row_parallel()});
-  EXPECT_EQ(refusal(plan), "layers.1.attention.wq has two styles in the plan, column_parallel and row_parallel; leave "
-                           "one");
+  EXPECT_EQ(refusal(plan),
+            "layers.1.attention.wq has two styles in the plan, column_parallel and row_parallel; leave "
+            "one");
 }
 
 TEST(Plan, RefusesALayerThatCannotTakeItsStyle) {
   EXPECT_EQ(refusal(changed("tok_embeddings", column_parallel())),
             "tok_embeddings cannot be column_parallel: that is for linear layers");
-  EXPECT_EQ(refusal(changed("norm", row_parallel())), "norm cannot be row_parallel: that is for linear layers and "
-                                                      "embeddings");
+  EXPECT_EQ(refusal(changed("norm", row_parallel())),
+            "norm cannot be row_parallel: that is for linear layers and "
+            "embeddings");
   EXPECT_EQ(refusal(changed("output", sequence_parallel())), "output cannot be sequence_parallel: that is for norms");
+}
+
+TEST(Plan, RefusesLayoutsThatAStyleDoesNotHave) {
+  EXPECT_EQ(refusal(changed("output", column_parallel(Layout::columns, Layout::columns))),
+            "output cannot be column_parallel from Shard(1) to Shard(1)");
+  EXPECT_EQ(refusal(changed("layers.*.feed_forward.w2", row_parallel(Layout::rows, Layout::rows))),
+            "layers.0.feed_forward.w2 cannot be row_parallel from Shard(0) to Shard(0)");
+  EXPECT_EQ(refusal(changed("tok_embeddings", row_parallel(Layout::columns, Layout::rows))),
+            "tok_embeddings cannot be row_parallel from Shard(1) to Shard(0)");
+}
+
+TEST(Plan, SaysWhatALayerHoldsAndCommunicates) {
+  const std::vector<PlannedLayer> layers = resolve_llama(llama_plan(config, true, true), 4);
+  const auto of = [&](const std::string& path) {
+    return *std::find_if(layers.begin(), layers.end(), [&](const PlannedLayer& layer) { return layer.path == path; });
+  };
+  const PlannedLayer wk = of("layers.1.attention.wk"), w2 = of("layers.0.feed_forward.w2"), output = of("output");
+  EXPECT_EQ(wk.prepared_by, "layers.1.attention");
+  EXPECT_EQ(wk.input, Conjugate::none);
+  EXPECT_EQ(wk.cut->count, 2);
+  EXPECT_EQ(wk.cut->copies, 2);
+  EXPECT_EQ(w2.cut->dim, 1);
+  EXPECT_EQ(w2.cut->count, 4);
+  EXPECT_EQ(w2.input, Conjugate::none);
+  EXPECT_EQ(w2.output, Conjugate::scatter_rows);
+  EXPECT_EQ(output.prepared_by, "");
+  EXPECT_EQ(output.input, Conjugate::gather_rows);
+  EXPECT_EQ(of("layers.0.attention").input, Conjugate::gather_rows);
 }
 
 TEST(Plan, RefusesWhatDoesNotDivide) {

@@ -46,7 +46,7 @@ Job job_over(int data = 1, const std::string& collectives = "ours") {
   Job job = small_llama(collectives);
   job.options.llama = {.dim = 64, .layers = 2, .heads = 8, .kv_heads = 2, .ffn = 80, .vocab = 251};
   job.options.batch = 4;
-  job.options.steps = 3;
+  job.options.steps = 2;
   job.mesh = {{"dp_replicate", 1}, {"dp_shard", data}, {"tp", 0}};
   return job;
 }
@@ -61,17 +61,26 @@ RunRecord expect_within_the_bound(const Job& job, const Way& way) {
   return record;
 }
 
+// Every pair of choices occurs.
 TEST(TensorParallel, EveryFormIsTheSerialModel) {
-  for (const bool sequence_parallel : {false, true}) {
-    for (const bool loss_parallel : {false, true}) {
-      for (const int64_t kv_heads : {1, 2, 4, 8}) {
-        Job job = job_over();
-        job.options.llama.kv_heads = kv_heads;
-        const bool narrow = (kv_heads == 2 || kv_heads == 8) == sequence_parallel;
-        if (narrow) job.options.dtype = Dtype::bf16;
-        expect_within_the_bound(job, {sequence_parallel, loss_parallel});
-      }
-    }
+  struct Form {
+    int64_t kv_heads;
+    Way way;
+    Dtype dtype;
+  };
+  constexpr bool on = true, off = false;
+  for (const auto& [kv_heads, way, dtype] : {Form{1, {off, off}, Dtype::f32},
+                                             {1, {on, on}, Dtype::bf16},
+                                             {2, {off, off}, Dtype::bf16},
+                                             {2, {on, on}, Dtype::f32},
+                                             {4, {off, on}, Dtype::f32},
+                                             {4, {on, off}, Dtype::bf16},
+                                             {8, {off, on}, Dtype::bf16},
+                                             {8, {on, off}, Dtype::f32}}) {
+    Job job = job_over();
+    job.options.llama.kv_heads = kv_heads;
+    job.options.dtype = dtype;
+    expect_within_the_bound(job, way);
   }
 }
 
@@ -86,15 +95,17 @@ TEST(TensorParallel, AccumulatesMicroBatches) {
 }
 
 TEST(TensorParallel, RunsForwardsAgain) {
-  for (const std::set<SavedOperation>& save :
-       {std::set<SavedOperation>{}, {SavedOperation::reduce_scatter}, {SavedOperation::matmul},
-        {SavedOperation::attention, SavedOperation::matmul, SavedOperation::reduce_scatter}}) {
-    for (const bool sequence_parallel : {false, true}) {
-      Job job = job_over();
-      job.options.recomputation = {.every = 1, .save = save};
-      const RunRecord record = expect_within_the_bound(job, {.sequence_parallel = sequence_parallel});
-      EXPECT_EQ(record.executed_flops_per_step, record.predicted_flops_per_step);
-    }
+  using Saves = std::set<SavedOperation>;
+  for (const auto& [save, sequence_parallel] :
+       {std::pair{Saves{}, true},
+        {Saves{}, false},
+        {Saves{SavedOperation::reduce_scatter}, true},
+        {Saves{SavedOperation::matmul}, false},
+        {Saves{SavedOperation::attention, SavedOperation::matmul, SavedOperation::reduce_scatter}, true}}) {
+    Job job = job_over();
+    job.options.recomputation = {.every = 1, .save = save};
+    const RunRecord record = expect_within_the_bound(job, {.sequence_parallel = sequence_parallel});
+    EXPECT_EQ(record.executed_flops_per_step, record.predicted_flops_per_step);
   }
 }
 
@@ -110,7 +121,7 @@ TEST(TensorParallel, BesideShardedData) {
 
 // Two sums in each direction of a block, as many gathers, and as many again of inputs that are kept as shards.
 TEST(TensorParallel, CountsOfABlock) {
-  if (job_size() == 1) return;  // one rank communicates with nobody
+  if (job_size() == 1 || job_size() == 8) return;  // one rank communicates with nobody; eight count as four do
   const auto calls = [](bool sequence_parallel, int64_t layers, Operation operation) {
     Job job = job_over();
     job.options.llama.layers = layers;
@@ -130,6 +141,7 @@ TEST(TensorParallel, CountsOfABlock) {
 }
 
 TEST(TensorParallel, TheCheckFindsWrongCollectives) {
+  if (job_size() == 8) return;  // as on four
   for (const bool sequence_parallel : {false, true}) {
     expect_the_check_to_find_wrong_all_reduces(job_over(), divided({.sequence_parallel = sequence_parallel}));
   }

@@ -186,6 +186,18 @@ std::vector<BadInput> bad_for_sharding() {
   };
 }
 
+std::vector<BadInput> bad_for_tensor_parallelism() {
+  return {
+      {"heads", "--tp 4 --heads 2", "heads (2) must be divisible by tp (4)"},
+      {"kv_heads", "--tp 4 --heads 12 --kv-heads 3 --dim 96", "kv-heads (3) must be divisible by tp (4), or divide it"},
+      {"ffn", "--tp 4 --ffn 50", "ffn (50) must be divisible by tp (4)"},
+      {"length", "--tp 4 --length 30", "length (30) must be divisible by tp (4), because sequence parallelism divides"},
+      {"too_few", "--tp 2", "tp(2) = 2 ranks, but the job has 4"},
+      {"too_many", "--tp 4 --dp-shard 2", "dp_shard(2) x tp(4) = 8 ranks, but the job has 4"},
+      {"no_tp", "--tp 0", "--tp (0) must be at least 1"},
+  };
+}
+
 std::vector<BadInput> bad_for_the_bench() {
   return {
       {"sizes", "-b 8 -e 4", "-b (8) must not be above -e (4)"},
@@ -292,6 +304,12 @@ TEST(BadInput, OfModelParallelism) {
 TEST(BadInput, OfPipelines) {
   for (const BadInput& bad : bad_for_stages()) expect_refused(NINEFOLD_06_TRAIN, std::string(llama_in_stages), bad);
   for (const BadInput& bad : bad_for_pipelines()) expect_refused(NINEFOLD_06_TRAIN, std::string(llama_in_stages), bad);
+}
+
+TEST(BadInput, OfTensorParallelism) {
+  for (const BadInput& bad : bad_for_tensor_parallelism()) {
+    expect_refused(NINEFOLD_05_TRAIN, std::string(tiny_llama), bad);
+  }
 }
 
 TEST(BadInput, OfTheBench) {
