@@ -64,6 +64,15 @@ Tensor LayerEnd::forward(const Tensor& x) const {
   return x;
 }
 
+Pending LayerEnd::start_forward(const Tensor& x, Tensor& y) const {
+  if (conjugate_ != Conjugate::gather_rows) {
+    y = forward(x);
+    return {};
+  }
+  y = Tensor::empty(x.device(), {x.dim(0) * group_.size(), x.dim(1)}, x.dtype());
+  return group_.start_all_gather(y, x);
+}
+
 Tensor LayerEnd::backward(const Tensor& dy) const {
   switch (conjugate_) {
     case Conjugate::copy:

@@ -37,15 +37,23 @@ Conjugate columns_conjugate(Layout to);
 Conjugate partial_sum_conjugate(Layout to);
 
 // One end of a layer: a conjugate pair over a group. `features` is the width of the whole matrix where columns are
-// gathered or cut; the last rank's may be padded.
+// gathered or cut; the last rank's may be padded. `in_pieces`: rows are gathered and reduced piece by piece, beside the
+// matmul that needs or makes them (pieces.h).
 class LayerEnd {
  public:
-  LayerEnd(Conjugate conjugate, const Group& group, int64_t features)
-      : conjugate_(conjugate), group_(group), features_(features) {}
+  LayerEnd(Conjugate conjugate, const Group& group, int64_t features, bool in_pieces = false)
+      : conjugate_(conjugate), group_(group), features_(features), in_pieces_(in_pieces) {}
 
-  Conjugate conjugate() const { return conjugate_; }
+  const Group& group() const { return group_; }
+  // Whether the matmul beside it is to be cut.
+  bool in_pieces() const {
+    return in_pieces_ && (conjugate_ == Conjugate::gather_rows || conjugate_ == Conjugate::scatter_rows);
+  }
+
   // `reduce` writes into x, which must be nobody else's; the others return x itself or a new tensor.
   Tensor forward(const Tensor& x) const;
+  // forward(x) into `y`, which is there when the result is waited for.
+  Pending start_forward(const Tensor& x, Tensor& y) const;
   // `copy` writes into dy.
   Tensor backward(const Tensor& dy) const;
 
@@ -53,6 +61,7 @@ class LayerEnd {
   Conjugate conjugate_;
   Group group_;
   int64_t features_;
+  bool in_pieces_;
 };
 
 // x [n, f] of rank 0, 1, … one below the other: [ranks * n, f].

@@ -1,5 +1,5 @@
-// An embedding and a loss whose vocabulary is divided over the ranks of a group: rank r holds the r-th block of its ids,
-// the last ones padded where the ranks do not divide it.
+// An embedding and a loss whose vocabulary is divided over the ranks of a group: rank r holds the r-th block of its
+// ids, the last ones padded where the ranks do not divide it.
 #pragma once
 
 #include "05_tensor_parallel/conjugates.h"
@@ -21,9 +21,7 @@ inline ops::VocabularyPart vocabulary_part(const Group& group, int64_t vocabular
 class VocabularyParallelEmbedding : public Layer {
  public:
   VocabularyParallelEmbedding(std::unique_ptr<Embedding> embedding, const Group& group, const LayerEnd& output)
-      : embedding_(std::move(embedding)),
-        part_(vocabulary_part(group, embedding_->weight.shape[0])),
-        output_(output) {}
+      : embedding_(std::move(embedding)), part_(vocabulary_part(group, embedding_->weight.shape[0])), output_(output) {}
 
   Tensor forward(const Tensor& tokens, Saved& saved) override {
     saved.push(tokens);

@@ -18,11 +18,10 @@ class ColumnParallelLinear : public Layer {
   ColumnParallelLinear(std::unique_ptr<Linear> linear, const LayerEnd& input, const LayerEnd& output)
       : linear_(std::move(linear)), input_(input), output_(output) {}
 
-  // A layer around this one brings it its input whole, and takes the gradient back. `keeps`: this is the last of those
-  // that share the input.
-  void use(PreparedInput& prepared, bool keeps) {
+  // A layer around this one and others brings them their input whole, and takes its gradient back.
+  void use(PreparedInput& prepared) {
     prepared_ = &prepared;
-    keeps_prepared_ = keeps;
+    prepared.add_user(this);
   }
 
   Tensor forward(const Tensor& x, Saved& saved) override;
@@ -31,11 +30,11 @@ class ColumnParallelLinear : public Layer {
   void visit(Visitor& visitor) override { linear_->visit(visitor); }
 
  private:
-  Tensor whole_input(Saved& saved) const;
+  const LayerEnd& input_end() const { return prepared_ ? prepared_->end() : input_; }
+  Tensor apply(const Tensor& x) const;
   std::unique_ptr<Linear> linear_;
   LayerEnd input_, output_;
   PreparedInput* prepared_ = nullptr;
-  bool keeps_prepared_ = false;
 };
 
 // Rank r holds the r-th block of columns of W [out, in], and all of b, which is added to the sum.

@@ -22,7 +22,7 @@ std::unique_ptr<Derived> take(std::unique_ptr<Layer>& slot) {
 // Puts the parallel form of a layer in its place, and says how its parameters lie.
 class Divider {
  public:
-  Divider(Model& model, const Group& group) : model_(model), group_(group) {}
+  Divider(Model& model, const Group& group, bool in_pieces) : model_(model), group_(group), in_pieces_(in_pieces) {}
 
   void divide(const PlannedLayer& layer) {
     if (!layer.style || layer.style->kind == Kind::sequence_parallel) return;
@@ -39,7 +39,7 @@ class Divider {
   }
 
  private:
-  LayerEnd end(Conjugate conjugate, int64_t features = 0) const { return {conjugate, group_, features}; }
+  LayerEnd end(Conjugate conjugate, int64_t features = 0) const { return {conjugate, group_, features, in_pieces_}; }
 
   void shard(Parameter& parameter, const Cut& cut) const {
     parameter.placement.shards.push_back({group_.name(), cut.dim, group_.rank() / cut.copies, cut.count, cut.copies});
@@ -51,11 +51,7 @@ class Divider {
     if (linear->bias) shard(*linear->bias, *layer.cut);
     auto parallel =
         std::make_unique<ColumnParallelLinear>(std::move(linear), end(layer.input), end(layer.output, layer.weight[0]));
-    if (!layer.prepared_by.empty()) {
-      if (last_user_) last_user_->use(*prepared_, false);
-      last_user_ = parallel.get();
-      last_user_->use(*prepared_, true);
-    }
+    if (!layer.prepared_by.empty()) parallel->use(*prepared_);
     slot = std::move(parallel);
   }
 
@@ -74,14 +70,13 @@ class Divider {
   void prepare_input(const PlannedLayer& layer, std::unique_ptr<Layer>& slot) {
     auto prepared = std::make_unique<PreparedInput>(std::move(slot), end(layer.input));
     prepared_ = prepared.get();
-    last_user_ = nullptr;
     slot = std::move(prepared);
   }
 
   Model& model_;
   Group group_;
+  bool in_pieces_;
   PreparedInput* prepared_ = nullptr;  // of the layers that follow
-  ColumnParallelLinear* last_user_ = nullptr;
 };
 
 // Neighbours that hold the same part of a weight: rank / copies tells which.
@@ -106,7 +101,7 @@ std::unique_ptr<TensorParallel> parallelize(Model& model, const Group& group, co
   auto parallel = std::make_unique<TensorParallel>(group);
   if (group.size() == 1) return parallel;
 
-  Divider divider(model, group);
+  Divider divider(model, group, plan.async);
   for (const PlannedLayer& layer : layers) divider.divide(layer);
   if (plan.loss_parallel) {
     model.replace_loss(std::make_unique<LossParallelCrossEntropy>(group, layers.back().weight[0]));

@@ -35,8 +35,8 @@ struct Planned {
 
 Planned plan_llama(const ProgramOptions& options) {
   const LlamaConfig& config = options.train.llama;
-  LlamaDivision{config, options.sequence_parallel, options.loss_parallel, {}}.validate(static_cast<int>(options.tp),
-                                                                                       options.train.length);
+  LlamaDivision{config, options.sequence_parallel, options.loss_parallel, false, {}}.validate(
+      static_cast<int>(options.tp), options.train.length);
   return {make_llama(config), llama_plan(config, options.sequence_parallel, options.loss_parallel)};
 }
 

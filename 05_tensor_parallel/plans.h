@@ -43,6 +43,8 @@ struct Plan {
   std::vector<PlanEntry> entries;
   // The loss takes the columns of the scores that each rank has.
   bool loss_parallel = false;
+  // Rows are gathered and reduced in pieces, while the matmuls beside it compute (pieces.h).
+  bool async = false;
   // A pattern that matches nothing is an error; otherwise a warning, and the plan goes on without it.
   bool strict = false;
 };

@@ -16,7 +16,7 @@ namespace {
 using namespace ninefold;
 
 struct ProgramOptions {
-  bool sequence_parallel = true, loss_parallel = true;
+  bool sequence_parallel = true, loss_parallel = true, async = false;
   int64_t dp_replicate = 1, dp_shard = 1, tp = Options::automatic;
   ShardingPolicy policy;
   RecomputationOptions recomputation;
@@ -28,6 +28,7 @@ struct ProgramOptions {
                 {.minimum = 1, .may_be_auto = true});
     options.add("--sequence-parallel", sequence_parallel, "divide what lies between the layers by tokens");
     options.add("--loss-parallel", loss_parallel, "compute the loss without gathering the logits");
+    options.add("--async-tp", async, "cut matmuls in pieces, so that they overlap with what is sent between them");
     policy.declare(options);
     options.add("--dp-shard", dp_shard, "ranks over which states are divided", {.minimum = 1});
     options.add("--dp-replicate", dp_replicate, "ranks that hold copies of each shard (HSDP)", {.minimum = 1});
@@ -56,10 +57,11 @@ Parallelism divide_data(Model& model, const Mesh& mesh, const Group& data, const
   return parallelism;
 }
 
-void announce(Model& model, const Plan& plan, int ranks, const ProgramOptions& options, bool sequence_parallel_given) {
+void announce(Model& model, const Plan& plan, int ranks, const ProgramOptions& options, const Options& given) {
   if (!on_first_rank()) return;
-  if (ranks == 1 && options.sequence_parallel && sequence_parallel_given) {
-    fmt::print("--sequence-parallel has no effect: tp is 1, and one rank has all tokens\n");
+  for (const auto& [name, is_on] :
+       {std::pair{"--sequence-parallel", options.sequence_parallel}, {"--async-tp", options.async}}) {
+    if (ranks == 1 && is_on && given.given(name)) fmt::print("{} has no effect: tp is 1\n", name);
   }
   if (options.train.verbose) {
     fmt::print("{}", plan_table(resolve(model, plan, ranks, "tp").layers, plan.loss_parallel, ranks));
@@ -84,12 +86,14 @@ int run(int argc, char** argv) {
   const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
   train.resolve(data.size());
   const auto task = make_task("llama", train);
-  const LlamaDivision division{train.llama, options.sequence_parallel, options.loss_parallel, train.recomputation};
+  const LlamaDivision division{train.llama, options.sequence_parallel, options.loss_parallel, options.async,
+                               train.recomputation};
   division.validate(mesh.size("tp"), train.length);
 
   const auto model = task->make_model();
-  const Plan plan = llama_plan(train.llama, division.sequence_parallel, division.loss_parallel);
-  announce(*model, plan, mesh.size("tp"), options, command_line.given("--sequence-parallel"));
+  Plan plan = llama_plan(train.llama, division.sequence_parallel, division.loss_parallel);
+  plan.async = division.async;
+  announce(*model, plan, mesh.size("tp"), options, command_line);
   const auto tensor_parallel = parallelize(*model, mesh["tp"], plan);
   checkpoint_activations(*model, "layers.*", train.recomputation);
   const Parallelism parallelism =

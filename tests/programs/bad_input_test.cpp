@@ -194,6 +194,7 @@ std::vector<BadInput> bad_for_tensor_parallelism() {
       {"length", "--tp 4 --length 30", "length (30) must be divisible by tp (4), because sequence parallelism divides"},
       {"too_few", "--tp 2", "tp(2) = 2 ranks, but the job has 4"},
       {"too_many", "--tp 4 --dp-shard 2", "dp_shard(2) x tp(4) = 8 ranks, but the job has 4"},
+      {"async", "--tp 4 --async-tp --no-sequence-parallel", "--async-tp overlaps what sequence parallelism sends"},
       {"no_tp", "--tp 0", "--tp (0) must be at least 1"},
   };
 }
