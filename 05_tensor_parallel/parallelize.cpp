@@ -151,7 +151,7 @@ void TensorParallel::reduce_gradients() const {
 void TensorParallel::predict_traffic(TrafficLedger& ledger, int64_t steps) const {
   for (const PartialSums& sums : partial_) {
     ledger.predict(sums.group.name(), Operation::all_reduce, steps,
-                   steps * sums.group.all_reduce_volume(sums.elements(), Dtype::f32).bytes);
+                   sums.group.all_reduce_volume(sums.elements(), Dtype::f32));
   }
 }
 

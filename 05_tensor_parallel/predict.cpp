@@ -28,7 +28,7 @@ void predict_traffic(TrafficLedger& ledger, const Group& group, const LlamaDivis
   const int64_t summed_again = division.recomputation.saves(SavedOperation::reduce_scatter) ? 0 : again;
 
   const auto add = [&](Operation operation, int64_t calls, const Volume& volume) {
-    if (calls > 0) ledger.predict(group.name(), operation, times * calls, times * calls * volume.bytes);
+    if (calls > 0) ledger.predict(group.name(), operation, times * calls, volume);
   };
   const int64_t sums = 4 * config.layers + 2 + summed_again;
   const int64_t gathers = 6 * config.layers + 3 + gathered_again;
@@ -185,12 +185,12 @@ Parallelism beside(Parallelism data, const TensorParallel& parallel, const Group
   both.predict_memory = [=](MemoryByKind& bytes) {
     data.predict_memory(bytes);
     bytes[static_cast<size_t>(MemoryKind::activations)] =
-        options.steps == 0 ? 0 : activation_bytes(division, group.size(), tokens, options.dtype);
+        options.steps == 0 ? 0 : activation_bytes(division, group.size(), tokens, options.precision().compute);
   };
   both.predict_traffic = [=, &parallel](TrafficLedger& ledger, int64_t steps) {
     data.predict_traffic(ledger, steps);
     parallel.predict_traffic(ledger, steps);
-    predict_traffic(ledger, group, division, tokens, options.dtype, steps * options.micro_batches);
+    predict_traffic(ledger, group, division, tokens, options.precision().compute, steps * options.micro_batches);
   };
   return both;
 }

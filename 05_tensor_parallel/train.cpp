@@ -3,9 +3,8 @@
 //
 // ./run 05 -n 2 -- --tp 2
 #include "01_collectives/collectives.h"
-#include "02_ddp/replicate.h"
 #include "03_zero_fsdp/checkpoint_activations.h"
-#include "03_zero_fsdp/sharding.h"
+#include "03_zero_fsdp/divide.h"
 #include "05_tensor_parallel/parallelize.h"
 #include "05_tensor_parallel/predict.h"
 #include "05_tensor_parallel/table.h"
@@ -40,23 +39,6 @@ struct ProgramOptions {
   }
 };
 
-// The data ranks' technique: chapter 02 where every rank holds all that its tensor-parallel group has, else chapter 03.
-Parallelism divide_data(Model& model, const Mesh& mesh, const Group& data, const ProgramOptions& options) {
-  const TrainOptions& train = options.train;
-  const DeviceHandle& device = mesh.world().device();
-  if (options.dp_shard == 1 || options.policy.stage == 0) {
-    const auto replicated = std::make_shared<Replicated>(model, data, DdpOptions{}, device, train.grad_dtype);
-    Parallelism parallelism = replicated->parallelism();
-    parallelism.technique = replicated;
-    return parallelism;
-  }
-  const std::shared_ptr<Sharding> sharding =
-      shard(model, {mesh["dp_shard"], mesh["dp_replicate"]}, options.policy, device);
-  Parallelism parallelism = sharding->parallelism(train.micro_batches);
-  parallelism.technique = sharding;
-  return parallelism;
-}
-
 void announce(Model& model, const Plan& plan, int ranks, const ProgramOptions& options, const Options& given) {
   if (!on_first_rank()) return;
   for (const auto& [name, is_on] :
@@ -75,9 +57,14 @@ int run(int argc, char** argv) {
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   train.settle_check(command_line);
+  if (options.dp_shard == 1) options.policy.stage = 0;  // nobody to divide states with
+  options.policy.settle_types(train);
   options.policy.validate();
+  require(train.precision().output == train.precision().compute,
+          "--output-dtype {} is not available here: a divided output layer gives the scores as it computes them; leave it "
+          "out",
+          name_of(train.precision().output));
   train.recomputation = options.recomputation.resolve();
-  options.policy.types = {train.dtype, train.dtype, train.grad_dtype, Dtype::f32};
 
   World world(train.world(), collectives::named(train.collectives));
   const Mesh mesh(world, {{"dp_replicate", mesh_size(options.dp_replicate)},
@@ -97,7 +84,7 @@ int run(int argc, char** argv) {
   const auto tensor_parallel = parallelize(*model, mesh["tp"], plan);
   checkpoint_activations(*model, "layers.*", train.recomputation);
   const Parallelism parallelism =
-      beside(divide_data(*model, mesh, data, options), *tensor_parallel, mesh["tp"], division, train);
+      beside(divide(*model, mesh, options.policy, train), *tensor_parallel, mesh["tp"], division, train);
   materialize(*model, world.device(), train.precision(), train.seed);
 
   return Trainer("05/train", train, command_line, mesh, data, *task, *model, parallelism).run();

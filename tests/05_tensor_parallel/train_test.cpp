@@ -1,7 +1,6 @@
 // Tensor parallelism end to end: within the bound of the serial model, its books as their formulas.
-#include "02_ddp/replicate.h"
 #include "03_zero_fsdp/checkpoint_activations.h"
-#include "03_zero_fsdp/sharding.h"
+#include "03_zero_fsdp/divide.h"
 #include "05_tensor_parallel/parallelize.h"
 #include "05_tensor_parallel/predict.h"
 #include "tests/support/training.h"
@@ -22,20 +21,10 @@ Parallelize divided(const Way& way) {
     plan.async = way.async;
     const std::shared_ptr<TensorParallel> parallel = parallelize(model, mesh["tp"], plan);
     if (options.recomputation.every > 0) checkpoint_activations(model, "layers.*", options.recomputation);
-    Parallelism data;
-    if (way.stage > 0) {
-      ShardingPolicy policy{.stage = way.stage};
-      policy.types = {options.dtype, options.dtype, options.grad_dtype, Dtype::f32};
-      const std::shared_ptr<Sharding> sharding =
-          shard(model, {mesh["dp_shard"], mesh["dp_replicate"]}, policy, mesh.world().device());
-      data = sharding->parallelism(options.micro_batches);
-      data.technique = sharding;
-    } else {
-      const auto replicated = std::make_shared<Replicated>(model, mesh.flatten({"dp_replicate", "dp_shard"}),
-                                                           DdpOptions{}, mesh.world().device(), options.grad_dtype);
-      data = replicated->parallelism();
-      data.technique = replicated;
-    }
+    ShardingPolicy policy{.stage = way.stage};
+    TrainOptions settled = options;
+    policy.settle_types(settled);
+    const Parallelism data = divide(model, mesh, policy, settled);
     Parallelism both = beside(data, *parallel, mesh["tp"], division, options);
     both.technique = std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<TensorParallel>>>(
         data.technique, parallel);
