@@ -9,10 +9,10 @@ namespace ninefold {
 namespace {
 
 // The number of a choice for each of the things that can be chosen.
-enum Factor { stage, reshard, prefetch, accumulation, replicas, recompute, wrap, factors };
+enum Factor { stage, reshard, prefetch, accumulation, replicas, recompute, wrap, offload, factors };
 using Choice = std::array<int, factors>;
 
-constexpr Choice choices = {4, 3, 3, 3, 2, 4, 3};
+constexpr Choice choices = {4, 3, 3, 3, 2, 4, 3, 2};
 constexpr Reshard reshards[] = {Reshard::standard, Reshard::always, Reshard::never};
 constexpr const char* wraps[] = {"layers.*", "tok_embeddings,layers.*,norm,output", "size:1000000"};
 constexpr const char* recomputations[] = {"none", "full", "every:2", "selective"};
@@ -21,7 +21,8 @@ int64_t micro_batches_of(const Choice& choice) { return choice[accumulation] > 0
 bool reduces_each(const Choice& choice) { return choice[accumulation] == 2; }
 
 bool is_possible(const Choice& choice, int ranks) {
-  return (choice[stage] >= 2 || !reduces_each(choice)) && (choice[replicas] == 0 || ranks % 2 == 0);
+  return (choice[stage] >= 2 || !reduces_each(choice)) && (choice[replicas] == 0 || ranks % 2 == 0) &&
+         (choice[stage] >= 1 || choice[offload] == 0);
 }
 
 std::vector<Choice> possible_choices(int ranks) {
@@ -71,7 +72,8 @@ ShardingPolicy policy_of(const Choice& choice) {
           .wrap = wraps[choice[wrap]],
           .reshard = reshards[choice[reshard]],
           .prefetch = choice[prefetch],
-          .reduce_each_micro_batch = reduces_each(choice)};
+          .reduce_each_micro_batch = reduces_each(choice),
+          .offload = choice[offload] == 1 ? Offload::pinned : Offload::none};
 }
 
 // No size of a parameter divides by the ranks.
@@ -146,16 +148,17 @@ void expect_the_traffic(const Choice& choice, const Job& job, const RunRecord& r
 void expect_the_memory(const Choice& choice, const Job& job, const RunRecord& record) {
   const int64_t ranks = job_size() / (choice[replicas] + 1);
   const int64_t whole = 4 * padded_elements(units_of(choice, job.options), ranks), shard = whole / ranks;
+  const int64_t shard_on_device = choice[offload] == 1 ? 0 : shard;
   for (const MemoryRecord& entry : record.memory) {
     if (entry.kind == MemoryKind::parameters) {
-      EXPECT_EQ(entry.measured_peak, choice[stage] == 3 ? shard : whole);
+      EXPECT_EQ(entry.measured_peak, choice[stage] == 3 ? shard_on_device : whole);
     }
     if (entry.kind == MemoryKind::gradients) {
-      EXPECT_EQ(entry.measured_peak, choice[stage] >= 2 ? shard : whole);
+      EXPECT_EQ(entry.measured_peak, choice[stage] >= 2 ? shard_on_device : whole);
     }
     // Two states; the shard's padding has none.
     if (entry.kind == MemoryKind::optimizer) {
-      EXPECT_LE(entry.measured_peak, 2 * shard);
+      EXPECT_LE(entry.measured_peak, 2 * shard_on_device);
     }
   }
 }
@@ -183,9 +186,10 @@ void expect_the_serial_model(const Choice& choice, const std::shared_ptr<const T
 TEST(Combinations, AreTheSerialModelToTheBitAndKeepTheBooks) {
   const auto task = task_of(job_of({}));
   for (const Choice& choice : pairwise(job_size())) {
-    SCOPED_TRACE(fmt::format("stage {}, reshard {}, prefetch {}, accumulation {}, replicas {}, recompute {}, wrap {}",
+    SCOPED_TRACE(fmt::format("stage {}, reshard {}, prefetch {}, accumulation {}, replicas {}, recompute {}, wrap {}, "
+                             "offload {}",
                              choice[stage], choice[reshard], choice[prefetch], choice[accumulation], choice[replicas],
-                             recomputations[choice[recompute]], wraps[choice[wrap]]));
+                             recomputations[choice[recompute]], wraps[choice[wrap]], choice[offload]));
     expect_the_serial_model(choice, task);
   }
 }
