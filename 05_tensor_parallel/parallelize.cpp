@@ -1,6 +1,7 @@
 #include "05_tensor_parallel/parallelize.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 
 #include "05_tensor_parallel/embedding.h"
@@ -91,37 +92,46 @@ bool computes_on_rows(const std::vector<PlannedLayer>& layers, const std::string
   });
 }
 
+int64_t copies_of(const Parameter& parameter) {
+  const auto& shards = parameter.placement.shards;
+  return shards.empty() ? 1 : shards.back().copies;
+}
+
 }  // namespace
 
 std::unique_ptr<TensorParallel> parallelize(Model& model, const Group& group, const Plan& plan) {
-  const auto [layers, warnings] = resolve(model, plan, group.size(), group.name());
-  for (const std::string& warning : warnings) {
+  const ResolvedPlan resolved = resolve(model, plan, group.size(), group.name());
+  for (const std::string& warning : resolved.warnings) {
     if (group.world().rank() == 0) fmt::print(stderr, "warning: {}\n", warning);
   }
   auto parallel = std::make_unique<TensorParallel>(group);
   if (group.size() == 1) return parallel;
 
   Divider divider(model, group, plan.async);
-  for (const PlannedLayer& layer : layers) divider.divide(layer);
+  for (const PlannedLayer& layer : resolved.layers) divider.divide(layer);
   if (plan.loss_parallel) {
-    model.replace_loss(std::make_unique<LossParallelCrossEntropy>(group, layers.back().weight[0]));
+    model.replace_loss(std::make_unique<LossParallelCrossEntropy>(group, resolved.layers.back().weight[0]));
   }
+  parallel->find_partial_sums(model, resolved);
+  return parallel;
+}
 
-  TensorParallel::PartialSums norms{group, {}}, copies;
+void TensorParallel::find_partial_sums(Model& model, const ResolvedPlan& resolved) {
+  PartialSums norms{group_, {}};
+  std::map<int64_t, PartialSums> copies;  // by how many there are of each part
   for_each_parameter(model, [&](const std::string& path, Parameter& parameter) {
-    if (computes_on_rows(layers, path)) {
-      parameter.placement.partial.push_back(group.name());
+    if (computes_on_rows(resolved.layers, path)) {
+      parameter.placement.partial.push_back(group_.name());
       norms.parameters.push_back(&parameter);
-    } else if (!parameter.placement.shards.empty() && parameter.placement.shards.back().copies > 1) {
-      copies.parameters.push_back(&parameter);
+    } else if (copies_of(parameter) > 1) {
+      copies[copies_of(parameter)].parameters.push_back(&parameter);
     }
   });
-  if (!copies.parameters.empty()) {
-    copies.group = holders_of_same_part(group, copies.parameters.front()->placement.shards.back().copies);
-    parallel->partial_.push_back(std::move(copies));
+  for (auto& [count, sums] : copies) {
+    sums.group = holders_of_same_part(group_, count);
+    partial_.push_back(std::move(sums));
   }
-  if (!norms.parameters.empty()) parallel->partial_.push_back(std::move(norms));
-  return parallel;
+  if (!norms.parameters.empty()) partial_.push_back(std::move(norms));
 }
 
 int64_t TensorParallel::PartialSums::elements() const {

@@ -28,6 +28,7 @@ class TensorParallel {
     std::vector<Parameter*> parameters;
     int64_t elements() const;  // that this rank owns
   };
+  void find_partial_sums(Model& model, const ResolvedPlan& resolved);
   Group group_;
   std::vector<PartialSums> partial_;
 };

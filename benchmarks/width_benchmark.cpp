@@ -35,9 +35,9 @@ double median(std::vector<double> values) {
 }
 
 void measure(benchmark::State& state, Dtype dtype, int64_t tp) {
-  const auto& [name, llama, length, batch] = configurations[1];
+  const LlamaConfig& llama = configurations[1].llama;
   const DeviceHandle device = make_cpu_device();
-  const int64_t n = length * batch, heads = llama.dim / tp, ffn = llama.ffn / tp;
+  const int64_t n = configurations[1].length * configurations[1].batch, heads = llama.dim / tp, ffn = llama.ffn / tp;
   std::vector<Product> products;
   for (int i = 0; i < 3; ++i) products.emplace_back(device, dtype, n, heads, llama.dim);  // wq, wk, wv
   products.emplace_back(device, dtype, n, llama.dim, heads);                              // wo
