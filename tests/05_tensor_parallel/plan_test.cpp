@@ -63,7 +63,7 @@ TEST(Plan, AnotherOneGoesOnWithoutAKeyThatMatchesNothing) {
   plan.entries.push_back({"fc3", column_parallel()});
   const auto [layers, warnings] = resolve(*make_mlp({.in = 6, .hidden = 8, .classes = 3}), plan, 2, "tp");
   EXPECT_EQ(warnings, std::vector<std::string>{"the plan's key fc3 matches no layer; the children of the model are "
-                                               "flatten, fc1 [8, 6], relu, fc2 [3, 8]; skipping this plan entry"});
+                                               "flatten, fc1 [8, 6], relu1, fc2 [3, 8]; skipping this plan entry"});
   EXPECT_EQ(layers[1].style, column_parallel());
 }
 
