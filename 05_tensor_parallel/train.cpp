@@ -60,10 +60,7 @@ int run(int argc, char** argv) {
   if (options.dp_shard == 1) options.policy.stage = 0;  // nobody to divide states with
   options.policy.settle_types(train);
   options.policy.validate();
-  require(train.precision().output == train.precision().compute,
-          "--output-dtype {} is not available here: a divided output layer gives the scores as it computes them; leave it "
-          "out",
-          name_of(train.precision().output));
+  require(!options.policy.output_dtype, "--output-dtype is not for tensor parallelism: leave it out");
   train.recomputation = options.recomputation.resolve();
 
   World world(train.world(), collectives::named(train.collectives));
