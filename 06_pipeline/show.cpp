@@ -15,8 +15,8 @@
 #include "common/base/options.h"
 #include "common/base/report.h"
 #include "common/comm/world.h"
-#include "common/train/options.h"
 #include "common/data/file.h"
+#include "common/train/options.h"
 
 namespace {
 

@@ -21,7 +21,8 @@ std::vector<Piece> sharded_runs(const Placement& placement, const Shape& global)
     begin[shard.dim] += shard.index * extent[shard.dim];
   }
   Shape real = extent;
-  for (size_t dim = 0; dim < global.size(); ++dim) real[dim] = std::clamp<int64_t>(global[dim] - begin[dim], 0, real[dim]);
+  for (size_t dim = 0; dim < global.size(); ++dim)
+    real[dim] = std::clamp<int64_t>(global[dim] - begin[dim], 0, real[dim]);
   int inner = static_cast<int>(global.size());
   int64_t run = 1;  // consecutive elements: whole dimensions from the last up, then the first one that is cut
   while (inner > 0 && extent[inner - 1] == global[inner - 1]) run *= extent[--inner];

@@ -22,9 +22,9 @@ struct Piece {
 // the order they were applied, then a flat range of what they left. Dimensions of the mesh that are not named hold
 // copies.
 struct Placement {
-  // This rank holds part `index` of `count` equal parts along `dim`, split over a mesh dimension. Where `count` does not
-  // divide it, the last parts are as long as the others and end in padding, which is no element of the parameter. With
-  // `copies` above 1 so many neighbours along the mesh dimension hold the same part.
+  // This rank holds part `index` of `count` equal parts along `dim`, split over a mesh dimension. Where `count` does
+  // not divide it, the last parts are as long as the others and end in padding, which is no element of the parameter.
+  // With `copies` above 1 so many neighbours along the mesh dimension hold the same part.
   struct Shard {
     std::string mesh_dimension;
     int dim;

@@ -13,8 +13,8 @@ namespace ninefold {
 // Calls visit(path, parameter) for every parameter below `layer`, in forward order. Paths join names with dots.
 void for_each_parameter(Layer& layer, const std::function<void(const std::string&, Parameter&)>& visit);
 
-// Calls visit(path, layer) for every layer below `layer`, in slots and members, outer ones before inner ones, in forward
-// order.
+// Calls visit(path, layer) for every layer below `layer`, in slots and members, outer ones before inner ones, in
+// forward order.
 void for_each_layer(Layer& layer, const std::function<void(const std::string&, Layer&)>& visit);
 
 // In a pattern `*` stands for any text without dots: "layers.*.attention.wq".

@@ -75,8 +75,8 @@ class KernelDecorator : public Kernels {
   void cross_entropy(const ops::CrossEntropy& out, const Tensor& logits, const Tensor& targets) override {
     inner_->cross_entropy(out, logits, targets);
   }
-  void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp,
-                              float scale, const std::optional<ops::VocabularyPart>& part) override {
+  void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp, float scale,
+                              const std::optional<ops::VocabularyPart>& part) override {
     inner_->cross_entropy_backward(logits, targets, log_sum_exp, scale, part);
   }
   void partial_cross_entropy(const ops::PartialCrossEntropy& out, const Tensor& logits, const Tensor& targets,

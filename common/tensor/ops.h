@@ -119,13 +119,14 @@ AttentionGradients attention_block_backward(const Tensor& dout, const Tensor& q,
                                             const Attention& forward, const AttentionShape& shape);
 
 // ---- embedding, losses ------------------------------------------------------------------------------------------
-// Where a vocabulary is divided: what a tensor holds of it. Its first `count` rows or columns are those of the ids first,
-// first + 1, …; any more are padding.
+// Where a vocabulary is divided: what a tensor holds of it. Its first `count` rows or columns are those of the ids
+// first, first + 1, …; any more are padding.
 struct VocabularyPart {
   int64_t first = 0, count = 0;
   bool has(int64_t id) const { return first <= id && id < first + count; }
 };
-// tokens i32 [n], table [vocabulary, features] -> [n, features]. Tokens that a part of a table does not have give zeros.
+// tokens i32 [n], table [vocabulary, features] -> [n, features]. Tokens that a part of a table does not have give
+// zeros.
 Tensor embedding(const Tensor& tokens, const Tensor& table, std::optional<VocabularyPart> part = std::nullopt);
 // dtable [vocabulary, features] += rows of dy, in order of n; nothing for tokens that a part does not have.
 void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy,
@@ -141,8 +142,8 @@ CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets);
 // those of the part, given the log-sum-exp over all of it. Padding becomes 0.
 void cross_entropy_backward_(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp, float scale,
                              std::optional<VocabularyPart> part = std::nullopt);
-// What a part of a vocabulary's logits contributes to the cross-entropy: its log-sum-exp f32 [n], and the target's logit
-// f32 [n], 0 where the part does not have it. Loss = log-sum-exp over all parts less the target's logit.
+// What a part of a vocabulary's logits contributes to the cross-entropy: its log-sum-exp f32 [n], and the target's
+// logit f32 [n], 0 where the part does not have it. Loss = log-sum-exp over all parts less the target's logit.
 struct PartialCrossEntropy {
   Tensor log_sum_exp, target_logit;
 };

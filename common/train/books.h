@@ -61,7 +61,7 @@ struct RunRecord {
   int64_t oracle_bytes = 0;
   bool has_virtual_time = false;
   ExposedCommunication exposed;
-  std::optional<double> gather_error;     // where values are rounded on their way: how far, relative to their norm
+  std::optional<double> gather_error;  // where values are rounded on their way: how far, relative to their norm
   std::optional<BubbleRecord> bubble;
   Numerics numerics = Numerics::bounded;  // what the technique claims, checked or not
   CheckResult check;

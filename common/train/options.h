@@ -64,8 +64,8 @@ struct TrainOptions {
   void declare_optimizer(Options& options);
   void declare_report(Options& options);
 
-  // For "llama", nothing. For "mnist_cnn" and "mlp", takes those of mnist_options() that were not given. Throws UserError
-  // where an option of Llama's was that the model does not have; an MLP has --layers, of width --dim.
+  // For "llama", nothing. For "mnist_cnn" and "mlp", takes those of mnist_options() that were not given. Throws
+  // UserError where an option of Llama's was that the model does not have; an MLP has --layers, of width --dim.
   void use_defaults_of(const std::string& model, const Options& given);
   // --epochs or --steps says how long to train; where neither was given, `usual` epochs do (0: the steps that there
   // are). Throws UserError where both were, or an evaluation was asked for beside that of each epoch.

@@ -10,8 +10,8 @@
 //               same scale: max(|own_t|, |own| · sqrt(n / N)), plus the bound of f32.
 //   loss        bit-identical: the same bits; bounded: within 1e-6 of it; bf16, f16: plus 1.5 times the relative
 //               distance of the whole serial gradient to f32, because partial sums may be rounded in the forward too.
-//   update      the serial optimizer is fed the parallel gradients, and the norm that clips them, and must give the same
-//               bits. The norm is the serial one: bit-identical, or bounded: within 1e-12 of it.
+//   update      the serial optimizer is fed the parallel gradients, and the norm that clips them, and must give the
+//               same bits. The norm: bit-identical, the serial one; bounded, within 1e-12 of it.
 #pragma once
 
 #include <array>

@@ -13,7 +13,7 @@ namespace ninefold {
 // of the steps after the warm-up. Of the rank with most, for wall and virtual time each.
 struct ExposedCommunication {
   double wall_milliseconds = 0;
-  double virtual_milliseconds = 0;             // 0 without a cluster
+  double virtual_milliseconds = 0;               // 0 without a cluster
   std::map<std::string, double> by_dimension{};  // of the virtual ones
 };
 

@@ -186,10 +186,11 @@ void expect_the_serial_model(const Choice& choice, const std::shared_ptr<const T
 TEST(Combinations, AreTheSerialModelToTheBitAndKeepTheBooks) {
   const auto task = task_of(job_of({}));
   for (const Choice& choice : pairwise(job_size())) {
-    SCOPED_TRACE(fmt::format("stage {}, reshard {}, prefetch {}, accumulation {}, replicas {}, recompute {}, wrap {}, "
-                             "offload {}",
-                             choice[stage], choice[reshard], choice[prefetch], choice[accumulation], choice[replicas],
-                             recomputations[choice[recompute]], wraps[choice[wrap]], choice[offload]));
+    SCOPED_TRACE(
+        fmt::format("stage {}, reshard {}, prefetch {}, accumulation {}, replicas {}, recompute {}, wrap {}, "
+                    "offload {}",
+                    choice[stage], choice[reshard], choice[prefetch], choice[accumulation], choice[replicas],
+                    recomputations[choice[recompute]], wraps[choice[wrap]], choice[offload]));
     expect_the_serial_model(choice, task);
   }
 }

@@ -178,12 +178,14 @@ TEST(Embedding, LooksUpAndAddsBack) {
 TEST(Embedding, PartsOfATableMakeTheWhole) {
   const DeviceHandle device = make_cpu_device();
   const Tensor tokens = Tensor::from<int32_t>(device, {5}, {3, 0, 3, 6, 3});
-  const Tensor table = random_tensor(device, {7, 17}, Dtype::f32, 1), dy = random_tensor(device, {5, 17}, Dtype::f32, 2);
+  const Tensor table = random_tensor(device, {7, 17}, Dtype::f32, 1),
+               dy = random_tensor(device, {5, 17}, Dtype::f32, 2);
   const Tensor out = Tensor::zeros(device, {5, 17}, Dtype::f32), dtable = Tensor::zeros(device, {7, 17}, Dtype::f32);
   ops::embedding_backward(dtable, tokens, dy);
   for (const int64_t first : {0, 3, 6}) {
     const ops::VocabularyPart held{first, std::min<int64_t>(3, 7 - first)};
-    const Tensor rows = random_tensor(device, {3, 17}, Dtype::f32, 3), drows = Tensor::zeros(device, {3, 17}, Dtype::f32);
+    const Tensor rows = random_tensor(device, {3, 17}, Dtype::f32, 3),
+                 drows = Tensor::zeros(device, {3, 17}, Dtype::f32);
     ops::copy_(rows.rows(0, held.count), table.rows(first, first + held.count));
     ops::add_(out, ops::embedding(tokens, rows, held));
     ops::embedding_backward(drows, tokens, dy, held);

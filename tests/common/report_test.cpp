@@ -48,7 +48,8 @@ TEST(RequireWritable, TellsEarlyAndLeavesNothing) {
             std::string::npos);
 }
 
-// A rank may be ended by another at any moment: what it looks for must never have a name. (/dev/shm has nameless files.)
+// A rank may be ended by another at any moment: what it looks for must never have a name. (/dev/shm has nameless
+// files.)
 TEST(RequireWritable, CreatesNothingThatADeadRankWouldLeave) {
   const std::string name = fmt::format("ninefold_report_{}.json", ::getpid());
   const int events = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);

@@ -75,8 +75,8 @@ class FaultyKernels final : public KernelDecorator {
                  is(KernelFault::rope_not_reversed) ? ops::RopeDirection::forward : direction);
   }
 
-  void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp,
-                              float scale, const std::optional<ops::VocabularyPart>& part) override {
+  void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp, float scale,
+                              const std::optional<ops::VocabularyPart>& part) override {
     inner_->cross_entropy_backward(logits, targets, log_sum_exp,
                                    is(KernelFault::loss_divided_twice) ? scale / 2 : scale, part);
   }

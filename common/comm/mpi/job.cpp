@@ -18,8 +18,8 @@ void print_sentence(const char* sentence) {
   if (on_first_rank()) {
     fmt::print(stderr, "ninefold: {}\n", sentence);
   } else {
-    // Rank 0 has usually met the same error, and its sentence ends the job before this one is printed; on a busy machine
-    // that takes more than a second.
+    // Rank 0 has usually met the same error, and its sentence ends the job before this one is printed; on a busy
+    // machine that takes more than a second.
     std::this_thread::sleep_for(std::chrono::seconds(4));
     fmt::print(stderr, "ninefold: rank {}: {}\n", job_rank(), sentence);
   }

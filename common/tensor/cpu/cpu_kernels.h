@@ -67,8 +67,8 @@ class CpuKernels final : public Kernels {
 
   // loss.cpp
   void cross_entropy(const ops::CrossEntropy& out, const Tensor& logits, const Tensor& targets) override;
-  void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp,
-                              float scale, const std::optional<ops::VocabularyPart>& part) override;
+  void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp, float scale,
+                              const std::optional<ops::VocabularyPart>& part) override;
   void partial_cross_entropy(const ops::PartialCrossEntropy& out, const Tensor& logits, const Tensor& targets,
                              const ops::VocabularyPart& part) override;
   void log_softmax(const Tensor& y, const Tensor& x) override;

@@ -89,8 +89,8 @@ void CpuKernels::cross_entropy(const ops::CrossEntropy& out, const Tensor& logit
   });
 }
 
-void CpuKernels::partial_cross_entropy(const ops::PartialCrossEntropy& out, const Tensor& logits,
-                                       const Tensor& targets, const ops::VocabularyPart& part) {
+void CpuKernels::partial_cross_entropy(const ops::PartialCrossEntropy& out, const Tensor& logits, const Tensor& targets,
+                                       const ops::VocabularyPart& part) {
   const int32_t* const target = targets.data<int32_t>();
   for_float_type(logits.dtype(), [&](auto type) {
     for (int64_t row = 0; row < logits.dim(0); ++row) {
