@@ -38,7 +38,8 @@ void predict_traffic(TrafficLedger& ledger, const Group& group, const LlamaDivis
 // kv_dim, H = heads, each layer keeps
 //   e N (4 D + (2 D + 2 K + 3 F) / n) + 4 N (2 + H / n)        without sequence parallelism
 //   e N (6 D + 2 K + 3 F) / n + 4 N (2 + H) / n                with it: everything is divided
-// K / n is at least one head.
+// K / n is at least one head. On top of that comes the largest moment of a forward, a backward or the loss: what is
+// gathered, a sum over the ranks on its way (in pieces three blocks of rows, else all rows), or two gradients.
 int64_t activation_bytes(const LlamaDivision& division, int ranks, int64_t tokens, Dtype compute);
 
 // FLOPs of a step of `tokens` on n ranks that share each layer, over those of one that has them all: k and v of heads
