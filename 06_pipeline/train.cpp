@@ -19,6 +19,7 @@ struct ProgramOptions {
   ScheduleChoice choice;
   std::string model = "llama", layers_per_stage, times;
   int64_t pp = Options::automatic, dp_replicate = 1, dp_shard = 1;
+  Reshard reshard = Reshard::standard;
   TrainOptions train;
 
   void declare(Options& options) {
@@ -30,6 +31,10 @@ struct ProgramOptions {
     options.add("--times", times, "write each stage's median times to this file, for 06/show --times");
     options.add("--dp-replicate", dp_replicate, "pipelines that each take a part of the batch", {.minimum = 1});
     options.add("--dp-shard", dp_shard, "the same, with every stage's parameters divided over them", {.minimum = 1});
+    options.add_choice<Reshard>(
+        "--reshard", reshard, {{"default", Reshard::standard}, {"always", Reshard::always}, {"never", Reshard::never}},
+        "free a stage's divided parameters after each of its actions; default: never, as the next micro-batch needs "
+        "them");
     train.declare_run(options);
     train.declare_llama(options);
     train.declare_optimizer(options);
@@ -40,6 +45,7 @@ struct ProgramOptions {
     choice.validate(given);
     require(!given.given("--micro-batches") || train.micro_batches > 0,
             "--micro-batches ({}) must be at least 1: a pipeline computes nothing without one", train.micro_batches);
+    require(!given.given("--reshard") || dp_shard > 1, "--reshard is for stages that are divided; add --dp-shard 2");
     if (!times.empty()) require_writable(times, "--times");
     train.use_defaults_of(model, given);
     train.settle_check(given);
@@ -71,8 +77,11 @@ CheckedSchedule make_schedule(const ProgramOptions& options, int ranks) {
   const Schedule table = options.choice.table(ranks, micro_batches);
   require_size(table, ranks, micro_batches, name);
   CheckedSchedule schedule(table, name);
-  const bool must_shard = options.dp_shard > 1 && !has_sharded_stages(schedule);
-  return must_shard ? CheckedSchedule(with_sharded_stages(table), name) : schedule;
+  const bool says_itself = has_sharded_stages(schedule);
+  require(!says_itself || options.reshard == Reshard::standard,
+          "{} says by UNSHARD and RESHARD when stages are gathered; leave --reshard out", name);
+  if (options.dp_shard == 1 || says_itself) return schedule;
+  return CheckedSchedule(with_sharded_stages(table, options.reshard == Reshard::always), name);
 }
 
 // Data parallelism within each stage: chapter 03's, where the schedule says so, or chapter 02's.

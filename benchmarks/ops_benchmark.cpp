@@ -212,6 +212,9 @@ class Bench {
     add("cross_entropy", Bound::memory, [=] { return ops::cross_entropy(logits, targets).losses; });
     add("cross_entropy_backward_", Bound::memory,
         [=] { return ops::cross_entropy_backward_(logits, targets, log_sum_exp, 1e-3f), logits; });
+    const ops::VocabularyPart part{0, 16000};
+    add("partial_cross_entropy", Bound::memory,
+        [=] { return ops::partial_cross_entropy(logits, targets, part).log_sum_exp; });
     add("log_softmax", Bound::memory, [=] { return ops::log_softmax(scores); });
     add("nll", Bound::memory, [=] { return ops::nll(chances, digits); });
     add("log_softmax_nll_backward", Bound::memory,

@@ -7,7 +7,7 @@ namespace ninefold::pipeline {
 
 // The schedule with, for every stage of a rank, an UNSHARD before its first action, a REDUCE_GRAD after its last weight
 // gradient and a RESHARD after its last action. So a stage is gathered once and its gradients are reduced once, however
-// many micro-batches there are.
-Schedule with_sharded_stages(const Schedule& schedule);
+// many micro-batches there are. With `reshard_always` it is gathered before each of its actions and given up after it.
+Schedule with_sharded_stages(const Schedule& schedule, bool reshard_always = false);
 
 }  // namespace ninefold::pipeline

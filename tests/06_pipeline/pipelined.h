@@ -35,7 +35,8 @@ inline Parallelize pipelined(const Job& job, const MakeTable& make_table, const 
     };
     const auto kept = std::make_shared<Kept>();
     const Schedule table = make_table(mesh.size("pp"), static_cast<int>(options.micro_batches));
-    const CheckedSchedule schedule(mesh.has("dp_shard") ? with_sharded_stages(table) : table);
+    const bool must_shard = mesh.has("dp_shard") && !has_sharded_stages(CheckedSchedule(table));
+    const CheckedSchedule schedule(must_shard ? with_sharded_stages(table) : table);
     const auto children = on_paper(*task, options.micro_batch, options.precision());
     const auto stages = cut(layers_of(children), schedule.stages(), layers_per_stage);
     kept->pipeline = std::make_unique<Pipeline>(model, schedule, stages, children, mesh["pp"], *task);

@@ -122,6 +122,27 @@ TEST(Pipeline, BesideShardsAndTheirReplicas) {
   }
 }
 
+// The price of holding a stage whole only while it computes: a gather for every action.
+TEST(Pipeline, ReshardsAfterEveryAction) {
+  if (job_size() != 4) return;
+  for (const char* name : {"1f1b", "zb-v"}) {
+    SCOPED_TRACE(name);
+    constexpr int micro_batches = 3;
+    Job job = pipeline_llama(5, micro_batches);
+    job.options.batch *= 2;
+    job.mesh = {{"pp", 2}, {"dp_shard", 2}};
+    const MakeTable always = [&](int ranks, int count) {
+      return with_sharded_stages(generated(name)(ranks, count), /*reshard_always=*/true);
+    };
+    const Outcome outcome = train(job, pipelined(job, always));
+    expect_bit_identical(outcome);
+    expect_balanced_books(outcome.record);
+    const Row row = generated(name)(2, micro_batches)[0];  // as many actions as in the other rank's
+    const auto actions = std::count_if(row.begin(), row.end(), [](const auto& cell) { return cell.has_value(); });
+    EXPECT_EQ(outcome.record.traffic.at("dp_shard").at(Operation::all_gather).calls, job.options.steps * actions);
+  }
+}
+
 // A stage that is gathered twice, early, and reduced in the middle of the step.
 TEST(Pipeline, ShardsAsTheTableSays) {
   if (job_size() != 2) return;

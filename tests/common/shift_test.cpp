@@ -71,6 +71,17 @@ std::vector<Operation> elementwise_operations() {
          ops::fill_(x, 0.1f);
          return std::vector{x};
        }},
+      {"copy_columns",
+       [](const Inputs& in) {
+         const Tensor to = in.random({3, 50}, 1);
+         ops::copy_columns_(to, 7, in.random(odd, 2), 3, 37);
+         return std::vector{to};
+       }},
+      {"sums_of_exponentials",
+       [](const Inputs& in) {
+         const Tensor sum = ops::exp_difference(in.random(odd, 1), in.random(odd, 2));
+         return std::vector{sum, ops::log_sum(in.random(odd, 1), shifted(sum, in.by))};
+       }},
       {"add", [](const Inputs& in) { return std::vector{ops::add(in.random(odd, 1), in.random(odd, 2))}; }},
       {"add_of_types",
        [](const Inputs& in) {
@@ -143,6 +154,11 @@ std::vector<Operation> layer_operations() {
        [](const Inputs& in) {
          const auto c = ops::cross_entropy(in.random(odd, 1), in.integers({3}, 41));
          return std::vector{c.losses, c.log_sum_exp};
+       }},
+      {"partial_cross_entropy",
+       [](const Inputs& in) {
+         const auto c = ops::partial_cross_entropy(in.random(odd, 1), in.integers({3}, 60), {.first = 10, .count = 37});
+         return std::vector{c.log_sum_exp, c.target_logit};
        }},
       {"cross_entropy_backward",
        [](const Inputs& in) {

@@ -229,6 +229,7 @@ std::vector<BadInput> bad_for_pipelines() {
       {"virtual", "--schedule gpipe --virtual-stages 2", "--virtual-stages is for interleaved; gpipe has its own"},
       {"unknown", "--schedule zb-h3", "--schedule must be one of gpipe, 1f1b, interleaved"},
       {"two", "--schedule gpipe --schedule-csv {folder}twice.csv", "--schedule-csv and --schedule exclude each other"},
+      {"reshard", "--reshard always", "--reshard is for stages that are divided; add --dp-shard 2"},
       {"csv_cycle", "--schedule-csv {folder}cycle.csv", "row 1 (rank 0), column 2: 0B0 cannot start: it needs 1B0"},
       {"csv_ranks", "--schedule-csv {folder}ranks.csv", "row 5 (rank 4), column 1: 4F0 is on a rank too many"},
       {"csv_file", "--schedule-csv {folder}nowhere.csv", "nowhere.csv"},
