@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/base/median.h"
 #include "common/comm/control.h"
 #include "common/train/step_clock.h"
 
@@ -40,13 +41,6 @@ double Computations::bubble(const Group& group) const {
   std::vector<double> bubbles;
   for (size_t step = 0; step < ranks.front().size(); ++step) bubbles.push_back(bubble_of(ranks, step));
   return median(std::move(bubbles));
-}
-
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
 }
 
 }  // namespace ninefold

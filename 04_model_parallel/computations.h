@@ -65,6 +65,4 @@ class Computations {
   Steps steps_;
 };
 
-double median(std::vector<double> values);
-
 }  // namespace ninefold

@@ -118,9 +118,14 @@ Tensor all_gather_columns(const Group& group, const Tensor& x, int64_t features)
   return whole;
 }
 
+OwnColumns own_columns(const Group& group, int64_t features) {
+  const int64_t width = (features + group.size() - 1) / group.size();
+  const int64_t first = std::min(group.rank() * width, features);
+  return {.first = first, .count = std::min(width, features - first), .width = width};
+}
+
 Tensor own_columns(const Group& group, const Tensor& x) {
-  const int64_t features = x.dim(1), width = (features + group.size() - 1) / group.size();
-  const int64_t begin = std::min(group.rank() * width, features), count = std::min(width, features - begin);
+  const auto [begin, count, width] = own_columns(group, x.dim(1));
   Tensor own = Tensor::empty(x.device(), {x.dim(0), width}, x.dtype());
   if (count < width) ops::fill_(own, 0);
   ops::copy_columns_(own, 0, x, begin, count);

@@ -64,6 +64,12 @@ class LayerEnd {
   bool in_pieces_;
 };
 
+// The features that this rank holds of so many, in columns of equal width; the last ranks' end in padding.
+struct OwnColumns {
+  int64_t first, count, width;
+};
+OwnColumns own_columns(const Group& group, int64_t features);
+
 // x [n, f] of rank 0, 1, … one below the other: [ranks * n, f].
 Tensor all_gather_rows(const Group& group, const Tensor& x);
 // This rank's block of rows of the sum of every rank's x [n, f]: [n / ranks, f].

@@ -10,9 +10,8 @@ namespace ninefold {
 
 // The ids that a rank of the group holds.
 inline ops::VocabularyPart vocabulary_part(const Group& group, int64_t vocabulary) {
-  const int64_t width = (vocabulary + group.size() - 1) / group.size();
-  const int64_t first = std::min(group.rank() * width, vocabulary);
-  return {.first = first, .count = std::min(width, vocabulary - first)};
+  const OwnColumns own = own_columns(group, vocabulary);
+  return {.first = own.first, .count = own.count};
 }
 
 // Every rank looks up the tokens it has, zeros for the others; the sum over the ranks is the row.

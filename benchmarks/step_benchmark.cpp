@@ -12,16 +12,12 @@
 
 #include "benchmarks/llama_training.h"
 #include "benchmarks/unfused_kernels.h"
+#include "common/base/median.h"
 
 namespace ninefold {
 namespace {
 
 constexpr int rounds = 7;
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
-  return values[values.size() / 2];
-}
 
 double seconds_of_step(LlamaTraining& training) {
   const Stopwatch stopwatch(Clock::thread);

@@ -4,9 +4,8 @@
 //   width_benchmark --benchmark_filter=f32
 #include <benchmark/benchmark.h>
 
-#include <algorithm>
-
 #include "benchmarks/llama_training.h"
+#include "common/base/median.h"
 
 namespace ninefold {
 namespace {
@@ -28,11 +27,6 @@ struct Product {
   double flops() const { return 6.0 * static_cast<double>(x.size() * y.dim(1)); }
   Tensor x, weight, y, dweight;
 };
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
-  return values[values.size() / 2];
-}
 
 void measure(benchmark::State& state, Dtype dtype, int64_t tp) {
   const LlamaConfig& llama = configurations[1].llama;

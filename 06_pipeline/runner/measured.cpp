@@ -2,6 +2,8 @@
 
 #include <map>
 
+#include "common/base/median.h"
+
 namespace ninefold::pipeline {
 
 std::vector<StageTimes> stage_times(const std::vector<Computations::Steps>& ranks, int stages) {

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "common/base/median.h"
 #include "common/base/report.h"
 #include "common/comm/control.h"
 #include "common/tensor/kernels.h"
@@ -164,10 +165,7 @@ bool MemoryRecord::agrees() const {
 double RunRecord::median_of(double StepRecord::*milliseconds) const {
   std::vector<double> times;
   for (size_t i = first_counted(steps.size()); i < steps.size(); ++i) times.push_back(steps[i].*milliseconds);
-  if (times.empty()) return 0;
-  std::sort(times.begin(), times.end());
-  const size_t middle = times.size() / 2;
-  return times.size() % 2 == 1 ? times[middle] : (times[middle - 1] + times[middle]) / 2;
+  return median(std::move(times));
 }
 
 double RunRecord::rows_per_second() const {
