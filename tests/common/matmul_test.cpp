@@ -1,6 +1,7 @@
 // Matrix products against f64: every type, transposition and accumulation, odd sizes, any alignment.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -39,21 +40,37 @@ class Matmul : public testing::TestWithParam<Case> {
     const Tensor a = random_tensor(device_, a_shape(m, k), of.in, 1),
                  b = random_tensor(device_, b_shape(k, n), of.in, 2);
     const Tensor out = random_tensor(device_, {m, n}, of.out, 3);
-    const std::vector<double> before = doubles(out), x = doubles(a), y = doubles(b);
+    std::vector<double> expected = doubles(out);
+    if (!of.accumulate) std::fill(expected.begin(), expected.end(), 0.0);
+    const std::vector<double> magnitude = add_product(expected, a, b, m, n, k);
     ops::matmul_into(out, a, b, options());
-    const std::vector<double> after = doubles(out);
-    for (int64_t i = 0; i < m; ++i) {
-      for (int64_t j = 0; j < n; ++j) {
-        double sum = of.accumulate ? before[i * n + j] : 0.0, magnitude = std::abs(sum);
-        for (int64_t l = 0; l < k; ++l) {
-          const double term = x[of.transpose_a ? l * m + i : i * k + l] * y[of.transpose_b ? j * k + l : l * n + j];
-          sum += term;
-          magnitude += std::abs(term);
+    const std::vector<double> found = doubles(out);
+    for (int64_t i = 0; i < m * n; ++i) {
+      const double bound = 1e-6 * magnitude[i] + rounding_of(of.out, expected[i]);
+      ASSERT_NEAR(found[i], expected[i], bound) << m << " x " << n << " x " << k << ", element " << i;
+    }
+  }
+
+  // Adds a b to `sum` in double precision; returns the sums of the magnitudes. A row at a time, so that the compiler
+  // can add several of its elements at once.
+  std::vector<double> add_product(std::vector<double>& sum, const Tensor& a, const Tensor& b, int64_t m, int64_t n,
+                                  int64_t k) const {
+    const std::vector<double> x = doubles(a), y = doubles(b);
+    std::vector<double> magnitude(sum.size()), row(n);
+    for (size_t i = 0; i < sum.size(); ++i) magnitude[i] = std::abs(sum[i]);
+    for (int64_t l = 0; l < k; ++l) {
+      for (int64_t j = 0; j < n; ++j) row[j] = y[GetParam().transpose_b ? j * k + l : l * n + j];
+      for (int64_t i = 0; i < m; ++i) {
+        const double factor = x[GetParam().transpose_a ? l * m + i : i * k + l];
+        double* const sums = &sum[i * n];
+        double* const magnitudes = &magnitude[i * n];
+        for (int64_t j = 0; j < n; ++j) {
+          sums[j] += factor * row[j];
+          magnitudes[j] += std::abs(factor * row[j]);
         }
-        const double rounding = rounding_of(of.out, sum);
-        ASSERT_NEAR(after[i * n + j], sum, 1e-6 * magnitude + rounding) << m << " x " << n << " x " << k;
       }
     }
+    return magnitude;
   }
 
   DeviceHandle device_ = make_cpu_device();

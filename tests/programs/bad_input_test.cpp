@@ -86,6 +86,16 @@ void expect_refused(const std::string& program, const std::string& usual, const 
   EXPECT_EQ(folder.files(), files);
 }
 
+// Each of `inputs`, several at a time.
+void expect_refused(const std::string& program, std::string_view usual, const std::vector<BadInput>& inputs) {
+  for_each_at_once(inputs, [&](const BadInput& bad) { expect_refused(program, std::string(usual), bad); });
+}
+
+std::vector<BadInput> operator+(std::vector<BadInput> some, const std::vector<BadInput>& more) {
+  some.insert(some.end(), more.begin(), more.end());
+  return some;
+}
+
 // What both programs may be told wrongly.
 std::vector<BadInput> bad_for_both() {
   return {
@@ -242,21 +252,18 @@ std::vector<BadInput> bad_for_pipelines() {
 constexpr std::string_view mnist = "--model mnist_cnn --batch 12 --steps 4 --no-measure-peak";
 
 TEST(BadInput, OfTheCombinedTrainer) {
-  for (const BadInput& bad : bad_for_both()) expect_refused(NINEFOLD_09_TRAIN, std::string(tiny_llama), bad);
-  for (const BadInput& bad : bad_for_llama()) expect_refused(NINEFOLD_09_TRAIN, std::string(tiny_llama), bad);
-  expect_refused(NINEFOLD_09_TRAIN, std::string(tiny_llama), {"tp", "--tp 2", "--tp 2 is not available"});
+  expect_refused(NINEFOLD_09_TRAIN, tiny_llama,
+                 bad_for_both() + bad_for_llama() + std::vector<BadInput>{{"tp", "--tp 2", "--tp 2 is not available"}});
 }
 
 TEST(BadInput, OfDataParallelLlama) {
-  for (const BadInput& bad : bad_for_llama()) expect_refused(NINEFOLD_02_TRAIN, std::string(tiny_llama), bad);
-  for (const BadInput& bad : bad_for_buckets()) expect_refused(NINEFOLD_02_TRAIN, std::string(tiny_llama), bad);
+  expect_refused(NINEFOLD_02_TRAIN, tiny_llama, bad_for_llama() + bad_for_buckets());
 }
 
 TEST(BadInput, OfDataParallelMnist) {
-  for (const BadInput& bad : bad_for_both()) expect_refused(NINEFOLD_02_TRAIN, std::string(mnist), bad);
-  for (const BadInput& bad : bad_for_mnist()) expect_refused(NINEFOLD_02_TRAIN, std::string(mnist), bad);
-  expect_refused(NINEFOLD_02_TRAIN, std::string(mnist),
-                 {"model", "--model mnist_cmm", "--model must be one of llama, mnist_cnn, not 'mnist_cmm'"});
+  const std::vector<BadInput> model = {
+      {"model", "--model mnist_cmm", "--model must be one of llama, mnist_cnn, not 'mnist_cmm'"}};
+  expect_refused(NINEFOLD_02_TRAIN, mnist, bad_for_both() + bad_for_mnist() + model);
 }
 
 // An epoch has an evaluation of its own.
@@ -268,7 +275,7 @@ TEST(BadInput, OfEpochs) {
 }
 
 TEST(BadInput, OfShardedTraining) {
-  for (const BadInput& bad : bad_for_sharding()) expect_refused(NINEFOLD_03_TRAIN, std::string(tiny_llama), bad);
+  expect_refused(NINEFOLD_03_TRAIN, tiny_llama, bad_for_sharding());
   expect_refused(NINEFOLD_03_MNIST, "--epochs 1", {"steps_and_epochs", "--steps 4", "--epochs (1) and --steps both"});
   expect_refused(NINEFOLD_03_MNIST, "--batch 8", {"batch_size", "--batch-size 8", "are two names of one number"});
 }
@@ -292,7 +299,7 @@ constexpr std::string_view llama_in_stages =
     "--dim 32 --layers 8 --heads 4 --kv-heads 2 --ffn 48 --length 16 --batch 12 --steps 4 --no-measure-peak";
 
 TEST(BadInput, OfModelParallelism) {
-  for (const BadInput& bad : bad_for_stages()) expect_refused(NINEFOLD_04_TRAIN, std::string(llama_in_stages), bad);
+  expect_refused(NINEFOLD_04_TRAIN, llama_in_stages, bad_for_stages());
   expect_refused(NINEFOLD_04_TRAIN, std::string(llama_in_stages),
                  {"micro_batches", "--micro-batches 2", "takes the whole batch through the stages at once"});
   expect_refused(NINEFOLD_04_TRAIN, "--model mlp", {"mlp", "--heads 2", "an MLP has --layers and --dim only"});
@@ -300,18 +307,12 @@ TEST(BadInput, OfModelParallelism) {
 
 TEST(BadInput, OfPipelines) {
   expect_refused(NINEFOLD_06_TRAIN, std::string(llama_in_stages), bad_for_stages().front());
-  for (const BadInput& bad : bad_for_pipelines()) expect_refused(NINEFOLD_06_TRAIN, std::string(llama_in_stages), bad);
+  expect_refused(NINEFOLD_06_TRAIN, llama_in_stages, bad_for_pipelines());
 }
 
-TEST(BadInput, OfTensorParallelism) {
-  for (const BadInput& bad : bad_for_tensor_parallelism()) {
-    expect_refused(NINEFOLD_05_TRAIN, std::string(tiny_llama), bad);
-  }
-}
+TEST(BadInput, OfTensorParallelism) { expect_refused(NINEFOLD_05_TRAIN, tiny_llama, bad_for_tensor_parallelism()); }
 
-TEST(BadInput, OfTheBench) {
-  for (const BadInput& bad : bad_for_the_bench()) expect_refused(NINEFOLD_01_BENCH, "", bad);
-}
+TEST(BadInput, OfTheBench) { expect_refused(NINEFOLD_01_BENCH, "", bad_for_the_bench()); }
 
 // More ranks than elements, and more segments than bytes.
 TEST(SmallInput, IsNoBadInput) {

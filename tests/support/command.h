@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -71,9 +72,9 @@ class Command {
 
   // Whether all its processes have ended within a few seconds.
   bool left_nothing() const {
-    for (int tries = 0; tries < 30; ++tries) {
+    for (int tries = 0; tries < 150; ++tries) {
       if (processes().empty()) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
     return false;
   }
@@ -81,7 +82,7 @@ class Command {
  private:
   static constexpr std::string_view marker_name = "NINEFOLD_TEST_COMMAND";
   static std::string next_marker() {
-    static int count = 0;
+    static std::atomic<int> count = 0;
     return fmt::format("{}-{}-end", ::getpid(), count++);
   }
   bool read_line() {
@@ -98,6 +99,18 @@ class Command {
   std::string marker_, output_;
   FILE* pipe_;
 };
+
+// Calls `run` with every element, four at a time: a launch mostly waits for processes to start and to end.
+template <typename Element, typename Run>
+void for_each_at_once(const std::vector<Element>& elements, const Run& run) {
+  std::atomic<size_t> next = 0;
+  std::vector<std::jthread> threads;
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&] {
+      for (size_t i = next++; i < elements.size(); i = next++) run(elements[i]);
+    });
+  }
+}
 
 // The lines of `text` that begin with `start`.
 inline std::vector<std::string> lines_of(const std::string& text, std::string_view start = "") {
