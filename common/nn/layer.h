@@ -11,6 +11,8 @@ namespace ninefold {
 
 class Layer;
 class AttentionCore;
+class Router;
+class Experts;
 
 // Is shown the parts of a layer, in forward order. Slots may be refilled: that is how techniques wrap and swap layers.
 class Visitor {
@@ -18,11 +20,14 @@ class Visitor {
   virtual ~Visitor() = default;
   virtual void slot(std::string_view /*name*/, std::unique_ptr<Layer>& /*child*/) {}
   virtual void core(std::string_view /*name*/, std::unique_ptr<AttentionCore>& /*core*/) {}
+  virtual void router(std::string_view name, std::unique_ptr<Router>& router);
+  virtual void experts(std::string_view name, std::unique_ptr<Experts>& experts);
   // A part that is always of its own type.
   virtual void member(std::string_view /*name*/, Layer& /*child*/) {}
   virtual void parameter(std::string_view /*name*/, Parameter& /*parameter*/) {}
   // A parameter that belongs to another layer, which shows it as its own.
   virtual void tied(std::string_view /*name*/, Parameter& /*parameter*/) {}
+  virtual void buffer(std::string_view /*name*/, Buffer& /*buffer*/) {}
 };
 
 class Layer {

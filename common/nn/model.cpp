@@ -61,6 +61,7 @@ void Model::visit(Visitor& visitor) {
 
 void Model::name_parameters() {
   for_each_parameter(*this, [](const std::string& path, Parameter& parameter) { parameter.name = path; });
+  for_each_buffer(*this, [](const std::string& path, Buffer& buffer) { buffer.name = path; });
 }
 
 std::vector<Parameter*> parameters_of(Layer& layer) {
@@ -117,6 +118,11 @@ void materialize(Layer& layer, const DeviceHandle& device, const Precision& prec
     // What layers use may hold what is owned.
     if (!owned.value.shares_storage_with(parameter->value)) parameter->initialise(owned.value, seed);
   }
+  for_each_buffer(layer, [&](const std::string&, Buffer& buffer) {
+    if (buffer.value.defined()) return;
+    const MemoryScope scope(*device, MemoryKind::data);
+    buffer.value = Tensor::zeros(device, buffer.shape, Dtype::f32);
+  });
 }
 
 double forward_backward(Model& model, const Tensor& x, Step step) {

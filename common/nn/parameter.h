@@ -117,4 +117,12 @@ class Parameter {
   int64_t missing_ = 0;  // contributions
 };
 
+// A tensor of a model that is not trained, but carried from step to step, alike on all ranks. f32, from 0; built
+// without storage, which `materialize` gives it.
+struct Buffer {
+  Shape shape;
+  std::string name{};  // full path, as a parameter's
+  Tensor value{};
+};
+
 }  // namespace ninefold

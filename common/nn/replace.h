@@ -7,6 +7,7 @@
 
 #include "common/nn/attention.h"
 #include "common/nn/layer.h"
+#include "common/nn/mixture_of_experts.h"
 
 namespace ninefold {
 
@@ -29,7 +30,16 @@ int for_each_match(Layer& layer, const std::string& pattern,
 int for_each_core(Layer& layer, const std::string& pattern,
                   const std::function<void(const std::string&, std::unique_ptr<AttentionCore>&)>& visit);
 
-// Paths of all slots and cores below `layer`, for messages about patterns that match nothing.
+// The same for routers and for experts. A refilled slot is not entered.
+int for_each_router(Layer& layer, const std::string& pattern,
+                    const std::function<void(const std::string&, std::unique_ptr<Router>&)>& visit);
+int for_each_experts(Layer& layer, const std::string& pattern,
+                     const std::function<void(const std::string&, std::unique_ptr<Experts>&)>& visit);
+
+// Calls visit(path, buffer) for every buffer below `layer`.
+void for_each_buffer(Layer& layer, const std::function<void(const std::string&, Buffer&)>& visit);
+
+// Paths of all slots, of whatever kind, below `layer`, for messages about patterns that match nothing.
 std::vector<std::string> slot_paths(Layer& layer);
 
 }  // namespace ninefold

@@ -6,18 +6,34 @@
 
 namespace ninefold {
 
-void Saved::push(const Tensor& tensor) {
-  if (!step_.training) return;
-  expect(!tensor.defined() || (tensor.kind() != MemoryKind::parameters && tensor.kind() != MemoryKind::gathered),
-         "a forward would keep a parameter of shape {}", to_string(tensor.shape()));
+bool Saved::keeps_push() {
+  if (!step_.training) return false;
   if (running_) running_->pushes += step_.recomputing ? -1 : 1;
-  if (!running_ || step_.recomputing) stack_.push_back(tensor);
+  return !running_ || step_.recomputing;
+}
+
+void Saved::push(const Tensor& tensor) {
+  expect(!step_.training || !tensor.defined() ||
+             (tensor.kind() != MemoryKind::parameters && tensor.kind() != MemoryKind::gathered),
+         "a forward would keep a parameter of shape {}", to_string(tensor.shape()));
+  if (keeps_push()) stack_.push_back(tensor);
 }
 
 Tensor Saved::pop() {
   expect(!stack_.empty(), "backward asks for more tensors than forward kept");
   Tensor top = std::move(stack_.back());
   stack_.pop_back();
+  return top;
+}
+
+void Saved::push_plan(std::shared_ptr<const void> plan) {
+  if (keeps_push()) plans_.push_back(std::move(plan));
+}
+
+std::shared_ptr<const void> Saved::pop_any_plan() {
+  expect(!plans_.empty(), "backward asks for more plans than forward kept");
+  std::shared_ptr<const void> top = std::move(plans_.back());
+  plans_.pop_back();
   return top;
 }
 

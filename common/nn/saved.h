@@ -4,6 +4,7 @@
 #include <array>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -12,6 +13,8 @@
 #include "common/tensor/tensor.h"
 
 namespace ninefold {
+
+struct RoutingRecord;
 
 // What a layer needs to know beyond its input: which step and which micro-batch this is.
 struct Step {
@@ -26,6 +29,11 @@ struct Step {
   bool training = true;         // dropout is on, and a backward will follow
   bool recomputing = false;     // a forward is being run again: whatever counts, has counted
   Tensor losses;                // f32 [rows], set by the loss
+  // Mixtures of experts: where routers book what they find, and whose choices they take instead of their own. Both may
+  // be absent, and outlive the Saved.
+  RoutingRecord* routing = nullptr;
+  const RoutingRecord* replay = nullptr;
+  std::vector<int64_t> batch_load{};  // choices of each expert by all layers of this forward, set by the routers
 };
 
 // The memory of one micro-batch on one stage: a stack that forward pushes and backward pops, and a queue of what adds
@@ -47,7 +55,13 @@ class Saved {
   // Keeps a tensor for the backward; lets it go where no backward follows.
   void push(const Tensor& tensor);
   Tensor pop();
-  bool empty() const { return stack_.empty() && checkpoints_.empty() && weight_gradients_.empty(); }
+  // The same for plans: pure data, of a type that both sides know. On a stack of their own.
+  void push_plan(std::shared_ptr<const void> plan);
+  template <typename Plan>
+  std::shared_ptr<const Plan> pop_plan() {
+    return std::static_pointer_cast<const Plan>(pop_any_plan());
+  }
+  bool empty() const { return stack_.empty() && plans_.empty() && checkpoints_.empty() && weight_gradients_.empty(); }
 
   // Work that adds to the gradients of weights, and holds on to the tensors it needs: done at once, unless deferred.
   void add_weight_gradients(std::function<void()> work);
@@ -88,11 +102,15 @@ class Saved {
     return results;
   }
   bool saves(SavedOperation operation) const { return running_ && running_->save.count(operation) > 0; }
+  // Whether what is pushed now will be popped; counts it for a checkpoint.
+  bool keeps_push();
+  std::shared_ptr<const void> pop_any_plan();
   void hold(std::span<Tensor> results);
   void take(std::span<Tensor> results);
 
   Step step_;
   std::vector<Tensor> stack_;
+  std::vector<std::shared_ptr<const void>> plans_;
   std::vector<Checkpoint> checkpoints_;
   std::optional<Checkpoint> running_;  // while a layer's forward is run for the first or the second time
   bool defers_weight_gradients_ = false;

@@ -16,6 +16,10 @@ class KernelDecorator : public Kernels {
   void matmul(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options) override {
     inner_->matmul(out, a, b, options);
   }
+  void grouped_matmul(const Tensor& out, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
+                      const ops::MatmulOptions& options) override {
+    inner_->grouped_matmul(out, a, b, counts, options);
+  }
   void fill(const Tensor& x, float value) override { inner_->fill(x, value); }
   void copy(const Tensor& destination, const Tensor& source) override { inner_->copy(destination, source); }
   void copy_columns(const Tensor& destination, int64_t to_column, const Tensor& source, int64_t from_column,
@@ -71,6 +75,13 @@ class KernelDecorator : public Kernels {
   void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy,
                           const std::optional<ops::VocabularyPart>& part) override {
     inner_->embedding_backward(dtable, tokens, dy, part);
+  }
+  void add_weighted_rows(const Tensor& sum, const Tensor& rows, const Tensor& index, const Tensor& weights) override {
+    inner_->add_weighted_rows(sum, rows, index, weights);
+  }
+  void weighted_rows_backward(const ops::WeightedRowsGradients& out, const Tensor& dy, const Tensor& rows,
+                              const Tensor& index, const Tensor& weights) override {
+    inner_->weighted_rows_backward(out, dy, rows, index, weights);
   }
   void cross_entropy(const ops::CrossEntropy& out, const Tensor& logits, const Tensor& targets) override {
     inner_->cross_entropy(out, logits, targets);

@@ -13,6 +13,9 @@ class Kernels {
 
   virtual void matmul(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options) = 0;
 
+  virtual void grouped_matmul(const Tensor& out, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
+                              const ops::MatmulOptions& options) = 0;
+
   virtual void fill(const Tensor& x, float value) = 0;
   virtual void copy(const Tensor& destination, const Tensor& source) = 0;
   virtual void copy_columns(const Tensor& destination, int64_t to_column, const Tensor& source, int64_t from_column,
@@ -51,6 +54,9 @@ class Kernels {
                          const std::optional<ops::VocabularyPart>& part) = 0;
   virtual void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy,
                                   const std::optional<ops::VocabularyPart>& part) = 0;
+  virtual void add_weighted_rows(const Tensor& sum, const Tensor& rows, const Tensor& index, const Tensor& weights) = 0;
+  virtual void weighted_rows_backward(const ops::WeightedRowsGradients& out, const Tensor& dy, const Tensor& rows,
+                                      const Tensor& index, const Tensor& weights) = 0;
   virtual void cross_entropy(const ops::CrossEntropy& out, const Tensor& logits, const Tensor& targets) = 0;
   virtual void cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& log_sum_exp,
                                       float scale, const std::optional<ops::VocabularyPart>& part) = 0;

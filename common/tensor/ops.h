@@ -25,6 +25,15 @@ void matmul_into(const Tensor& out, const Tensor& a, const Tensor& b, MatmulOpti
 // The same into a new tensor of a's type.
 Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options = {});
 
+// The same for the rows of a in consecutive groups, as experts have them: first the counts[0] rows of group 0, then
+// those of group 1, …; a group may be empty. Each group has a matrix of its own:
+//   out [rows, n] = a [rows, k] · b [groups, k, n]         b read transposed if asked: [groups, n, k]
+//   out [groups, m, n] = a [rows, m]ᵀ · b [rows, n]        with transpose_a: the gradient of such matrices
+void grouped_matmul_into(const Tensor& out, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
+                         MatmulOptions options = {});
+// The first form into a new tensor of a's type.
+Tensor grouped_matmul(const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts, MatmulOptions options = {});
+
 // ---- element by element -----------------------------------------------------------------------------------------
 void fill_(const Tensor& x, float value);
 // Copies the elements, converting the type where it differs. Sizes must agree, shapes need not.
@@ -131,6 +140,19 @@ Tensor embedding(const Tensor& tokens, const Tensor& table, std::optional<Vocabu
 // dtable [vocabulary, features] += rows of dy, in order of n; nothing for tokens that a part does not have.
 void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy,
                         std::optional<VocabularyPart> part = std::nullopt);
+
+// x[index]: rows of x [n, features] in another order, or several times. index i32 [m] -> [m, features].
+Tensor gather_rows(const Tensor& x, const Tensor& index);
+// sum [n, features] += for each j < k weights[i, j] * rows[index[i, j]], in order of j; nothing where the index is -1.
+// index i32 [n, k]; weights f32 [n, k], or undefined, for 1.
+void add_weighted_rows(const Tensor& sum, const Tensor& rows, const Tensor& index, const Tensor& weights);
+struct WeightedRowsGradients {
+  Tensor drows;     // [m, features]
+  Tensor dweights;  // f32 [n, k], 0 where the index is -1
+};
+// Of the sum above, given its gradient dy. Every row must have one index.
+WeightedRowsGradients weighted_rows_backward(const Tensor& dy, const Tensor& rows, const Tensor& index,
+                                             const Tensor& weights);
 
 // Softmax cross-entropy in one pass over the logits. Losses are natural-log, one a row, not divided by anything.
 struct CrossEntropy {

@@ -1,5 +1,6 @@
 // Matmul and attention: where nearly all arithmetic of a model happens.
 #include <algorithm>
+#include <numeric>
 
 #include "common/tensor/operation.h"
 #include "common/tensor/ops.h"
@@ -20,6 +21,27 @@ MatmulShape matmul_shape(const Operation& op, const Tensor& a, const Tensor& b, 
          to_string(a.shape()), options.transpose_a ? " transposed" : "", to_string(b.shape()),
          options.transpose_b ? " transposed" : "", k, b_k);
   return {m, n, k};
+}
+
+struct GroupsShape {
+  int64_t rows, k, n;  // of a [rows, k]; n is the other dimension of the result
+};
+
+GroupsShape check_groups(const Operation& op, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
+                         const MatmulOptions& options) {
+  op.has_rank(a, 2);
+  const int64_t rows = a.dim(0), k = a.dim(1), total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  expect(total == rows, "grouped_matmul: the groups have {} rows, the matrix {}", total, rows);
+  if (options.transpose_a) {
+    op.has_rank(b, 2);
+    op.has_shape(b, {rows, b.dim(1)});
+    return {rows, k, b.dim(1)};
+  }
+  op.has_rank(b, 3);
+  const int64_t n = b.dim(options.transpose_b ? 1 : 2);
+  const auto groups = static_cast<int64_t>(counts.size());
+  op.has_shape(b, options.transpose_b ? Shape{groups, n, k} : Shape{groups, k, n});
+  return {rows, k, n};
 }
 
 // How many (query, key) pairs the causal mask lets through. Where the positions have no values (meta): one half, as
@@ -84,6 +106,28 @@ Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options) {
   expect(!options.accumulate, "matmul: a new tensor of {} x {} holds nothing to accumulate into", m, n);
   Tensor out = Tensor::empty(a.device(), {m, n}, a.dtype());
   matmul_into(out, a, b, options);
+  return out;
+}
+
+void grouped_matmul_into(const Tensor& out, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
+                         MatmulOptions options) {
+  const Operation op("grouped_matmul", {&out, &a, &b});
+  op.is_float(a);
+  op.has_dtype(b, a.dtype());
+  op.can_hold_sum(out, a);
+  const auto [rows, k, n] = check_groups(op, a, b, counts, options);
+  op.has_shape(out, options.transpose_a ? Shape{static_cast<int64_t>(counts.size()), k, n} : Shape{rows, n});
+  if (out.size() > 0 && k > 0 && (rows > 0 || !options.accumulate))
+    op.kernels().grouped_matmul(out, a, b, counts, options);
+  const Tensor read_too = options.accumulate ? out : Tensor();
+  op.done(2.0 * static_cast<double>(rows) * static_cast<double>(n) * static_cast<double>(k), {&out, &a, &b, &read_too});
+}
+
+Tensor grouped_matmul(const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts, MatmulOptions options) {
+  expect(!options.transpose_a && b.rank() == 3,
+         "grouped_matmul: only the product with a matrix a group has a new tensor");
+  Tensor out = Tensor::empty(a.device(), {a.dim(0), b.dim(options.transpose_b ? 1 : 2)}, a.dtype());
+  grouped_matmul_into(out, a, b, counts, options);
   return out;
 }
 

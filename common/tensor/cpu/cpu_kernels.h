@@ -18,6 +18,8 @@ class CpuKernels final : public Kernels {
 
   // matmul.cpp
   void matmul(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options) override;
+  void grouped_matmul(const Tensor& out, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
+                      const ops::MatmulOptions& options) override;
 
   // elementwise.cpp
   void fill(const Tensor& x, float value) override;
@@ -64,6 +66,11 @@ class CpuKernels final : public Kernels {
                  const std::optional<ops::VocabularyPart>& part) override;
   void embedding_backward(const Tensor& dtable, const Tensor& tokens, const Tensor& dy,
                           const std::optional<ops::VocabularyPart>& part) override;
+
+  // weighted_rows.cpp
+  void add_weighted_rows(const Tensor& sum, const Tensor& rows, const Tensor& index, const Tensor& weights) override;
+  void weighted_rows_backward(const ops::WeightedRowsGradients& out, const Tensor& dy, const Tensor& rows,
+                              const Tensor& index, const Tensor& weights) override;
 
   // loss.cpp
   void cross_entropy(const ops::CrossEntropy& out, const Tensor& logits, const Tensor& targets) override;

@@ -33,15 +33,19 @@ Matrix matrix_of(const Tensor& x, bool transposed = false) {
   return {address, x.dtype(), x.dim(0), width, width, 1};
 }
 
-ReadyPrimitive make_product(OneDnn& onednn, const Matrix& out, const Matrix& a, const Matrix& b, bool accumulate) {
+dnnl::primitive_attr product_attributes(bool accumulate) {
   dnnl::primitive_attr attributes = user_scratchpad();
   if (accumulate) {
     dnnl::post_ops after;
     after.append_sum(1.0f);
     attributes.set_post_ops(after);
   }
-  const auto described =
-      onednn::describe_matmul(onednn.engine, a.description(), b.description(), out.description(), attributes);
+  return attributes;
+}
+
+ReadyPrimitive make_product(OneDnn& onednn, const Matrix& out, const Matrix& a, const Matrix& b, bool accumulate) {
+  const auto described = onednn::describe_matmul(onednn.engine, a.description(), b.description(), out.description(),
+                                                 product_attributes(accumulate));
   return ReadyPrimitive(onednn.engine, dnnl::matmul(described), described.scratchpad_desc(),
                         {{DNNL_ARG_DST, out.description(), out.description()},
                          {DNNL_ARG_SRC, a.description(), a.description()},
@@ -64,6 +68,29 @@ void multiply(OneDnn& onednn, const DeviceHandle& device, const Matrix& out, con
                            out.row_stride};
   onednn.kept(key, [&] { return make_product(onednn, out, a, b, accumulate); })
       .run(onednn.stream, device, {out.address, a.address, b.address});
+}
+
+// Groups have other numbers of rows each time. A primitive that is told its number of rows, or the length of its sums,
+// with each call serves them all; it is made of oneDNN's general product, which is as fast at these sizes. Kept for
+// each shape instead, there would be one for every number that ever comes.
+void multiply_ragged(OneDnn& onednn, const Matrix& out, const Matrix& a, const Matrix& b, bool accumulate) {
+  const bool sums_rows = a.column_stride != 1;
+  const int64_t types = static_cast<int64_t>(a.dtype) * 10 + static_cast<int64_t>(out.dtype);
+  const OneDnn::Key key = {types,          accumulate,     sums_rows,    sums_rows ? out.rows : a.columns,
+                           out.columns,    a.row_stride,   b.row_stride, b.column_stride,
+                           out.row_stride, a.column_stride};
+  auto found = onednn.ragged.find(key);
+  if (found == onednn.ragged.end()) {
+    Matrix any_out = out, any_a = a, any_b = b;
+    (sums_rows ? any_a.columns : any_out.rows) = DNNL_RUNTIME_DIM_VAL;
+    (sums_rows ? any_b.rows : any_a.rows) = DNNL_RUNTIME_DIM_VAL;
+    const auto described = onednn::describe_matmul(onednn.engine, any_a.description(), any_b.description(),
+                                                   any_out.description(), product_attributes(accumulate));
+    found = onednn.ragged.emplace(key, dnnl::matmul(described)).first;
+  }
+  const auto memory = [&](const Matrix& x) { return dnnl::memory(x.description(), onednn.engine, x.address); };
+  found->second.execute(onednn.stream,
+                        {{DNNL_ARG_DST, memory(out)}, {DNNL_ARG_SRC, memory(a)}, {DNNL_ARG_WEIGHTS, memory(b)}});
 }
 
 // ---- types that oneDNN does not multiply ---------------------------------------------------------------------------
@@ -103,9 +130,18 @@ void narrow_into(const Matrix& out, const Matrix& product, bool accumulate) {
   }
 }
 
+// Whether the sizes of a product come again in every step.
+enum class Sizes { fixed, ragged };
+
+void multiply_native(OneDnn& onednn, const DeviceHandle& device, const Matrix& out, const Matrix& a, const Matrix& b,
+                     bool accumulate, Sizes sizes) {
+  if (sizes == Sizes::ragged) return multiply_ragged(onednn, out, a, b, accumulate);
+  multiply(onednn, device, out, a, b, accumulate);
+}
+
 // Blocks span all of k, so that each result is rounded once.
 void multiply_emulated(OneDnn& onednn, const DeviceHandle& device, const Matrix& out, const Matrix& a, const Matrix& b,
-                       bool accumulate) {
+                       bool accumulate, Sizes sizes) {
   const int64_t block_rows = std::min<int64_t>(out.rows, 256), block_columns = std::min<int64_t>(out.columns, 512);
   const Tensor a_space = workspace(device, block_rows * a.columns);
   const Tensor b_space = workspace(device, block_columns * b.rows);
@@ -118,10 +154,10 @@ void multiply_emulated(OneDnn& onednn, const DeviceHandle& device, const Matrix&
       const Matrix a_block = widened(a_space.data<float>(), a.block(row, rows, 0, a.columns));
       const Matrix target = out.block(row, rows, column, columns);
       if (out.dtype == Dtype::f32) {
-        multiply(onednn, device, target, a_block, b_block, accumulate);
+        multiply_native(onednn, device, target, a_block, b_block, accumulate, sizes);
       } else {
         const Matrix product = {static_cast<std::byte*>(out_space.raw()), Dtype::f32, rows, columns, columns, 1};
-        multiply(onednn, device, product, a_block, b_block, false);
+        multiply_native(onednn, device, product, a_block, b_block, false, sizes);
         for_float_type(out.dtype, [&](auto type) { narrow_into<decltype(type)>(target, product, accumulate); });
       }
     }
@@ -140,14 +176,14 @@ BlockSize block_size(const Matrix& out, const Matrix& a) {
 }
 
 void multiply_blocks(OneDnn& onednn, const DeviceHandle& device, const Matrix& out, const Matrix& a, const Matrix& b,
-                     bool accumulate) {
+                     bool accumulate, Sizes sizes) {
   const BlockSize block = block_size(out, a);
   for (int64_t row = 0; row < out.rows; row += block.rows) {
     const int64_t rows = std::min(block.rows, out.rows - row);
     for (int64_t column = 0; column < out.columns; column += block.columns) {
       const int64_t columns = std::min(block.columns, out.columns - column);
-      multiply(onednn, device, out.block(row, rows, column, columns), a.block(row, rows, 0, a.columns),
-               b.block(0, b.rows, column, columns), accumulate);
+      multiply_native(onednn, device, out.block(row, rows, column, columns), a.block(row, rows, 0, a.columns),
+                      b.block(0, b.rows, column, columns), accumulate, sizes);
     }
   }
 }
@@ -157,7 +193,29 @@ void multiply_blocks(OneDnn& onednn, const DeviceHandle& device, const Matrix& o
 void CpuKernels::matmul(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options) {
   const Matrix left = matrix_of(a, options.transpose_a), right = matrix_of(b, options.transpose_b);
   const auto multiply_all = onednn_->multiplies(a.dtype()) ? multiply_blocks : multiply_emulated;
-  multiply_all(*onednn_, out.device(), matrix_of(out), left, right, options.accumulate);
+  multiply_all(*onednn_, out.device(), matrix_of(out), left, right, options.accumulate, Sizes::fixed);
+}
+
+void CpuKernels::grouped_matmul(const Tensor& out, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
+                                const ops::MatmulOptions& options) {
+  const auto multiply_all = onednn_->multiplies(a.dtype()) ? multiply_blocks : multiply_emulated;
+  // One group's part of a tensor with a matrix for each, and its rows of one with rows in groups.
+  const auto matrix = [](const Tensor& x, size_t group) {
+    return x.slice(static_cast<int64_t>(group) * x.dim(1) * x.dim(2), {x.dim(1), x.dim(2)});
+  };
+  int64_t begin = 0;
+  for (size_t group = 0; group < counts.size(); ++group) {
+    const auto rows = [&](const Tensor& x) { return x.rows(begin, begin + counts[group]); };
+    const Tensor target = options.transpose_a ? matrix(out, group) : rows(out);
+    if (counts[group] > 0) {
+      const Tensor left = rows(a), right = options.transpose_a ? rows(b) : matrix(b, group);
+      multiply_all(*onednn_, out.device(), matrix_of(target), matrix_of(left, options.transpose_a),
+                   matrix_of(right, options.transpose_b), options.accumulate, Sizes::ragged);
+    } else if (options.transpose_a && !options.accumulate) {
+      fill(target, 0);
+    }
+    begin += counts[group];
+  }
 }
 
 }  // namespace ninefold

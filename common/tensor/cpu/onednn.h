@@ -66,6 +66,7 @@ struct OneDnn {
   dnnl::engine engine;
   dnnl::stream stream;
   std::map<Key, ReadyPrimitive> primitives;
+  std::map<Key, dnnl::matmul> ragged;  // products of which one size is told with each call
 };
 
 // Attributes of a primitive whose scratch memory is the caller's. Made anew each time: a dnnl::primitive_attr is a

@@ -10,6 +10,8 @@ namespace ninefold {
 class MetaKernels final : public Kernels {
  public:
   void matmul(const Tensor&, const Tensor&, const Tensor&, const ops::MatmulOptions&) override {}
+  void grouped_matmul(const Tensor&, const Tensor&, const Tensor&, const std::vector<int64_t>&,
+                      const ops::MatmulOptions&) override {}
   void fill(const Tensor&, float) override {}
   void copy(const Tensor&, const Tensor&) override {}
   void copy_columns(const Tensor&, int64_t, const Tensor&, int64_t, int64_t) override {}
@@ -38,6 +40,9 @@ class MetaKernels final : public Kernels {
   void embedding(const Tensor&, const Tensor&, const Tensor&, const std::optional<ops::VocabularyPart>&) override {}
   void embedding_backward(const Tensor&, const Tensor&, const Tensor&,
                           const std::optional<ops::VocabularyPart>&) override {}
+  void add_weighted_rows(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
+  void weighted_rows_backward(const ops::WeightedRowsGradients&, const Tensor&, const Tensor&, const Tensor&,
+                              const Tensor&) override {}
   void cross_entropy(const ops::CrossEntropy&, const Tensor&, const Tensor&) override {}
   void cross_entropy_backward(const Tensor&, const Tensor&, const Tensor&, float,
                               const std::optional<ops::VocabularyPart>&) override {}

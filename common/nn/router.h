@@ -1,0 +1,60 @@
+// The router of a mixture of experts: scores every expert for every token, chooses, and learns from what became of it.
+#pragma once
+
+#include "common/nn/layer.h"
+#include "common/nn/routing.h"
+
+namespace ninefold {
+
+class Router {
+ public:
+  virtual ~Router() = default;
+  // x [n, dim]. Books loads in saved.step().routing, unless this is a recomputation. Deterministic: the same x gives
+  // the same choices. On meta: chosen and gates are empty.
+  virtual Routing forward(const Tensor& x, Saved& saved) = 0;
+  // dgates f32 [n, k], of choices that were dropped 0. Adds what the auxiliary losses ask for; returns dx [n, dim].
+  virtual Tensor backward(const Tensor& dgates, Saved& saved) = 0;
+  virtual void visit(Visitor&) {}
+};
+
+// weight [experts, dim]; logits = x weightᵀ in f32 whatever the type of x. With Balance::bias a buffer `bias`
+// [experts], f32, from 0. Scores, choices and gates are computed on the host: n · experts numbers.
+//
+// What it adds to the loss, of L layers, S sequences of T tokens in the global batch:
+//   balance   coefficient · mean over layers and sequences of E · sum_e f_e P_e, where f_e is the share of the
+//             sequence's tokens that chose expert e (the sum over e is k) and P_e the mean of its normalised scores;
+//             k where experts are evenly loaded. With BalanceScope::batch: one f and one P of all layers and tokens of
+//             a forward, averaged over the forwards by their tokens.
+//   z         coefficient · mean over layers and tokens of (log sum_e exp(logit_e))².
+// Both are means over the global batch, as the cross-entropy is: no loss is divided again.
+class TopKRouter : public Router {
+ public:
+  // `layer` counts the mixtures of the model, `layers` of them, from 0.
+  TopKRouter(const MoeConfig& config, int64_t dim, int64_t layer, int64_t layers, ops::Distribution initial);
+  Routing forward(const Tensor& x, Saved& saved) override;
+  Tensor backward(const Tensor& dgates, Saved& saved) override;
+  void visit(Visitor& visitor) override;
+
+  // After an optimizer step: bias += rate where the load is below the mean, -= rate where above. `load`: of all tokens
+  // of the global batch. Does nothing without Balance::bias.
+  void update_bias(const std::vector<int64_t>& load) const;
+  int64_t layer() const { return layer_; }
+
+  Parameter weight;
+  std::optional<Buffer> bias;
+
+ private:
+  // Of each token, by the scores to choose by, [n, experts]: the step's replayed choices, or else the best.
+  std::vector<int32_t> choose(const std::vector<float>& choosing, Step& step) const;
+  void book(const std::vector<int32_t>& chosen, Step& step) const;
+  // The share of tokens that chose each expert, [experts], for the balancing loss of sequence `sequence`.
+  std::vector<double> shares_of_load(const std::vector<int32_t>& chosen, int64_t sequence, const Step& step) const;
+  // [n, experts]
+  std::vector<float> logit_gradients(const std::vector<float>& logits, const std::vector<int32_t>& chosen,
+                                     const std::vector<float>& dgates, Step& step) const;
+
+  MoeConfig config_;
+  int64_t layer_, layers_;
+};
+
+}  // namespace ninefold
