@@ -12,8 +12,57 @@ namespace {
 
 ops::Distribution normal(double deviation) { return {.kind = ops::Distribution::Kind::normal, .width = deviation}; }
 
-int64_t matmul_weights_of_block(const LlamaConfig& config) {
-  return config.dim * (2 * config.dim + 2 * config.kv_dim()) + 3 * config.dim * config.ffn;
+int64_t attention_weights(const LlamaConfig& config) { return config.dim * (2 * config.dim + 2 * config.kv_dim()); }
+int64_t shared_width(const LlamaConfig& config) { return config.moe.shared_experts * config.ffn; }
+
+// Matmul weights of a block that one token meets; all that there are, where `visited` is all experts.
+int64_t matmul_weights_of_block(const LlamaConfig& config, int64_t visited) {
+  const int64_t attention = attention_weights(config);
+  if (config.moe.experts == 0) return attention + 3 * config.dim * config.ffn;
+  return attention + config.dim * (config.moe.experts + 3 * (visited * config.ffn + shared_width(config)));
+}
+int64_t active_weights_of_block(const LlamaConfig& config) { return matmul_weights_of_block(config, config.moe.top_k); }
+
+std::unique_ptr<Layer> make_feed_forward(const LlamaConfig& config, int64_t layer, ops::Distribution in_initial,
+                                         ops::Distribution out_initial) {
+  if (config.moe.experts == 0) return std::make_unique<FeedForward>(config.dim, config.ffn, in_initial, out_initial);
+  std::unique_ptr<Layer> shared;
+  if (config.moe.shared_experts > 0) {
+    shared = std::make_unique<FeedForward>(config.dim, shared_width(config), in_initial, out_initial);
+  }
+  return std::make_unique<MixtureOfExperts>(
+      config.moe, layer, std::make_unique<TopKRouter>(config.moe, config.dim, layer, config.layers, in_initial),
+      std::make_unique<GroupedExperts>(config.moe.experts, config.dim, config.ffn, in_initial, out_initial),
+      std::move(shared));
+}
+
+// Bytes of the activations of one block, for `tokens`.
+struct BlockActivations {
+  int64_t kept = 0, checkpoint = 0, swiglu = 0;
+};
+
+BlockActivations block_activations(const LlamaConfig& config, int64_t tokens, int64_t e,
+                                   const Recomputation& recomputation, std::optional<int64_t> taken) {
+  const int64_t dim = config.dim, kv = config.kv_dim(), ffn = config.ffn;
+  const int64_t saves_matmul = recomputation.saves(SavedOperation::matmul) ? 1 : 0;
+  BlockActivations bytes;
+  bytes.kept = tokens * (e * (6 * dim + 2 * kv) + 4 * (config.heads + 2));
+  bytes.checkpoint = tokens * e * (dim + saves_matmul * (2 * dim + 2 * kv));
+  if (recomputation.saves(SavedOperation::attention)) bytes.checkpoint += tokens * (e * dim + 4 * config.heads);
+  if (config.moe.experts == 0) {
+    bytes.kept += tokens * e * 3 * ffn;
+    bytes.checkpoint += saves_matmul * tokens * e * 2 * ffn;
+    bytes.swiglu = tokens * (e * (dim + 2 * ffn) + 4);
+    return bytes;
+  }
+  const int64_t experts = config.moe.experts, top_k = config.moe.top_k, shared = shared_width(config);
+  const int64_t rows = taken.value_or(tokens * top_k), shared_bytes = tokens * e * 3 * shared;
+  bytes.kept += rows * (e * (2 * dim + 3 * ffn) + 4) + tokens * 4 * (experts + 2 * top_k) + shared_bytes;
+  bytes.checkpoint += saves_matmul * (rows * e * (2 * ffn + dim) + tokens * (e * 2 * shared + 4 * experts));
+  const int64_t done = shared > 0 ? tokens * e * dim - shared_bytes : 0;
+  bytes.swiglu = tokens * e * dim + rows * e * 2 * ffn + tokens * 4 * (top_k + 1) + done;
+  bytes.swiglu = std::max(bytes.swiglu, tokens * (e * (dim + 2 * shared) + 4));
+  return bytes;
 }
 
 }  // namespace
@@ -25,9 +74,10 @@ void LlamaConfig::validate() const {
   require(heads % kv_heads == 0, "heads ({}) must be divisible by kv-heads ({})", heads, kv_heads);
   require(dim % heads == 0, "dim ({}) must be divisible by heads ({})", dim, heads);
   require(head_dim() % 2 == 0, "dim / heads ({}) must be even, because rotary positions turn pairs", head_dim());
+  moe.validate();
 }
 
-TransformerBlock::TransformerBlock(const LlamaConfig& config, ops::Distribution in_initial,
+TransformerBlock::TransformerBlock(const LlamaConfig& config, int64_t layer, ops::Distribution in_initial,
                                    ops::Distribution out_initial)
     : attention_norm_(config.dim, config.norm_eps),
       ffn_norm_(config.dim, config.norm_eps),
@@ -37,7 +87,7 @@ TransformerBlock::TransformerBlock(const LlamaConfig& config, ops::Distribution 
                                                              .rope_theta = config.rope_theta,
                                                              .in_initial = in_initial,
                                                              .out_initial = out_initial})),
-      feed_forward_(std::make_unique<FeedForward>(config.dim, config.ffn, in_initial, out_initial)) {}
+      feed_forward_(make_feed_forward(config, layer, in_initial, out_initial)) {}
 
 Tensor TransformerBlock::forward(const Tensor& x, Saved& saved) {
   const Tensor attended = attention_->forward(attention_norm_.forward(x, saved), saved);
@@ -68,7 +118,8 @@ std::unique_ptr<Model> make_llama(const LlamaConfig& config) {
   Parameter& table = embedding->weight;
   model->add("tok_embeddings", std::move(embedding));
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    model->add(fmt::format("layers.{}", layer), std::make_unique<TransformerBlock>(config, in_initial, out_initial));
+    model->add(fmt::format("layers.{}", layer),
+               std::make_unique<TransformerBlock>(config, layer, in_initial, out_initial));
   }
   model->add("norm", std::make_unique<RmsNorm>(config.dim, config.norm_eps));
   if (config.tied_embeddings) {
@@ -81,41 +132,38 @@ std::unique_ptr<Model> make_llama(const LlamaConfig& config) {
 }
 
 int64_t llama_parameters(const LlamaConfig& config) {
-  return config.layers * (matmul_weights_of_block(config) + 2 * config.dim) + config.dim +
+  return config.layers * (matmul_weights_of_block(config, config.moe.experts) + 2 * config.dim) + config.dim +
          (config.tied_embeddings ? 1 : 2) * config.vocab * config.dim;
 }
 
 double llama_flops_per_token(const LlamaConfig& config, int64_t length) {
-  const int64_t weights = config.layers * matmul_weights_of_block(config) + config.vocab * config.dim;
+  const int64_t weights = config.layers * active_weights_of_block(config) + config.vocab * config.dim;
   return 6.0 * static_cast<double>(weights) + 6.0 * static_cast<double>(config.layers * config.dim * length);
 }
 
 double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length, const Recomputation& recomputation) {
-  const int64_t weights = config.layers * matmul_weights_of_block(config) + config.vocab * config.dim;
+  const int64_t weights = config.layers * active_weights_of_block(config) + config.vocab * config.dim;
   const int64_t attention = config.dim * (length + 1);
   int64_t again = 0;  // in a layer that runs again
-  if (!recomputation.saves(SavedOperation::matmul)) again += matmul_weights_of_block(config) - config.dim * config.ffn;
+  const int64_t unread = config.dim * (config.moe.experts == 0 ? config.ffn : shared_width(config));  // w2's
+  if (!recomputation.saves(SavedOperation::matmul)) again += active_weights_of_block(config) - unread;
   if (!recomputation.saves(SavedOperation::attention)) again += attention;
   const int64_t layers_again = recomputation.every > 0 ? config.layers / recomputation.every : 0;
   return static_cast<double>(6 * weights + 6 * config.layers * attention + 2 * layers_again * again);
 }
 
 int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const Precision& precision,
-                               const Recomputation& recomputation) {
-  const int64_t e = size_of(precision.compute), dim = config.dim, kv = config.kv_dim(), ffn = config.ffn;
-  const int64_t kept = e * (6 * dim + 2 * kv + 3 * ffn) + 4 * (config.heads + 2);
+                               const Recomputation& recomputation, std::optional<int64_t> rows) {
+  const int64_t e = size_of(precision.compute);
   const int64_t cast_scores = precision.output == precision.compute ? 0 : size_of(precision.output) * config.vocab;
-  const int64_t loss = e * (2 * dim + config.vocab) + cast_scores + 4 * 3;
-  const int64_t swiglu = e * (dim + 2 * ffn) + 4;
-  int64_t checkpoint = e * dim;
-  if (recomputation.saves(SavedOperation::matmul)) checkpoint += e * (2 * dim + 2 * kv + 2 * ffn);
-  if (recomputation.saves(SavedOperation::attention)) checkpoint += e * dim + 4 * config.heads;
+  const int64_t loss = e * (2 * config.dim + config.vocab) + cast_scores + 4 * 3;
+  const BlockActivations block = block_activations(config, tokens, e, recomputation, rows);
   int64_t held = 0, peak = 0;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    peak = std::max(peak, held + kept + swiglu);  // in this layer's backward, when those after it are done
-    held += recomputation.applies_to(layer) ? checkpoint : kept;
+    peak = std::max(peak, held + block.kept + block.swiglu);  // in this layer's backward, when those after it are done
+    held += recomputation.applies_to(layer) ? block.checkpoint : block.kept;
   }
-  return tokens * std::max(peak, held + loss);
+  return std::max(peak, held + tokens * loss);
 }
 
 StageActivations llama_stage_activations(const LlamaConfig& config, int64_t layers, bool has_embedding, bool has_head,

@@ -1,8 +1,10 @@
 // Llama (Touvron et al. 2023, arXiv 2302.13971): pre-norm transformer blocks with RMSNorm, rotary positions,
-// grouped-query attention and a gated feed-forward. Names follow the reference code.
+// grouped-query attention and a gated feed-forward, or a mixture of them as in Mixtral. Names follow the reference
+// code.
 #pragma once
 
 #include "common/nn/attention.h"
+#include "common/nn/mixture_of_experts.h"
 #include "common/nn/model.h"
 #include "common/nn/norm.h"
 #include "common/nn/recomputation.h"
@@ -14,6 +16,7 @@ struct LlamaConfig {
   double rope_theta = 10000;
   float norm_eps = 1e-5f;
   bool tied_embeddings = false;  // the output layer has the embedding's table
+  MoeConfig moe{};               // with experts, each has a feed-forward of width `ffn`, in every layer
 
   int64_t head_dim() const { return dim / heads; }
   int64_t kv_dim() const { return kv_heads * head_dim(); }
@@ -24,7 +27,9 @@ struct LlamaConfig {
 // h = x + attention(attention_norm(x)); out = h + feed_forward(ffn_norm(h)). [tokens, dim] -> [tokens, dim].
 class TransformerBlock : public Layer {
  public:
-  TransformerBlock(const LlamaConfig& config, ops::Distribution in_initial, ops::Distribution out_initial);
+  // `layer` counts from 0.
+  TransformerBlock(const LlamaConfig& config, int64_t layer, ops::Distribution in_initial,
+                   ops::Distribution out_initial);
   Tensor forward(const Tensor& x, Saved& saved) override;
   Tensor backward(const Tensor& dy, Saved& saved) override;
   void visit(Visitor& visitor) override;
@@ -41,12 +46,14 @@ std::unique_ptr<Model> make_llama(const LlamaConfig& config);
 
 // Closed forms, for predictions. Elements of all parameters.
 int64_t llama_parameters(const LlamaConfig& config);
-// FLOPs of one token's forward and backward in a sequence of `length`: 6 per matmul weight, the head's included and
-// the embedding's not, plus 6 · layers · dim · length for the causal half of the attention scores and their product.
+// FLOPs of one token's forward and backward in a sequence of `length`: 6 per matmul weight that the token visits (of
+// the experts, top_k and the shared ones), the head's included and the embedding's not, plus 6 · layers · dim · length
+// for the causal half of the attention scores and their product.
 double llama_flops_per_token(const LlamaConfig& config, int64_t length);
 // FLOPs of all matmuls that are executed for one token, exactly: the same 6 per weight, 6 · layers · dim · (length + 1)
 // for attention, whose causal half includes the diagonal; and what layers compute a second time: 2 per matmul weight
-// but w2's, whose result nobody reads again, and 2 · dim · (length + 1).
+// but w2's, whose result nobody reads again (experts' results make the gradients of gates), and 2 · dim · (length + 1).
+// Experts that drop no token.
 double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length, const Recomputation& recomputation);
 // Peak bytes of activations for one micro-batch of `tokens` (N), with e bytes an element. Each of the L layers keeps
 //   e N (6 D + 2 K + 3 F) + 4 N (H + 2)      x, its norm, q, k, v, attention's out, wo's out, the second norm; gate,
@@ -60,8 +67,17 @@ double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length,
 //   + e N (2 D + 2 K + 2 F)      q, k, v, wo's out; gate, up; where matmul is saved
 //   + e N D + 4 N H              attention's out, log-sum-exp, where attention is saved
 // until its backward, and in that moment as much as any other.
+//
+// With E experts of which each token visits k, and R rows that they take (N k where none are dropped; `rows` says
+// otherwise), in place of 3 e N F a layer keeps
+//   e R (2 D + 3 F) + 4 R    the experts' rows, gate, up, hidden, results; each row's token
+//   + 4 N (E + 2 k)          logits; each choice's row and gate
+//   + 3 e N S                where shared experts are S wide together
+// and the moment of the last layer's SwiGLU is e (N D + 2 R F) + 4 N (k + 1), with e N (D - 3 S) of the shared experts'
+// done before, unless theirs was more: e N (D + 2 S) + 4 N; a layer that saves matmuls keeps 2 F of its experts' rows,
+// their results and all logits.
 int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const Precision& precision,
-                               const Recomputation& recomputation = {});
+                               const Recomputation& recomputation = {}, std::optional<int64_t> rows = std::nullopt);
 
 // Bytes of activations of a stage, which is some of the model's children, for one micro-batch.
 struct StageActivations {

@@ -40,7 +40,8 @@ void expect_within(const std::vector<double>& found, const std::vector<float>& r
 }
 
 struct LlamaRun {
-  explicit LlamaRun(Dtype dtype) : golden(read_safetensors(NINEFOLD_TEST_DATA "/llama.safetensors")) {
+  explicit LlamaRun(Dtype dtype, const MoeConfig& moe = {})
+      : golden(read_safetensors(fmt::format("{}/{}llama.safetensors", NINEFOLD_TEST_DATA, moe.experts ? "moe_" : ""))) {
     const auto number = [&](const char* key) { return std::stod(golden.metadata.at(key)); };
     LlamaConfig config{.dim = static_cast<int64_t>(number("hidden_size")),
                        .layers = static_cast<int64_t>(number("num_hidden_layers")),
@@ -49,12 +50,27 @@ struct LlamaRun {
                        .ffn = static_cast<int64_t>(number("intermediate_size")),
                        .vocab = static_cast<int64_t>(number("vocab_size")),
                        .rope_theta = number("rope_theta"),
-                       .norm_eps = static_cast<float>(number("rms_norm_eps"))};
+                       .norm_eps = static_cast<float>(number("rms_norm_eps")),
+                       .moe = moe};
     model = make_llama(config);
     materialize(*model, device, {.compute = dtype, .gradient = Dtype::f32}, 1);
     for (Parameter* parameter : parameters_of(*model)) {
-      ops::copy_(parameter->value, golden["parameter." + parameter->name].on(device));
+      ops::copy_(parameter->value, held("parameter.", *parameter).on(device));
     }
+  }
+
+  // Weights of all experts lie in one tensor here, in the file each has its own:
+  // layers.0.feed_forward.experts.E.w1.weight.
+  GoldenTensor held(const std::string& kind, const Parameter& parameter) const {
+    const size_t experts = parameter.name.find(".experts.");
+    if (experts == std::string::npos) return golden[kind + parameter.name];
+    GoldenTensor all{parameter.shape, {}, {}};
+    const std::string before = parameter.name.substr(0, experts), after = parameter.name.substr(experts + 9);
+    for (int64_t expert = 0; expert < parameter.shape[0]; ++expert) {
+      const auto& one = golden[fmt::format("{}{}.experts.{}.{}.weight", kind, before, expert, after)].floats;
+      all.floats.insert(all.floats.end(), one.begin(), one.end());
+    }
+    return all;
   }
 
   Tensor tokens() const { return golden["tokens"].on(device).reshape({32}); }
@@ -68,17 +84,19 @@ struct LlamaRun {
     step.global_targets = 32;
     return step;
   }
-  double train_pass() const {
+  double train_pass(RoutingRecord* routing = nullptr) const {
     for (Parameter* parameter : parameters_of(*model)) parameter->zero_gradient();
-    return forward_backward(*model, tokens(), step()) / 32;
+    Step step = this->step();
+    step.routing = routing;
+    return forward_backward(*model, tokens(), step) / 32;
   }
   void expect_gradients(double bound) const {
     double squares = 0;
     for (const Parameter* parameter : parameters_of(*model)) {
-      squares += std::pow(norm(widen(golden["gradient." + parameter->name].floats)), 2);
+      squares += std::pow(norm(widen(held("gradient.", *parameter).floats)), 2);
     }
     for (const Parameter* parameter : parameters_of(*model)) {
-      expect_within(doubles(parameter->gradient), golden["gradient." + parameter->name].floats, std::sqrt(squares),
+      expect_within(doubles(parameter->gradient), held("gradient.", *parameter).floats, std::sqrt(squares),
                     parameter_count(*model), bound, parameter->name);
     }
   }
@@ -126,6 +144,25 @@ TEST(LlamaGolden, ThreeAdamwStepsWithClipping) {
     expect_within(doubles(parameter->value), run.golden["after3." + parameter->name].floats, 0,
                   parameter_count(*run.model), f32_bound, parameter->name);
   }
+}
+
+// As Mixtral, with transformers' form of the balancing loss, which takes all layers and tokens together.
+TEST(MoeLlamaGolden, LogitsLossesAndGradients) {
+  const MoeConfig moe{.experts = 4, .top_k = 2, .balance_scope = BalanceScope::batch, .balance_coefficient = 0.02};
+  const LlamaRun run(Dtype::f32, moe);
+  EXPECT_EQ(run.golden.metadata.at("num_local_experts"), "4");
+  EXPECT_EQ(run.golden.metadata.at("num_experts_per_tok"), "2");
+  EXPECT_EQ(run.golden.metadata.at("router_aux_loss_coef"), "0.02");
+  const auto [scores, loss_sum] = evaluate(*run.model, run.tokens(), run.step());
+  const auto& logits = run.golden["logits"].floats;
+  expect_within(doubles(scores), logits, 0, static_cast<int64_t>(logits.size()), f32_bound, "logits");
+  RoutingRecord routing;
+  const double cross_entropy = run.train_pass(&routing);
+  EXPECT_NEAR(loss_sum / 32, cross_entropy, 1e-6);
+  EXPECT_NEAR(cross_entropy, run.golden["cross_entropy"].floats[0], f32_bound);
+  EXPECT_NEAR(routing.balance_loss(), run.golden["load_balancing_loss"].floats[0], f32_bound);
+  EXPECT_NEAR(cross_entropy + 0.02 * routing.balance_loss(), run.golden["loss"].floats[0], f32_bound);
+  run.expect_gradients(f32_bound);
 }
 
 // The values that the golden file was made with; see its metadata.

@@ -39,7 +39,7 @@ std::vector<Case> cases() {
       {"rms_norm", [] { return std::make_unique<RmsNorm>(16, 1e-5f); }, tokens},
       {"attention", [=] { return std::make_unique<Attention>(attention); }, tokens},
       {"feed_forward", [] { return std::make_unique<FeedForward>(16, 24, normal(0.3), normal(0.3)); }, tokens},
-      {"block", [=] { return std::make_unique<TransformerBlock>(llama, normal(0.3), normal(0.3)); }, tokens},
+      {"block", [=] { return std::make_unique<TransformerBlock>(llama, 0, normal(0.3), normal(0.3)); }, tokens},
       {"convolution", [] { return std::make_unique<Convolution>(2, 3, 3); }, images},
       {"max_pool", [] { return std::make_unique<MaxPool>(); }, images, 1e-4f},
       {"relu", [] { return std::make_unique<Relu>(); }, tokens, 1e-4f},
