@@ -33,10 +33,7 @@ struct ProgramOptions {
                 {.minimum = 1, .may_be_auto = true});
     options.add("--epochs", train.epochs, "passes over the training data instead of --steps; mnist_cnn: 3",
                 {.minimum = 0});
-    train.declare_run(options);
-    train.declare_llama(options);
-    train.declare_optimizer(options);
-    train.declare_report(options);
+    train.declare(options);
   }
 
   // The defaults that depend on other options.

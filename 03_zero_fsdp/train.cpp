@@ -19,10 +19,7 @@ struct ProgramOptions {
     policy.declare(options);
     mesh.declare(options);
     recomputation.declare(options);
-    train.declare_run(options);
-    train.declare_llama(options);
-    train.declare_optimizer(options);
-    train.declare_report(options);
+    train.declare(options);
   }
 };
 

@@ -30,4 +30,12 @@ std::vector<ChildOnPaper> on_paper(const Task& task, int64_t samples, const Prec
   return children;
 }
 
+std::vector<ChildOnPaper> in_row_blocks(std::vector<ChildOnPaper> children, int64_t ranks) {
+  for (ChildOnPaper& child : children) {
+    child.row_blocks *= ranks;
+    child.output[0] /= ranks;
+  }
+  return children;
+}
+
 }  // namespace ninefold

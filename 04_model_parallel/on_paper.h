@@ -15,9 +15,14 @@ struct ChildOnPaper {
   Shape output;      // for `samples`
   Dtype type = Dtype::f32;
   bool has_parameters = false;
+  int64_t row_blocks = 1;  // of so many equal ones, over ranks that share the child, one rank hands on one
 };
 
 // One entry a child of the task's model, in forward order, for micro-batches of `samples`.
 std::vector<ChildOnPaper> on_paper(const Task& task, int64_t samples, const Precision& precision);
+
+// The same where the rows between children are divided over so many ranks (sequence parallelism): each hands on its
+// block.
+std::vector<ChildOnPaper> in_row_blocks(std::vector<ChildOnPaper> children, int64_t ranks);
 
 }  // namespace ninefold

@@ -15,6 +15,7 @@ StagedModel::StagedModel(Model& model, std::vector<Stage> stages, RanksOfStages 
   for (const Stage& stage : stages_) {
     outputs_.push_back(children[stage.children.end - 1].output);
     types_.push_back(children[stage.children.end - 1].type);
+    row_blocks_.push_back(children[stage.children.end - 1].row_blocks);
   }
   place_parameters();
 }
@@ -120,13 +121,13 @@ Score StagedModel::evaluate(const Batch& batch) const {
     const int here = ranks_of(stage).front(), next = is_last(stage) ? here : ranks_of(stage + 1).front();
     if (here == pipeline_.rank()) x = forward(stage, x, saved);
     if (is_last(stage) && here == pipeline_.rank()) {
-      score = {ops::sum(saved.step().losses), static_cast<double>(ops::count_correct(x, batch.targets))};
+      score = {ops::sum(saved.step().losses), static_cast<double>(model_.loss().count_correct(x, batch.targets))};
     }
     if (here == next) continue;
     if (here == pipeline_.rank()) pipeline_.send(x, next);
     if (next != pipeline_.rank()) continue;
     Shape shape = outputs_[stage];
-    shape[0] = rows;  // an evaluation's batch has a size of its own
+    shape[0] = rows / row_blocks_[stage];  // an evaluation's batch has a size of its own
     x = Tensor::empty(device(), shape, types_[stage]);
     pipeline_.recv(x, here);
   }

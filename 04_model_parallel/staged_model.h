@@ -76,6 +76,7 @@ class StagedModel {
   RanksOfStages ranks_of_;
   std::vector<Shape> outputs_;  // of each stage
   std::vector<Dtype> types_;
+  std::vector<int64_t> row_blocks_;
   Group pipeline_;
   const Task& task_;
   // Parameters that other ranks hold too, and the group of all that do.

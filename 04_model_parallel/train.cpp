@@ -19,10 +19,7 @@ struct ProgramOptions {
     options.add_choice("--model", model, {"llama", "mlp", "mnist_cnn"}, "what to train");
     options.add("--pp", pp, "stages, one a rank; auto: all", {.minimum = 1, .may_be_auto = true});
     options.add("--layers-per-stage", layers_per_stage, "like 2,3,3; otherwise the FLOPs are balanced");
-    train.declare_run(options);
-    train.declare_llama(options);
-    train.declare_optimizer(options);
-    train.declare_report(options);
+    train.declare(options);
   }
 };
 

@@ -120,6 +120,7 @@ void TensorParallel::find_partial_sums(Model& model, const ResolvedPlan& resolve
   PartialSums norms{group_, {}};
   std::map<int64_t, PartialSums> copies;  // by how many there are of each part
   for_each_parameter(model, [&](const std::string& path, Parameter& parameter) {
+    if (!parameter.placement.is_held()) return;
     if (computes_on_rows(resolved.layers, path)) {
       parameter.placement.partial.push_back(group_.name());
       norms.parameters.push_back(&parameter);

@@ -15,8 +15,8 @@ namespace {
 using namespace ninefold;
 
 struct ProgramOptions {
-  bool sequence_parallel = true, loss_parallel = true, async = false;
   int64_t dp_replicate = 1, dp_shard = 1, tp = Options::automatic;
+  TensorParallelOptions tensor;
   ShardingPolicy policy;
   RecomputationOptions recomputation;
   TrainOptions train;
@@ -25,29 +25,23 @@ struct ProgramOptions {
     options.group("Tensor parallelism");
     options.add("--tp", tp, "ranks that share each layer; auto: the ranks left over",
                 {.minimum = 1, .may_be_auto = true});
-    options.add("--sequence-parallel", sequence_parallel, "divide what lies between the layers by tokens");
-    options.add("--loss-parallel", loss_parallel, "compute the loss without gathering the logits");
-    options.add("--async-tp", async, "cut matmuls in pieces, so that they overlap with what is sent between them");
+    tensor.declare(options);
     policy.declare(options);
     options.add("--dp-shard", dp_shard, "ranks over which states are divided", {.minimum = 1});
     options.add("--dp-replicate", dp_replicate, "ranks that hold copies of each shard (HSDP)", {.minimum = 1});
     recomputation.declare(options);
-    train.declare_run(options);
-    train.declare_llama(options);
-    train.declare_optimizer(options);
-    train.declare_report(options);
+    train.declare(options);
   }
 };
 
-void announce(Model& model, const Plan& plan, int ranks, const ProgramOptions& options, const Options& given) {
+void announce(Model& model, const LlamaDivision& division, const Group& group, const ProgramOptions& options,
+              const Options& given) {
+  const std::string warning = warning_of_slow_links(group);
   if (!on_first_rank()) return;
-  for (const auto& [name, is_on] :
-       {std::pair{"--sequence-parallel", options.sequence_parallel}, {"--async-tp", options.async}}) {
-    if (ranks == 1 && is_on && given.given(name)) fmt::print("{} has no effect: tp is 1\n", name);
-  }
-  if (options.train.verbose) {
-    fmt::print("{}", plan_table(resolve(model, plan, ranks, "tp").layers, plan.loss_parallel, ranks));
-  }
+  fmt::print("{}{}", options.tensor.without_effect(group.size(), given), warning);
+  if (!options.train.verbose) return;
+  const auto layers = resolve(model, division.plan(), group.size(), group.name()).layers;
+  fmt::print("{}", plan_table(layers, division.loss_parallel, group.size()));
 }
 
 int run(int argc, char** argv) {
@@ -70,18 +64,16 @@ int run(int argc, char** argv) {
   const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
   train.resolve(data.size());
   const auto task = make_task("llama", train);
-  const LlamaDivision division{train.llama, options.sequence_parallel, options.loss_parallel, options.async,
-                               train.recomputation};
+  const LlamaDivision division = options.tensor.division(train.llama, train.recomputation);
   division.validate(mesh.size("tp"), train.length);
 
   const auto model = task->make_model();
-  Plan plan = llama_plan(train.llama, division.sequence_parallel, division.loss_parallel);
-  plan.async = division.async;
-  announce(*model, plan, mesh.size("tp"), options, command_line);
-  const auto tensor_parallel = parallelize(*model, mesh["tp"], plan);
+  announce(*model, division, mesh["tp"], options, command_line);
+  const auto tensor_parallel = parallelize(*model, mesh["tp"], division.plan());
   checkpoint_activations(*model, "layers.*", train.recomputation);
   const Parallelism parallelism =
-      beside(divide(*model, mesh, options.policy, train), *tensor_parallel, mesh["tp"], division, train);
+      beside(divide(*model, mesh, options.policy, train), *tensor_parallel, mesh["tp"], division,
+             {{.part = {.layers = train.llama.layers}, .micro_batches = train.micro_batches}}, train);
   materialize(*model, world.device(), train.precision(), train.seed);
 
   return Trainer("05/train", train, command_line, mesh, data, *task, *model, parallelism).run();

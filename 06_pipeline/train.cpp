@@ -3,9 +3,7 @@
 //
 // ./run 06 -n 4 -- --schedule zb-h1 --micro-batches 8
 #include "01_collectives/collectives.h"
-#include "02_ddp/replicate.h"
-#include "06_pipeline/generators/choice.h"
-#include "06_pipeline/generators/sharded.h"
+#include "06_pipeline/runner/options.h"
 #include "06_pipeline/runner/pipeline.h"
 #include "06_pipeline/runner/predict.h"
 #include "common/base/report.h"
@@ -16,8 +14,8 @@ using namespace ninefold;
 using namespace ninefold::pipeline;
 
 struct ProgramOptions {
-  ScheduleChoice choice;
-  std::string model = "llama", layers_per_stage, times;
+  PipelineOptions pipeline;
+  std::string model = "llama", times;
   int64_t pp = Options::automatic, dp_replicate = 1, dp_shard = 1;
   Reshard reshard = Reshard::standard;
   TrainOptions train;
@@ -26,8 +24,7 @@ struct ProgramOptions {
     options.group("Pipeline");
     options.add_choice("--model", model, {"llama", "mlp", "mnist_cnn"}, "what to train");
     options.add("--pp", pp, "ranks of the pipeline; auto: the ranks left over", {.minimum = 1, .may_be_auto = true});
-    choice.declare(options);
-    options.add("--layers-per-stage", layers_per_stage, "like 2,3,3; otherwise the FLOPs are balanced");
+    pipeline.declare(options);
     options.add("--times", times, "write each stage's median times to this file, for 06/show --times");
     options.add("--dp-replicate", dp_replicate, "pipelines that each take a part of the batch", {.minimum = 1});
     options.add("--dp-shard", dp_shard, "the same, with every stage's parameters divided over them", {.minimum = 1});
@@ -35,16 +32,11 @@ struct ProgramOptions {
         "--reshard", reshard, {{"default", Reshard::standard}, {"always", Reshard::always}, {"never", Reshard::never}},
         "free a stage's divided parameters after each of its actions; default: never, as the next micro-batch needs "
         "them");
-    train.declare_run(options);
-    train.declare_llama(options);
-    train.declare_optimizer(options);
-    train.declare_report(options);
+    train.declare(options);
   }
 
   void settle(const Options& given) {
-    choice.validate(given);
-    require(!given.given("--micro-batches") || train.micro_batches > 0,
-            "--micro-batches ({}) must be at least 1: a pipeline computes nothing without one", train.micro_batches);
+    pipeline.validate(given, train);
     require(!given.given("--reshard") || dp_shard > 1, "--reshard is for stages that are divided; add --dp-shard 2");
     if (!times.empty()) require_writable(times, "--times");
     train.use_defaults_of(model, given);
@@ -52,48 +44,12 @@ struct ProgramOptions {
   }
 };
 
-int64_t micro_batches_of(const Schedule& table) {
-  int most = 0;
-  for (const Row& row : table) {
-    for (const auto& cell : row) most = std::max(most, cell ? cell->micro_batch + 1 : 0);
-  }
-  return most;
-}
-
-// The micro-batches that nobody asked for otherwise: as many as a table has, or up to 8 that divide the batch.
-void settle_micro_batches(ProgramOptions& options, int64_t data_ranks) {
-  TrainOptions& train = options.train;
-  if (train.micro_batches == 0 && train.micro_batch == 0) {
-    train.micro_batches = 8;
-    while (train.local_batch(static_cast<int>(data_ranks)) % train.micro_batches != 0) --train.micro_batches;
-    if (options.choice.is_from_file()) train.micro_batches = micro_batches_of(options.choice.table(0, 0));
-  }
-  train.resolve(static_cast<int>(data_ranks));
-}
-
-CheckedSchedule make_schedule(const ProgramOptions& options, int ranks) {
-  const int micro_batches = static_cast<int>(options.train.micro_batches);
-  const std::string& name = options.choice.name();
-  const Schedule table = options.choice.table(ranks, micro_batches);
-  require_size(table, ranks, micro_batches, name);
-  CheckedSchedule schedule(table, name);
-  const bool says_itself = has_sharded_stages(schedule);
-  require(!says_itself || options.reshard == Reshard::standard,
-          "{} says by UNSHARD and RESHARD when stages are gathered; leave --reshard out", name);
-  if (options.dp_shard == 1 || says_itself) return schedule;
-  return CheckedSchedule(with_sharded_stages(table, options.reshard == Reshard::always), name);
-}
-
-// Data parallelism within each stage: chapter 03's, where the schedule says so, or chapter 02's.
-Parallelism split_data(Pipeline& pipeline, std::optional<Replicated>& replicated, Model& model, const Mesh& mesh,
-                       const Group& data, const TrainOptions& train) {
-  if (has_sharded_stages(pipeline.schedule())) {
-    pipeline.shard({mesh["dp_shard"], mesh["dp_replicate"]},
-                   {train.dtype, train.dtype, train.grad_dtype, Dtype::f32, train.dtype});
-    return {};
-  }
-  replicated.emplace(model, data, DdpOptions{}, mesh.world().device(), train.grad_dtype);
-  return replicated->parallelism();
+// A table of the user's own may gather stages although there is nobody to divide them with.
+ShardingPolicy policy_of(const CheckedSchedule& schedule, const ProgramOptions& options) {
+  ShardingPolicy policy{.stage = has_sharded_stages(schedule) ? 3 : 0, .reshard = options.reshard};
+  TrainOptions train = options.train;
+  policy.settle_types(train);
+  return policy;
 }
 
 void write_times(const Pipeline& pipeline, const std::string& path) {
@@ -117,24 +73,28 @@ int run(int argc, char** argv) {
                           {"dp_replicate", static_cast<int>(options.dp_replicate)},
                           {"dp_shard", static_cast<int>(options.dp_shard)}});
   const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
-  settle_micro_batches(options, data.size());
+  options.pipeline.settle_micro_batches(train, data.size());
+  train.resolve(data.size());
   const auto task = make_task(options.model, train);
 
-  CheckedSchedule schedule = make_schedule(options, mesh.size("pp"));
+  CheckedSchedule schedule =
+      options.pipeline.schedule(mesh.size("pp"), static_cast<int>(train.micro_batches),
+                                {.stage = options.dp_shard > 1 ? 3 : 0, .reshard = options.reshard});
+  const ShardingPolicy policy = policy_of(schedule, options);
   const auto children = on_paper(*task, train.micro_batch, train.precision());
-  const auto stages = cut(layers_of(children), schedule.stages(), options.layers_per_stage);
+  const auto stages = cut(layers_of(children), schedule.stages(), options.pipeline.layers_per_stage);
   const auto model = task->make_model();
   Pipeline pipeline(*model, std::move(schedule), stages, children, mesh["pp"], *task);
-  std::optional<Replicated> replicated;
-  const Parallelism in_stages = split_data(pipeline, replicated, *model, mesh, data, train);
+  const Parallelism in_stages = divide(pipeline, *model, mesh, policy, train);
   materialize(*model, world.device(), train.precision(), train.seed);
+  const ActivationsOf activations = activations_of(*task, train);
   if (world.rank() == 0) {
-    fmt::print("{}\n{}\n{}", title_of(pipeline.schedule(), options.choice.name()),
-               description(stages, children, ranks_of_stages(pipeline.schedule())), pipeline.description(*task, train));
+    fmt::print("{}\n{}\n{}", title_of(pipeline.schedule(), options.pipeline.choice.name()),
+               description(stages, children, ranks_of_stages(pipeline.schedule())), pipeline.description(activations));
   }
 
   Trainer trainer("06/train", train, command_line, mesh, data, *task, *model,
-                  pipeline.parallelism(in_stages, *task, train));
+                  pipeline.parallelism(in_stages, activations, train));
   const int exit_code = trainer.run();
   if (!options.times.empty()) write_times(pipeline, options.times);
   return exit_code;

@@ -1,15 +1,86 @@
 #include "09_combined_3d/parallelize.h"
 
-#include <memory>
+#include "03_zero_fsdp/divide.h"
+#include "05_tensor_parallel/predict.h"
+#include "06_pipeline/runner/pipeline.h"
+#include "06_pipeline/runner/predict.h"
 
 namespace ninefold {
+namespace {
 
-Parallelism parallelize(Model& model, const Mesh& mesh, const TrainOptions& options) {
-  const auto replicated = std::make_shared<Replicated>(model, mesh["dp_replicate"], DdpOptions{}, mesh.world().device(),
-                                                       options.grad_dtype);
-  Parallelism parallelism = replicated->parallelism();
-  parallelism.technique = replicated;
-  return parallelism;
+using pipeline::ActivationsOf;
+using pipeline::Pipeline;
+
+// What stays alive while the model is trained.
+struct Combined {
+  std::unique_ptr<Pipeline> pipeline;
+  std::unique_ptr<TensorParallel> tensor;
+  std::shared_ptr<const void> data;
+};
+
+std::unique_ptr<Pipeline> pipeline_stages(Model& model, const Task& task, const Mesh& mesh,
+                                          const Techniques& techniques, const LlamaDivision& division,
+                                          const TrainOptions& train) {
+  const Group& group = mesh["pp"];
+  auto schedule = techniques.pipeline.schedule(group.size(), static_cast<int>(train.micro_batches), techniques.sharding);
+  auto children = on_paper(task, train.micro_batch, train.precision());
+  if (division.sequence_parallel) children = in_row_blocks(std::move(children), mesh.size("tp"));
+  const auto stages = cut(layers_of(children), schedule.stages(), techniques.pipeline.layers_per_stage);
+  const auto ranks = pipeline::ranks_of_stages(schedule);
+  if (on_first_rank()) {
+    fmt::print("{}\n{}", title_of(schedule, techniques.pipeline.choice.name()), description(stages, children, ranks));
+  }
+  return std::make_unique<Pipeline>(model, std::move(schedule), stages, children, group, task);
+}
+
+// The parts of the model that this rank takes micro-batches through.
+std::vector<PartOfStep> parts_of_step(const Pipeline* stages, const TrainOptions& train) {
+  if (!stages) return {{.part = {.layers = train.llama.layers}, .micro_batches = train.micro_batches}};
+  std::vector<PartOfStep> parts;
+  for (const auto& [stage, micro_batches] : stages->work()) {
+    parts.push_back({llama_part(train.llama, stages->children_of(stage)), micro_batches});
+  }
+  return parts;
+}
+
+ActivationsOf activations_of(const Task& task, int ranks, const LlamaDivision& division, const TrainOptions& train) {
+  if (ranks == 1) return pipeline::activations_of(task, train);
+  return [&train, division, ranks](const Children& children) {
+    return stage_activations(division, llama_part(train.llama, children), ranks, train.micro_batch * train.length,
+                             train.precision().compute);
+  };
+}
+
+}  // namespace
+
+// The order is fixed, because each technique relies on what those before it have done:
+//
+//   1  pipeline stages          say which layers a rank holds at all: all that follows happens within a stage
+//   2  tensor parallelism       replaces single layers by name, while they are still the model's own
+//   3  context parallelism      swaps the attention cores, which then see the heads that 2 has left
+//   4  experts                  replace the feed-forwards, and own what no other rank of their group does
+//   5  activation checkpoints   around whole blocks, so that what is run again includes the messages of 2 to 4; inside
+//                               the units of 6, or every unit would be gathered once more for it
+//   6  sharding or replicas     last: flat buffers of the pieces of parameters that 1 to 4 have left here, and the only
+//                               ones that sum gradients over the data ranks
+Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const Techniques& techniques,
+                        const TrainOptions& train) {
+  const Group& tp = mesh["tp"];
+  const LlamaDivision division = techniques.tensor.division(train.llama, train.recomputation);
+  const auto combined = std::make_shared<Combined>();
+
+  if (mesh.size("pp") > 1) combined->pipeline = pipeline_stages(model, task, mesh, techniques, division, train);
+  Pipeline* const stages = combined->pipeline.get();
+  combined->tensor = parallelize(model, tp, division.plan());
+  checkpoint_activations(model, "layers.*", train.recomputation);
+  const Parallelism data = stages ? divide(*stages, model, mesh, techniques.sharding, train)
+                                  : divide(model, mesh, techniques.sharding, train);
+  combined->data = data.technique;
+
+  Parallelism all = beside(data, *combined->tensor, tp, division, parts_of_step(stages, train), train);
+  if (stages) all = stages->parallelism(std::move(all), activations_of(task, tp.size(), division, train), train);
+  all.technique = combined;
+  return all;
 }
 
 }  // namespace ninefold

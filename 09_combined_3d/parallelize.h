@@ -1,14 +1,31 @@
-// The order in which techniques wrap a model. Today there is one dimension: dp_replicate.
+// The order in which techniques wrap a model. Each is a chapter's; here they are only put together.
 #pragma once
 
-#include "02_ddp/replicate.h"
+#include "03_zero_fsdp/checkpoint_activations.h"
+#include "03_zero_fsdp/policy.h"
+#include "05_tensor_parallel/division.h"
+#include "06_pipeline/runner/options.h"
 #include "common/comm/mesh.h"
 #include "common/train/trainer.h"
 
 namespace ninefold {
 
-// Splits the work on `model`, which has no storage yet, over the mesh. To be called before `materialize`; what it
-// returns holds on to the model.
-Parallelism parallelize(Model& model, const Mesh& mesh, const TrainOptions& options);
+// What a user may decide about each technique.
+struct Techniques {
+  pipeline::PipelineOptions pipeline;
+  TensorParallelOptions tensor;
+  ShardingPolicy sharding;
+  RecomputationOptions recomputation;
+
+  void declare(Options& options);
+  // Settles what depends on the mesh, and `train` with it. Throws UserError where options contradict each other, or ask
+  // for a technique over whose dimension the mesh has one rank.
+  void settle(const Options& given, const Mesh& mesh, int data_ranks, TrainOptions& train);
+};
+
+// Splits the work on `model`, which is that of `task` and has no storage yet, over the mesh. To be called before
+// `materialize`, with settled options. Everything passed outlives what is returned, which holds what it needs besides.
+Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const Techniques& techniques,
+                        const TrainOptions& train);
 
 }  // namespace ninefold

@@ -10,4 +10,8 @@ namespace ninefold::pipeline {
 // many micro-batches there are. With `reshard_always` it is gathered before each of its actions and given up after it.
 Schedule with_sharded_stages(const Schedule& schedule, bool reshard_always = false);
 
+// The schedule with the REDUCE_GRAD alone: for stages whose parameters stay whole, and are gathered when they have been
+// updated (ZeRO 1 and 2).
+Schedule with_reduced_stages(const Schedule& schedule);
+
 }  // namespace ninefold::pipeline

@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include "03_zero_fsdp/divide.h"
 #include "06_pipeline/runner/measured.h"
 #include "06_pipeline/runner/predict.h"
 #include "06_pipeline/schedule/peak.h"
@@ -11,6 +12,12 @@
 
 namespace ninefold::pipeline {
 
+ActivationsOf activations_of(const ninefold::Task& task, const TrainOptions& options) {
+  return [&task, &options](const Children& children) {
+    return task.stage_activations(children, options.micro_batch, options.precision(), options.recomputation);
+  };
+}
+
 Pipeline::Pipeline(Model& model, CheckedSchedule schedule, const std::vector<Stage>& stages,
                    const std::vector<ChildOnPaper>& children, const Group& pipeline, const ninefold::Task& task)
     : schedule_(std::move(schedule)),
@@ -18,16 +25,36 @@ Pipeline::Pipeline(Model& model, CheckedSchedule schedule, const std::vector<Sta
       rank_(pipeline.rank()),
       runner_(std::make_unique<Runner>(model_, schedule_, nullptr)) {}
 
-void Pipeline::shard(const ShardGroups& groups, const ShardingPolicy::Types& types) {
+Parallelism Pipeline::shard(const ShardGroups& groups, const ShardingPolicy& policy) {
   for (int stage = 0; stage < schedule_.stages(); ++stage) {
-    require(is_unsharded(schedule_, stage),
+    require(policy.stage < 3 || is_unsharded(schedule_, stage),
             "stage {} is sharded over the data ranks, but the schedule has no {}UNSHARD before it computes", stage,
             stage);
+    require(policy.stage == 3 || !is_unsharded(schedule_, stage),
+            "the schedule has {}UNSHARD, but under --stage {} parameters stay whole; use --stage 3", stage,
+            policy.stage);
   }
   require(!model_.ties_stages(),
           "--tied-embeddings are in two stages, of which each would shard them; leave out --dp-shard or the option");
-  units_ = std::make_unique<StageUnits>(model_, groups, types);
+  const ShardingPolicy usual;
+  require(policy.wrap == usual.wrap && policy.prefetch == usual.prefetch,
+          "--wrap and --prefetch are not for a pipeline, whose stages are the units and whose schedule says when they "
+          "are gathered; leave them out");
+  require(!policy.reduce_each_micro_batch,
+          "--reduce-each-micro-batch is not for a pipeline, which reduces the gradients of a stage once a step; leave "
+          "it out");
+  require(!policy.types.quantizes(), "--gather-dtype f8 is not for a pipeline; leave it out");
+  units_ = std::make_unique<StageUnits>(model_, groups, policy);
   runner_ = std::make_unique<Runner>(model_, schedule_, units_.get());
+  const MemoryKind optimizer = policy.offloads_optimizer() ? MemoryKind::host : MemoryKind::optimizer;
+  return {.grouping = units_->grouping(),
+          .reduce_gradients = [this] { units_->finish_step(); },
+          .after_update = [this] { units_->after_update(); },
+          .predict_memory = [this](MemoryByKind& bytes) { units_->predict_memory(bytes, schedule_, rank_); },
+          .predict_traffic = [this](TrafficLedger& ledger,
+                                    int64_t steps) { units_->predict_traffic(ledger, schedule_, rank_, steps); },
+          .optimizer_memory = optimizer,
+          .numerics = units_->numerics()};
 }
 
 Times Pipeline::times() const {
@@ -44,47 +71,34 @@ BubbleRecord Pipeline::bubble() const {
   return {simulate(schedule_, times()).bubble(), runner_->computations().bubble(model_.pipeline())};
 }
 
-int64_t Pipeline::activation_bytes(int rank, const ninefold::Task& task, const TrainOptions& options) const {
+int64_t Pipeline::activation_bytes(int rank, const ActivationsOf& activations) const {
   std::vector<StageActivations> stages;
-  for (int stage = 0; stage < schedule_.stages(); ++stage) {
-    stages.push_back(
-        task.stage_activations(model_.stage(stage).children, options.micro_batch, options.precision().compute));
-  }
+  for (int stage = 0; stage < schedule_.stages(); ++stage) stages.push_back(activations(children_of(stage)));
   return activation_peak(schedule_, rank, stages);
 }
 
-void Pipeline::predict_memory(MemoryByKind& bytes, const ninefold::Task& task, const TrainOptions& options) const {
-  const bool trains = options.steps > 0;
-  bytes[static_cast<size_t>(MemoryKind::activations)] = trains ? activation_bytes(rank_, task, options) : 0;
-  if (units_) units_->predict_memory(bytes, schedule_, rank_);
-}
-
 // Where bf16 gradients are summed over data ranks, they are rounded before the copies of the two directions are added.
-Numerics Pipeline::numerics(const Parallelism& data, const TrainOptions& options) const {
+Numerics Pipeline::numerics(const Parallelism& inner, const TrainOptions& options) const {
   const bool is_one_data_rank = options.batch == options.micro_batch * options.micro_batches;
   const bool rounds_once = directions_of(schedule_) == 1 || options.grad_dtype == Dtype::f32 || is_one_data_rank;
-  return adds_in_order(schedule_) && rounds_once && !model_.ties_stages() ? data.numerics : Numerics::bounded;
+  return adds_in_order(schedule_) && rounds_once && !model_.ties_stages() ? inner.numerics : Numerics::bounded;
 }
 
-Parallelism Pipeline::parallelism(Parallelism data, const ninefold::Task& task, const TrainOptions& options) {
-  if (units_) {
-    data = {.grouping = units_->grouping(),
-            .reduce_gradients = [this] { units_->finish_step(); },
-            .predict_traffic = [this](TrafficLedger& ledger,
-                                      int64_t steps) { units_->predict_traffic(ledger, schedule_, rank_, steps); },
-            .numerics = units_->numerics()};
-  }
-  Parallelism all = data;
-  all.numerics = numerics(data, options);
+Parallelism Pipeline::parallelism(Parallelism inner, const ActivationsOf& activations, const TrainOptions& options) {
+  Parallelism all = inner;
+  all.numerics = numerics(inner, options);
   all.grouping.directions = directions_of(schedule_);
   all.compute_gradients = [this](const std::vector<MicroBatch>& parts) { return runner_->run(parts); };
   all.evaluate = [this](const Batch& batch) { return runner_->evaluate(batch); };
-  all.reduce_gradients = [this, reduce = data.reduce_gradients] {
+  all.reduce_gradients = [this, reduce = inner.reduce_gradients] {
     reduce();
     model_.sum_copies();
   };
-  all.predict_memory = [this, &task, &options](MemoryByKind& bytes) { predict_memory(bytes, task, options); };
-  all.predict_traffic = [this, predict = data.predict_traffic](TrafficLedger& ledger, int64_t steps) {
+  all.predict_memory = [this, predict = inner.predict_memory, activations, &options](MemoryByKind& bytes) {
+    predict(bytes);
+    bytes[static_cast<size_t>(MemoryKind::activations)] = options.steps > 0 ? activation_bytes(rank_, activations) : 0;
+  };
+  all.predict_traffic = [this, predict = inner.predict_traffic](TrafficLedger& ledger, int64_t steps) {
     predict(ledger, steps);
     predict_messages(ledger, schedule_, rank_, model_, steps);
     model_.predict_copies(ledger, steps);
@@ -93,15 +107,29 @@ Parallelism Pipeline::parallelism(Parallelism data, const ninefold::Task& task, 
   return all;
 }
 
-std::string Pipeline::description(const ninefold::Task& task, const TrainOptions& options) const {
+std::map<int, int64_t> Pipeline::work() const {
+  std::map<int, int64_t> micro_batches;
+  for (const Task& task : schedule_.tasks(rank_)) {
+    if (task.action.kind == Kind::forward) ++micro_batches[task.action.stage];
+  }
+  return micro_batches;
+}
+
+std::string Pipeline::description(const ActivationsOf& activations) const {
   Table table({"rank", "stages", "peak live micro-batches", "activations"});
   for (int rank = 0; rank < schedule_.ranks(); ++rank) {
-    const int64_t bytes = activation_bytes(rank, task, options);
+    const int64_t bytes = activation_bytes(rank, activations);
     table.add_row({fmt::format("{}", rank), fmt::format("{}", fmt::join(schedule_.stages_of(rank), " ")),
                    fmt::format("{}", peak_of(schedule_, rank).live),
                    bytes > 0 ? human_bytes(static_cast<double>(bytes)) : "-"});
   }
   return table.text();
+}
+
+Parallelism divide(Pipeline& pipeline, Model& model, const Mesh& mesh, const ShardingPolicy& policy,
+                   const TrainOptions& options) {
+  if (policy.stage == 0) return ninefold::divide(model, mesh, policy, options);
+  return pipeline.shard({mesh["dp_shard"], mesh["dp_replicate"]}, policy);
 }
 
 }  // namespace ninefold::pipeline

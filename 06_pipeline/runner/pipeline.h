@@ -2,6 +2,8 @@
 // know of both.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 
 #include "06_pipeline/runner/runner.h"
@@ -10,6 +12,11 @@
 
 namespace ninefold::pipeline {
 
+// What some of the model's children keep of a micro-batch on this rank: by the task's formula, unless a technique divides
+// the layers of the stages further.
+using ActivationsOf = std::function<StageActivations(const Children&)>;
+ActivationsOf activations_of(const ninefold::Task& task, const TrainOptions& options);
+
 class Pipeline {
  public:
   // To be called before `materialize`, and before data parallelism is told of the model. Everything passed by reference
@@ -17,25 +24,31 @@ class Pipeline {
   Pipeline(Model& model, CheckedSchedule schedule, const std::vector<Stage>& stages,
            const std::vector<ChildOnPaper>& children, const Group& pipeline, const ninefold::Task& task);
 
-  // Divides the stages over data-parallel ranks. Throws UserError unless the schedule unshards every stage.
-  void shard(const ShardGroups& groups, const ShardingPolicy::Types& types);
+  // Divides the states of the stages over data-parallel ranks by policy.stage, 1 to 3, after every other technique has
+  // wrapped their layers. Returns what the trainer needs to know of that; it refers to this object. Throws UserError
+  // where the schedule's table or the policy does not fit: 3 takes a table that unshards every stage, 1 and 2 one that
+  // unshards none.
+  Parallelism shard(const ShardGroups& groups, const ShardingPolicy& policy);
 
   const CheckedSchedule& schedule() const { return schedule_; }
   // Each stage's own medians, in milliseconds, over the ranks of the pipeline, and by formula what a message takes in
   // virtual time. After the last step, on all ranks.
   Times times() const;
 
-  // `data` is that of the data parallelism within each stage; where stages are sharded, nothing.
-  Parallelism parallelism(Parallelism data, const ninefold::Task& task, const TrainOptions& options);
+  // `inner` is that of what happens within each stage: data parallelism, and other techniques beside it.
+  Parallelism parallelism(Parallelism inner, const ActivationsOf& activations, const TrainOptions& options);
 
   // What each rank holds: its stages, and by the schedule its live micro-batches and bytes of activations.
-  std::string description(const ninefold::Task& task, const TrainOptions& options) const;
+  std::string description(const ActivationsOf& activations) const;
+  // The part of the model's children that a stage is.
+  const Children& children_of(int stage) const { return model_.stage(stage).children; }
+  // Micro-batches that this rank takes through each of its stages in a step.
+  std::map<int, int64_t> work() const;
 
  private:
-  void predict_memory(MemoryByKind& bytes, const ninefold::Task& task, const TrainOptions& options) const;
   BubbleRecord bubble() const;
-  Numerics numerics(const Parallelism& data, const TrainOptions& options) const;
-  int64_t activation_bytes(int rank, const ninefold::Task& task, const TrainOptions& options) const;
+  Numerics numerics(const Parallelism& inner, const TrainOptions& options) const;
+  int64_t activation_bytes(int rank, const ActivationsOf& activations) const;
 
   CheckedSchedule schedule_;
   StagedModel model_;
@@ -43,5 +56,10 @@ class Pipeline {
   std::unique_ptr<StageUnits> units_;
   std::unique_ptr<Runner> runner_;
 };
+
+// Data parallelism within each stage, as chapter 03 divides a whole model: policy.stage 0 is chapter 02. To be called
+// before `materialize`, after every other technique. Everything passed outlives what is returned.
+Parallelism divide(Pipeline& pipeline, Model& model, const Mesh& mesh, const ShardingPolicy& policy,
+                   const TrainOptions& options);
 
 }  // namespace ninefold::pipeline

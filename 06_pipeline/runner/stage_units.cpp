@@ -15,14 +15,14 @@ UnitLayout layout_of(int stage, int ranks, const std::vector<Parameter*>& parame
 
 }  // namespace
 
-StageUnits::StageUnits(const StagedModel& model, const ShardGroups& groups, const ShardingPolicy::Types& types)
-    : groups_(groups), types_(types) {
-  const ShardingPolicy policy{.types = types};
+StageUnits::StageUnits(const StagedModel& model, const ShardGroups& groups, const ShardingPolicy& policy)
+    : groups_(groups), policy_(policy) {
+  const Unit::Whole whole{.values = policy.stage < 3, .gradients = policy.stage < 2};
   for (int stage = 0; stage < model.stages(); ++stage) {
     if (!model.holds(stage)) continue;
     const std::vector<Parameter*> parameters = model.parameters_of(stage);
     units_[stage] = std::make_unique<Unit>(layout_of(stage, groups.shard.size(), parameters), parameters, groups,
-                                           policy, Unit::Whole{.values = false, .gradients = false}, model.device());
+                                           policy, whole, model.device());
   }
 }
 
@@ -43,71 +43,96 @@ void StageUnits::finish_step() {
   is_reducing_.clear();
 }
 
+void StageUnits::after_update() {
+  for (const auto& [stage, unit] : units_) {
+    if (gathers_by_schedule()) continue;
+    unit->reshard();
+    unit->unshard();
+  }
+}
+
 void StageUnits::unshard_all() {
   for (const auto& [stage, unit] : units_) unit->unshard();
   for (const auto& [stage, unit] : units_) unit->wait_unsharded();
 }
 
 void StageUnits::reshard_all() {
-  for (const auto& [stage, unit] : units_) unit->reshard();
+  for (const auto& [stage, unit] : units_) {
+    if (gathers_by_schedule()) unit->reshard();
+  }
 }
 
-// Follows the rank's row. Gradients are there from the first action that may write some to the end of the step, and
-// while they are summed, what is sent where its type is another one, and the part of the sum where it is no gradient
-// yet.
-void StageUnits::predict_memory(MemoryByKind& bytes, const CheckedSchedule& schedule, int rank) const {
-  const auto of = [&](MemoryKind kind) -> int64_t& { return bytes[static_cast<size_t>(kind)]; };
-  of(MemoryKind::parameters) = of(MemoryKind::gradients) = 0;
-  for (const auto& [stage, unit] : units_) {
-    of(MemoryKind::parameters) += unit->layout().shard() * size_of(types_.stored);
-    of(MemoryKind::gradients) += unit->layout().shard() * size_of(types_.gradient);
-  }
-  const bool converts = types_.reduce != types_.gradient;
+// Follows the rank's row. Whole gradients of ZeRO 2 and 3 are there from the first action that may write some to the
+// end of the step, and while they are summed, what is sent where its type is another one, and the part of the sum where
+// it is no gradient yet.
+int64_t StageUnits::gathered_peak(const CheckedSchedule& schedule, int rank) const {
+  const ShardingPolicy::Types& types = policy_.types;
+  const bool converts = types.reduce != types.gradient, is_apart = converts || policy_.offloads_gradients();
   int64_t now = 0, peak = 0;
   std::map<int, bool> has_gradients, is_reduced;
   const auto begin_reduction = [&](int stage) {
     const UnitLayout& layout = units_.at(stage)->layout();
-    if (converts) now += (layout.padded + layout.shard()) * size_of(types_.reduce);
+    now += ((converts ? layout.padded : 0) + (is_apart ? layout.shard() : 0)) * size_of(types.reduce);
     is_reduced[stage] = true;
     peak = std::max(peak, now);
   };
   for (const auto& [action, column, receives, sends] : schedule.tasks(rank)) {
     const int64_t padded = units_.at(action.stage)->layout().padded;
-    if (action.kind == Kind::unshard) now += padded * size_of(types_.compute);
-    if (action.kind == Kind::reshard) now -= padded * size_of(types_.compute);
+    if (action.kind == Kind::unshard) now += padded * size_of(types.compute);
+    if (action.kind == Kind::reshard) now -= padded * size_of(types.compute);
     if (action.kind == Kind::reduce_grad) begin_reduction(action.stage);
-    const bool writes = action.gives_input_gradient() || action.gives_weight_gradient();
-    if (writes && !std::exchange(has_gradients[action.stage], true)) now += padded * size_of(types_.gradient);
+    const bool writes = policy_.stage >= 2 && (action.gives_input_gradient() || action.gives_weight_gradient());
+    if (writes && !std::exchange(has_gradients[action.stage], true)) now += padded * size_of(types.gradient);
     peak = std::max(peak, now);
   }
   for (const auto& [stage, unit] : units_) {
     if (!is_reduced[stage]) begin_reduction(stage);
   }
-  of(MemoryKind::gathered) = peak;
+  return peak;
+}
+
+void StageUnits::predict_memory(MemoryByKind& bytes, const CheckedSchedule& schedule, int rank) const {
+  const auto of = [&](MemoryKind kind) -> int64_t& { return bytes[static_cast<size_t>(kind)]; };
+  const ShardingPolicy::Types& types = policy_.types;
+  of(MemoryKind::parameters) = of(MemoryKind::gradients) = 0;
+  for (const auto& [stage, unit] : units_) {
+    const UnitLayout& layout = unit->layout();
+    of(MemoryKind::parameters) +=
+        policy_.stage == 3 ? layout.shard() * size_of(types.stored) : layout.padded * size_of(types.compute);
+    of(MemoryKind::gradients) += (policy_.stage >= 2 ? layout.shard() : layout.padded) * size_of(types.gradient);
+  }
+  of(MemoryKind::gathered) = gathered_peak(schedule, rank);
+  if (policy_.offloads_values()) of(MemoryKind::host) += std::exchange(of(MemoryKind::parameters), 0);
+  if (policy_.offloads_gradients()) of(MemoryKind::host) += std::exchange(of(MemoryKind::gradients), 0);
+  if (policy_.offloads_optimizer()) of(MemoryKind::host) += std::exchange(of(MemoryKind::optimizer), 0);
 }
 
 void StageUnits::predict_traffic(TrafficLedger& ledger, const CheckedSchedule& schedule, int rank,
                                  int64_t steps) const {
-  for (const Task& task : schedule.tasks(rank)) {
-    if (task.action.kind != Kind::unshard || groups_.shard.size() == 1) continue;
-    const int64_t whole = units_.at(task.action.stage)->layout().padded;
-    ledger.predict(groups_.shard.name(), Operation::all_gather, steps,
-                   groups_.shard.all_gather_volume(whole, types_.compute));
-  }
+  std::map<int, int64_t> gathers;  // in a step, by stage
+  for (const Task& task : schedule.tasks(rank)) gathers[task.action.stage] += task.action.kind == Kind::unshard;
+  const Group &shards = groups_.shard, &replicas = groups_.replicate;
+  const ShardingPolicy::Types& types = policy_.types;
   for (const auto& [stage, unit] : units_) {
-    if (groups_.shard.size() > 1) {
-      ledger.predict(groups_.shard.name(), Operation::reduce_scatter, steps,
-                     groups_.shard.reduce_scatter_volume(unit->layout().padded, types_.reduce));
+    const UnitLayout& layout = unit->layout();
+    if (shards.size() > 1) {
+      const int64_t calls = gathers_by_schedule() ? gathers[stage] : 1;
+      ledger.predict(shards.name(), Operation::all_gather, steps * calls,
+                     shards.all_gather_volume(layout.padded, types.compute));
+      ledger.predict(shards.name(), Operation::reduce_scatter, steps,
+                     shards.reduce_scatter_volume(layout.padded, types.reduce));
     }
-    if (groups_.replicate.size() > 1) {
-      ledger.predict(groups_.replicate.name(), Operation::all_reduce, steps,
-                     groups_.replicate.all_reduce_volume(unit->layout().shard(), types_.gradient));
+    if (replicas.size() > 1) {
+      ledger.predict(replicas.name(), Operation::all_reduce, steps,
+                     replicas.all_reduce_volume(layout.shard(), types.gradient));
     }
   }
 }
 
 Numerics StageUnits::numerics() const {
-  const bool rounds_alike = types_.gradient == Dtype::f32 || groups_.replicate.size() == 1;
+  const ShardingPolicy::Types& types = policy_.types;
+  const bool rounds_alike =
+      types.reduce == Dtype::f32 && (types.gradient == Dtype::f32 || groups_.replicate.size() == 1);
   const bool in_order = groups_.shard.sums_in_rank_order() && groups_.replicate.sums_in_rank_order();
   return rounds_alike && in_order ? Numerics::bit_identical : Numerics::bounded;
 }

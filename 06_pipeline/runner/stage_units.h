@@ -1,5 +1,6 @@
-// The stages of a rank as chapter 03's units: the parameters of a stage are divided over data-parallel ranks, gathered
-// by UNSHARD, given up by RESHARD, and their gradients reduced by REDUCE_GRAD.
+// The stages of a rank as chapter 03's units, whose states are divided over data-parallel ranks. REDUCE_GRAD reduces the
+// gradients of a stage. Under ZeRO 3 UNSHARD gathers its parameters and RESHARD gives them up; under ZeRO 1 and 2 they
+// stay whole, and are gathered once a step, after they have been updated.
 #pragma once
 
 #include <map>
@@ -16,7 +17,7 @@ namespace ninefold::pipeline {
 class StageUnits {
  public:
   // To be called before `materialize`, for the stages that this rank holds. Everything passed outlives it.
-  StageUnits(const StagedModel& model, const ShardGroups& groups, const ShardingPolicy::Types& types);
+  StageUnits(const StagedModel& model, const ShardGroups& groups, const ShardingPolicy& policy);
 
   void unshard(int stage) { units_.at(stage)->unshard(); }
   // Before the stage computes.
@@ -25,21 +26,28 @@ class StageUnits {
   void reduce(int stage);
   // After the last task of the step: what has not been reduced is, and all reductions end.
   void finish_step();
+  // After the optimizer has updated the shards.
+  void after_update();
   // All stages at once, for an evaluation.
   void unshard_all();
   void reshard_all();
 
-  // Bytes of parameters and gradients owned, and most that is gathered while a rank does the schedule's tasks.
+  // Bytes of parameters and gradients, most that is gathered while a rank does the schedule's tasks, and of the host, to
+  // which what is offloaded moves, the optimizer's bytes included.
   void predict_memory(MemoryByKind& bytes, const CheckedSchedule& schedule, int rank) const;
-  // An all_gather for each UNSHARD and a reduce_scatter for each stage of the rank, and an all_reduce of its shard over
-  // the replicas, in each of `steps` steps.
+  // An all_gather for each UNSHARD (ZeRO 1 and 2: for each stage of the rank) and a reduce_scatter for each stage, and an
+  // all_reduce of its shard over the replicas, in each of `steps` steps.
   void predict_traffic(TrafficLedger& ledger, const CheckedSchedule& schedule, int rank, int64_t steps) const;
   Numerics numerics() const;
-  SumGrouping grouping() const { return {.inner_ranks = groups_.shard.size(), .in_f32 = true}; }
+  SumGrouping grouping() const {
+    return {.inner_ranks = groups_.shard.size(), .in_f32 = policy_.types.reduce == Dtype::f32};
+  }
 
  private:
+  bool gathers_by_schedule() const { return policy_.stage == 3; }
+  int64_t gathered_peak(const CheckedSchedule& schedule, int rank) const;
   ShardGroups groups_;
-  ShardingPolicy::Types types_;
+  ShardingPolicy policy_;
   std::map<int, std::unique_ptr<Unit>> units_;  // by stage
   std::map<int, bool> is_reducing_;             // by stage
 };

@@ -63,15 +63,12 @@ bool Mesh::has(std::string_view name) const {
 Group Mesh::flatten(const std::vector<std::string>& names) const {
   std::vector<int> members = {world_.rank()};
   std::vector<std::string> joined;
-  int64_t stride = world_.size();
-  for (const MeshDimension& dimension : dimensions_) {
-    stride /= dimension.size;
-    if (dimension.size == 1 || std::count(names.begin(), names.end(), dimension.name) == 0) continue;
-    joined.push_back(dimension.name);
-    const int64_t own = coordinate(dimension.name);
+  for (const std::string& name : names) {
+    if (!has(name) || size(name) == 1) continue;
+    joined.push_back(name);
     std::vector<int> extended;
     for (const int member : members) {
-      for (int64_t i = 0; i < dimension.size; ++i) extended.push_back(static_cast<int>(member + (i - own) * stride));
+      for (const int along : (*this)[name].members()) extended.push_back(member + along - world_.rank());
     }
     members = std::move(extended);
   }

@@ -30,8 +30,8 @@ class Mesh {
   int coordinate(std::string_view name) const { return groups_[index_of(name)].rank(); }
   bool has(std::string_view name) const;
 
-  // The group of the ranks that differ from this one in these dimensions only, in the mesh's order; its name joins
-  // theirs ("dp_replicate+dp_shard"). Dimensions of size one, and those that the mesh does not have, are left out; a
+  // The group of the ranks that differ from this one in these dimensions only, the last named varying
+  // fastest, whatever the mesh's order; its name joins theirs ("dp_replicate+dp_shard"). Dimensions of size one, and those that the mesh does not have, are left out; a
   // single one that is left is that dimension's own group. All ranks call it.
   Group flatten(const std::vector<std::string>& names) const;
 

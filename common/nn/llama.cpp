@@ -65,6 +65,14 @@ BlockActivations block_activations(const LlamaConfig& config, int64_t tokens, in
   return bytes;
 }
 
+// Bytes a token that a block keeps which will run its forward again.
+int64_t checkpoint_of_block(const LlamaConfig& config, int64_t e, const Recomputation& recomputation) {
+  int64_t bytes = e * config.dim;
+  if (recomputation.saves(SavedOperation::matmul)) bytes += e * (2 * config.dim + 2 * config.kv_dim() + 2 * config.ffn);
+  if (recomputation.saves(SavedOperation::attention)) bytes += e * config.dim + 4 * config.heads;
+  return bytes;
+}
+
 }  // namespace
 
 void LlamaConfig::validate() const {
@@ -166,21 +174,41 @@ int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const 
   return std::max(peak, held + tokens * loss);
 }
 
-StageActivations llama_stage_activations(const LlamaConfig& config, int64_t layers, bool has_embedding, bool has_head,
-                                         int64_t tokens, Dtype compute) {
-  const int64_t e = size_of(compute), dim = config.dim, kv = config.kv_dim(), ffn = config.ffn;
+LlamaPart llama_part(const LlamaConfig& config, const Children& children) {
+  const auto blocks = static_cast<size_t>(config.layers);  // children 1 … blocks, behind the embedding
+  const size_t begin = std::max<size_t>(children.begin, 1), end = std::min(children.end, blocks + 1);
+  return {.first_layer = static_cast<int64_t>(begin) - 1,
+          .layers = static_cast<int64_t>(end - begin),
+          .has_embedding = children.begin == 0,
+          .has_head = children.end > blocks + 1};
+}
+
+StageActivations llama_stage_activations(const LlamaConfig& config, const LlamaPart& part, int64_t tokens,
+                                         const Precision& precision, const Recomputation& recomputation) {
+  const int64_t e = size_of(precision.compute), dim = config.dim, kv = config.kv_dim(), ffn = config.ffn;
   const int64_t weights = e * (6 * dim + 2 * kv + 3 * ffn), layer = weights + 4 * (config.heads + 2);
-  const int64_t head = has_head ? e * (2 * dim + config.vocab) + 4 * 3 : 0;
-  const int64_t losses = has_head ? 4 : 0, head_weights = has_head ? e * (dim + config.vocab) : 0;
+  const int64_t checkpoint = checkpoint_of_block(config, e, recomputation);
+  const int64_t scores = config.vocab * size_of(precision.output);
+  const int64_t cast = part.has_head && precision.output != precision.compute ? e * config.vocab : 0;
+  const int64_t head = part.has_head ? e * 2 * dim + scores + 4 * 3 : 0;
+  const int64_t losses = part.has_head ? 4 : 0, head_weights = part.has_head ? e * (dim + config.vocab) + losses : 0;
   const int64_t swiglu = layer + e * (dim + 3 * ffn);
   const int64_t attention = e * (9 * dim + 4 * kv + 3 * ffn) + 4 * (config.heads + 1);
   StageActivations bytes;
-  bytes.kept = layers * layer + head;
-  bytes.kept_for_weights = layers * weights + head_weights + losses + (has_embedding ? e * dim : 0);
-  bytes.forward = bytes.kept + (has_head ? 0 : e * dim);
-  bytes.backward = std::max(bytes.kept, layers * layer + e * (dim + 2 * ffn) + losses);
-  bytes.input_gradient = std::max(bytes.kept + (has_head ? 2 * e * dim : 0),
-                                  (layers - 1) * layer + std::max(swiglu, attention) + head_weights + losses);
+  for (int64_t i = 0; i < part.layers; ++i) {
+    const bool again = recomputation.applies_to(part.first_layer + i);
+    const int64_t first_forward = checkpoint + e * (2 * dim + 3 * ffn), behind = part.layers - 1 - i;
+    bytes.forward = std::max(bytes.forward, bytes.kept + (again ? first_forward : layer));
+    bytes.backward = std::max(bytes.backward, bytes.kept + layer + e * (dim + 2 * ffn) + losses);
+    bytes.input_gradient = std::max(bytes.input_gradient,
+                                    bytes.kept + std::max(swiglu, attention) + behind * weights + head_weights);
+    bytes.kept += again ? checkpoint : layer;
+  }
+  bytes.kept += head;
+  bytes.kept_for_weights = part.layers * weights + head_weights + (part.has_embedding ? e * dim : 0);
+  bytes.forward = std::max(bytes.forward, bytes.kept + (part.has_head ? cast : e * dim));
+  bytes.backward = std::max(bytes.backward, bytes.kept + cast);
+  bytes.input_gradient = std::max(bytes.input_gradient, bytes.kept + cast + (part.has_head ? 2 * e * dim : 0));
   for (int64_t* of : {&bytes.kept, &bytes.kept_for_weights, &bytes.forward, &bytes.backward, &bytes.input_gradient}) {
     *of *= tokens;
   }

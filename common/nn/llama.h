@@ -79,6 +79,15 @@ double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length,
 int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const Precision& precision,
                                const Recomputation& recomputation = {}, std::optional<int64_t> rows = std::nullopt);
 
+// Consecutive blocks of a Llama, with the embedding before them, and the last norm, the head and the loss behind them,
+// or without: all of it, or a stage of a pipeline.
+struct LlamaPart {
+  int64_t first_layer = 0, layers = 0;
+  bool has_embedding = true, has_head = true;
+};
+// Some of the model's children.
+LlamaPart llama_part(const LlamaConfig& config, const Children& children);
+
 // Bytes of activations of a stage, which is some of the model's children, for one micro-batch.
 struct StageActivations {
   int64_t kept = 0;              // from its forward to its backward
@@ -87,15 +96,17 @@ struct StageActivations {
   // and of its first half.
   int64_t forward = 0, backward = 0, input_gradient = 0;
 };
-// For `layers` blocks, with the embedding and with the last norm, head and loss as said; N tokens, e bytes an element.
-//   kept               each layer as above; with the head e N (2 D + V) + 4 N · 3
+// For a part of `tokens` (N), with e bytes an element. Layers that run their forward again keep as above, and in the
+// moments of the backward as much as any other.
+//   kept               each layer as above; with the head e N (2 D + V) + 4 N · 3, the V scores in the type they are
+//                      cast to
 //   kept_for_weights   inputs and output gradients of the linear layers, e N (6 D + 2 K + 3 F) a layer; with the head
 //                      e N (D + V) + 4 N, with the embedding e N D
 //   forward            kept, and the output that goes to the next stage, e N D
-//   backward           in the last layer's SwiGLU, as above
+//   backward           in a layer's SwiGLU, as above
 //   input_gradient     there too, where the linear layers' inputs stay: e N (D + 3 F); or in its attention's backward,
 //                      with q, k, v and their gradients e N (9 D + 4 K + 3 F) + 4 N (H + 1) in place of what it kept
-StageActivations llama_stage_activations(const LlamaConfig& config, int64_t layers, bool has_embedding, bool has_head,
-                                         int64_t tokens, Dtype compute);
+StageActivations llama_stage_activations(const LlamaConfig& config, const LlamaPart& part, int64_t tokens,
+                                         const Precision& precision, const Recomputation& recomputation = {});
 
 }  // namespace ninefold

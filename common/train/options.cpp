@@ -4,6 +4,13 @@
 
 namespace ninefold {
 
+void TrainOptions::declare(Options& options) {
+  declare_run(options);
+  declare_llama(options);
+  declare_optimizer(options);
+  declare_report(options);
+}
+
 void TrainOptions::declare_run(Options& options) {
   options.group("Run");
   options.add_choice<DeviceType>("--device", device, {{"cpu", DeviceType::cpu}, {"meta", DeviceType::meta}},

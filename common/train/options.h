@@ -58,6 +58,8 @@ struct TrainOptions {
   bool synchronous_sends = false;
   std::string cluster;  // described as Cluster::parse reads it; empty: no virtual time
 
+  // All that follow.
+  void declare(Options& options);
   // Each declares its groups of options. The Llama and optimizer groups are left out where a program fixes them.
   void declare_run(Options& options);
   void declare_llama(Options& options);

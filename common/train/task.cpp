@@ -44,12 +44,9 @@ int64_t LlamaTask::activation_bytes(int64_t samples, const Precision& precision,
   return llama_activation_bytes(config_, samples * length_, precision, recomputation);
 }
 
-StageActivations LlamaTask::stage_activations(const Children& stage, int64_t samples, Dtype compute) const {
-  const auto blocks = static_cast<size_t>(config_.layers);  // children 1 … blocks, behind the embedding
-  const bool has_embedding = stage.begin == 0, has_head = stage.end > blocks + 1;
-  const size_t layers = std::min(stage.end, blocks + 1) - std::max<size_t>(stage.begin, 1);
-  return llama_stage_activations(config_, static_cast<int64_t>(layers), has_embedding, has_head, samples * length_,
-                                 compute);
+StageActivations LlamaTask::stage_activations(const Children& stage, int64_t samples, const Precision& precision,
+                                              const Recomputation& recomputation) const {
+  return llama_stage_activations(config_, llama_part(config_, stage), samples * length_, precision, recomputation);
 }
 
 Batch LlamaTask::on_paper(const DeviceHandle& device, int64_t samples) const {

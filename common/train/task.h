@@ -52,7 +52,9 @@ class Task {
   // less.
   virtual int64_t evaluation_bytes(int64_t /*samples*/, const Precision& /*precision*/) const { return 0; }
   // The same for a stage of a pipeline, some of the model's children; 0 where there is no formula.
-  virtual StageActivations stage_activations(const Children& /*stage*/, int64_t /*samples*/, Dtype /*compute*/) const {
+  virtual StageActivations stage_activations(const Children& /*stage*/, int64_t /*samples*/,
+                                             const Precision& /*precision*/,
+                                             const Recomputation& /*recomputation*/) const {
     return {};
   }
   // A micro-batch of no samples in particular, for models on paper: `device` is meta.
@@ -74,7 +76,8 @@ class LlamaTask : public Task {
   double executed_flops_per_sample(const Recomputation& recomputation) const override;
   int64_t activation_bytes(int64_t samples, const Precision& precision,
                            const Recomputation& recomputation) const override;
-  StageActivations stage_activations(const Children& stage, int64_t samples, Dtype compute) const override;
+  StageActivations stage_activations(const Children& stage, int64_t samples, const Precision& precision,
+                                     const Recomputation& recomputation) const override;
   Batch on_paper(const DeviceHandle& device, int64_t samples) const override;
 
  private:

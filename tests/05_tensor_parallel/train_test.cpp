@@ -17,15 +17,15 @@ Parallelize divided(const Way& way) {
   return [way](Model& model, const Mesh& mesh, const TrainOptions& options) {
     const LlamaDivision division{options.llama, way.sequence_parallel, way.loss_parallel, way.async,
                                  options.recomputation};
-    Plan plan = llama_plan(options.llama, way.sequence_parallel, way.loss_parallel);
-    plan.async = way.async;
-    const std::shared_ptr<TensorParallel> parallel = parallelize(model, mesh["tp"], plan);
+    const std::shared_ptr<TensorParallel> parallel = parallelize(model, mesh["tp"], division.plan());
     if (options.recomputation.every > 0) checkpoint_activations(model, "layers.*", options.recomputation);
     ShardingPolicy policy{.stage = way.stage};
     TrainOptions settled = options;
     policy.settle_types(settled);
     const Parallelism data = divide(model, mesh, policy, settled);
-    Parallelism both = beside(data, *parallel, mesh["tp"], division, options);
+    Parallelism both = beside(data, *parallel, mesh["tp"], division,
+                              {{.part = {.layers = options.llama.layers}, .micro_batches = options.micro_batches}},
+                              options);
     both.technique = std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<TensorParallel>>>(
         data.technique, parallel);
     return both;

@@ -1,7 +1,6 @@
 // A training run over a pipeline inside a test, by any schedule, beside data parallelism where the mesh has some.
 #pragma once
 
-#include "02_ddp/replicate.h"
 #include "06_pipeline/generators/generators.h"
 #include "06_pipeline/generators/sharded.h"
 #include "06_pipeline/runner/pipeline.h"
@@ -31,7 +30,7 @@ inline Parallelize pipelined(const Job& job, const MakeTable& make_table, const 
   return [task = job.task, make_table, layers_per_stage](Model& model, const Mesh& mesh, const TrainOptions& options) {
     struct Kept {
       std::unique_ptr<Pipeline> pipeline;
-      std::unique_ptr<Replicated> replicated;
+      Parallelism data;
     };
     const auto kept = std::make_shared<Kept>();
     const Schedule table = make_table(mesh.size("pp"), static_cast<int>(options.micro_batches));
@@ -40,17 +39,13 @@ inline Parallelize pipelined(const Job& job, const MakeTable& make_table, const 
     const auto children = on_paper(*task, options.micro_batch, options.precision());
     const auto stages = cut(layers_of(children), schedule.stages(), layers_per_stage);
     kept->pipeline = std::make_unique<Pipeline>(model, schedule, stages, children, mesh["pp"], *task);
-    Parallelism data;
+    ShardingPolicy policy{.stage = mesh.has("dp_shard") ? 3 : 0};
+    TrainOptions settled = options;
+    policy.settle_types(settled);
     const Group replicas = mesh.flatten({"dp_replicate"});
-    if (mesh.has("dp_shard")) {
-      kept->pipeline->shard({mesh["dp_shard"], replicas},
-                            {options.dtype, options.dtype, options.grad_dtype, Dtype::f32, options.dtype});
-    } else {
-      kept->replicated =
-          std::make_unique<Replicated>(model, replicas, DdpOptions{}, mesh.world().device(), options.grad_dtype);
-      data = kept->replicated->parallelism();
-    }
-    Parallelism parallelism = kept->pipeline->parallelism(data, *task, options);
+    kept->data = policy.stage == 0 ? divide(*kept->pipeline, model, mesh, policy, options)
+                                   : kept->pipeline->shard({mesh["dp_shard"], replicas}, policy);
+    Parallelism parallelism = kept->pipeline->parallelism(kept->data, activations_of(*task, options), options);
     parallelism.technique = kept;
     return parallelism;
   };

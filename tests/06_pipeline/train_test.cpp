@@ -157,8 +157,9 @@ TEST(Pipeline, ShardsAsTheTableSays) {
     const auto children = on_paper(*job.task, options.micro_batch, options.precision());
     const auto pipeline = std::make_shared<Pipeline>(
         model, CheckedSchedule(table(0, 0)), cut_evenly(layers_of(children), 2), children, mesh["pp"], *job.task);
-    pipeline->shard({mesh.flatten({"dp_shard"}), mesh.flatten({"dp_replicate"})}, {});
-    Parallelism parallelism = pipeline->parallelism({}, *job.task, options);
+    Parallelism parallelism =
+        pipeline->parallelism(pipeline->shard({mesh.flatten({"dp_shard"}), mesh.flatten({"dp_replicate"})}, {}),
+                              activations_of(*job.task, options), options);
     parallelism.technique = pipeline;
     return parallelism;
   };

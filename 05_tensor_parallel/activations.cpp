@@ -1,0 +1,150 @@
+#include "05_tensor_parallel/activations.h"
+
+#include <algorithm>
+
+namespace ninefold {
+namespace {
+
+// Bytes a token, on one of n ranks.
+struct PerToken {
+  PerToken(const LlamaDivision& division, int64_t n, int64_t e)
+      : all(e * division.config.dim),
+        stream(division.sequence_parallel ? all / n : all),
+        gathered(division.sequence_parallel ? all : 0),
+        heads(all / n),
+        kv_heads(e * std::max(division.config.kv_heads / n, int64_t{1}) * division.config.head_dim()),
+        ffn(e * division.config.ffn / n),
+        columns(e * ((division.config.vocab + n - 1) / n)),
+        statistics(4 * division.config.heads / n),
+        deviation(division.sequence_parallel ? 4 / static_cast<double>(n) : 4) {}
+
+  double all;              // an activation on its own
+  double stream;           // one of the residual stream: a block of its rows under sequence parallelism
+  double gathered;         // beside it, for as long as a layer needs it whole
+  double heads, kv_heads;  // q, attention's out; k, v
+  double ffn;              // gate, up, hidden
+  double columns;          // logits of this rank
+  double statistics;       // log-sum-exp
+  double deviation;        // of a norm
+
+  // What a layer's backward needs.
+  double kept() const { return 4 * stream + 2 * heads + 2 * kv_heads + 3 * ffn + statistics + 2 * deviation; }
+};
+
+double checkpoint(const PerToken& bytes, const Recomputation& recomputation) {
+  double kept = bytes.stream;
+  if (recomputation.saves(SavedOperation::matmul)) kept += bytes.heads + 2 * bytes.kv_heads + 2 * bytes.ffn;
+  if (recomputation.saves(SavedOperation::attention)) kept += bytes.heads + bytes.statistics;
+  if (recomputation.saves(SavedOperation::reduce_scatter)) kept += bytes.stream;
+  return kept;
+}
+
+// While a row-parallel product becomes its sum over the ranks: the partial sum and, where that is divided, a block of
+// rows; in pieces, three of them.
+double summed(const PerToken& bytes, const LlamaDivision& division) {
+  if (division.async) return 3 * bytes.stream;
+  return bytes.all + (division.sequence_parallel ? bytes.stream : 0);
+}
+
+// The largest moment of a layer's forward: all that is kept and the sum, beside the feed-forward's input while there is
+// no hidden yet, or w2's result.
+double in_forward(const PerToken& bytes, const LlamaDivision& division) {
+  return bytes.kept() + bytes.stream + std::max(bytes.gathered - bytes.ffn, summed(bytes, division));
+}
+
+// The same where the layer runs again later: beside the checkpoint there is only what the forward still needs.
+double in_first_forward(const PerToken& bytes, const LlamaDivision& division) {
+  const Recomputation& recomputation = division.recomputation;
+  const bool has_products = recomputation.saves(SavedOperation::matmul);
+  const double attended = recomputation.saves(SavedOperation::reduce_scatter) ? 0 : bytes.stream;
+  const double before = checkpoint(bytes, recomputation) + attended + 2 * bytes.stream;  // the norm's result, the sum
+  const double gate_and_up = has_products ? 0 : 2 * bytes.ffn;
+  return before +
+         std::max({gate_and_up + bytes.gathered, gate_and_up + bytes.ffn, bytes.ffn + summed(bytes, division)});
+}
+
+// In a layer's whole backward, beside what is kept.
+double in_backward(const PerToken& bytes, const LlamaDivision& division, bool runs_again) {
+  const double again = 2 * bytes.stream + std::max(bytes.gathered - bytes.ffn, 0.0);  // dy, sum; w1's input
+  // w2: dy, gathered; in pieces dhidden, too, before hidden goes. w3, w1: dx, and their input or dy; in pieces the
+  // block of rows that is being gathered, too.
+  const double w2 = bytes.stream + bytes.gathered + (division.async ? bytes.ffn : 0);
+  const double dx = 2 * bytes.all - bytes.ffn + (division.async ? bytes.stream : 0);
+  const double swiglu = bytes.stream + 2 * bytes.ffn;  // dy; dgate, dup
+  return std::max({runs_again ? again : 0, w2, swiglu, dx});
+}
+
+// In the first half of a layer's backward, all told: the linear layers' inputs and the gradients of their outputs stay,
+// gathered. In the SwiGLU, beside dy, all of dy, dhidden, dgate and dup; in w1's backward, dgate, dup, dx and the input; in
+// the attention's, with q, k, v and their gradients; in wq's, dx and the input.
+double in_input_gradient(const PerToken& bytes, const LlamaDivision& division) {
+  const double piece = division.async ? bytes.stream : 0;
+  const double swiglu = bytes.kept() + bytes.stream + bytes.gathered + 3 * bytes.ffn;
+  const double w1 = bytes.kept() + bytes.stream + 2 * bytes.gathered + bytes.all + piece;
+  const double streams = (division.sequence_parallel ? 4 : 2) * bytes.stream;  // dy, d(sum); the input, its norm
+  const double behind = 3 * bytes.all + 3 * bytes.ffn + streams + bytes.deviation;
+  const double attention = behind + 4 * bytes.heads + 4 * bytes.kv_heads + bytes.statistics;
+  const double wq = behind + 2 * bytes.heads + 2 * bytes.kv_heads + bytes.gathered + bytes.all + piece;
+  return std::max({swiglu, w1, attention, wq});
+}
+
+// The final norm's input and output, the head, and the loss: what is kept of them, and the moments.
+struct End {
+  End(const PerToken& bytes, const LlamaDivision& division, int64_t n, int64_t e)
+      : losses(4),
+        kept_for_weights(bytes.all + bytes.columns + losses),
+        whole_logits(division.loss_parallel ? 0 : static_cast<double>(e * division.config.vocab)) {
+    const double ends = 2 * bytes.stream + bytes.deviation;
+    const double statistics = division.loss_parallel ? 6 * 4 : 0;
+    const double gathering =
+        division.loss_parallel ? 0 : bytes.columns + static_cast<double>(n) * bytes.columns + whole_logits;
+    kept = ends + (division.loss_parallel ? bytes.columns + 4 : whole_logits + 2 * 4) + losses;
+    forward = ends + std::max({bytes.columns + bytes.gathered, bytes.columns + statistics, gathering});
+    const double dx = division.async ? bytes.gathered + 3 * bytes.stream : bytes.gathered > 0 ? bytes.all : 0;
+    const double norm = bytes.stream - bytes.columns + losses;  // its dx, when the logits are gone
+    backward = ends + bytes.columns + whole_logits + std::max(dx + losses, norm);
+    input_gradient = ends + bytes.columns + whole_logits + losses + bytes.gathered + bytes.all + bytes.stream;
+  }
+  double losses, kept_for_weights, whole_logits;
+  double kept = 0, forward = 0, backward = 0, input_gradient = 0;
+};
+
+}  // namespace
+
+StageActivations stage_activations(const LlamaDivision& division, const LlamaPart& part, int ranks, int64_t tokens,
+                                   Dtype compute) {
+  const PerToken bytes(division, ranks, size_of(compute));
+  const End end(bytes, division, ranks, size_of(compute));
+  const double weights = 4 * bytes.all + 2 * bytes.heads + 2 * bytes.kv_heads + 3 * bytes.ffn;
+  const double losses = part.has_head ? end.losses : 0, head_weights = part.has_head ? end.kept_for_weights : 0;
+  double held = 0, forward = 0, backward = 0, input_gradient = 0;
+  for (int64_t i = 0; i < part.layers; ++i) {
+    const bool again = division.recomputation.applies_to(part.first_layer + i);
+    const double behind = static_cast<double>(part.layers - 1 - i) * weights + head_weights;
+    forward = std::max(forward, held + (again ? in_first_forward(bytes, division) : in_forward(bytes, division)));
+    backward = std::max(backward, held + bytes.kept() + losses + in_backward(bytes, division, again));
+    input_gradient = std::max(input_gradient, held + in_input_gradient(bytes, division) + behind);
+    held += again ? checkpoint(bytes, division.recomputation) : bytes.kept();
+  }
+  if (part.has_head) {
+    forward = std::max(forward, held + end.forward);
+    backward = std::max(backward, held + end.backward);
+    input_gradient = std::max(input_gradient, held + end.input_gradient);
+    held += end.kept;
+  }
+  const auto all = [&](double per_token) { return static_cast<int64_t>(per_token * static_cast<double>(tokens)); };
+  return {.kept = all(held),
+          .kept_for_weights = all(static_cast<double>(part.layers) * weights + head_weights +
+                                  (part.has_embedding ? bytes.all : 0)),
+          .forward = all(std::max(forward, held + (part.has_head ? 0 : bytes.stream))),
+          .backward = all(std::max(backward, held)),
+          .input_gradient = all(std::max(input_gradient, held))};
+}
+
+int64_t activation_bytes(const LlamaDivision& division, int ranks, int64_t tokens, Dtype compute) {
+  const LlamaPart whole{.layers = division.config.layers};
+  const StageActivations bytes = stage_activations(division, whole, ranks, tokens, compute);
+  return std::max(bytes.forward, bytes.backward);
+}
+
+}  // namespace ninefold

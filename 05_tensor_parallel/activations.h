@@ -1,0 +1,23 @@
+// What tensor parallelism keeps, by formula.
+#pragma once
+
+#include "05_tensor_parallel/division.h"
+#include "common/nn/llama.h"
+
+namespace ninefold {
+
+// Bytes of activations of one micro-batch on a rank of n. With the names of llama_stage_activations, F = ffn, K =
+// kv_dim, H = heads, each layer keeps
+//   e N (4 D + (2 D + 2 K + 3 F) / n) + 4 N (2 + H / n)        without sequence parallelism
+//   e N (6 D + 2 K + 3 F) / n + 4 N (2 + H) / n                with it: everything is divided
+// K / n is at least one head. Until its weight gradients are computed, where they wait, it keeps
+//   e N (4 D + (2 D + 2 K + 3 F) / n)                          either way: inputs and gradients stay gathered
+// On top of that comes the largest moment of a forward, a backward or the loss: what is gathered, a sum over the ranks
+// on its way (in pieces three blocks of rows, else all rows), or two gradients.
+StageActivations stage_activations(const LlamaDivision& division, const LlamaPart& part, int ranks, int64_t tokens,
+                                   Dtype compute);
+
+// The peak of a forward and backward of all of the model.
+int64_t activation_bytes(const LlamaDivision& division, int ranks, int64_t tokens, Dtype compute);
+
+}  // namespace ninefold

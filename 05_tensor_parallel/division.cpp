@@ -1,0 +1,73 @@
+#include "05_tensor_parallel/division.h"
+
+#include <unistd.h>
+
+#include <set>
+
+#include "common/comm/control.h"
+
+namespace ninefold {
+namespace {
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  expect(gethostname(name.data(), name.size() - 1) == 0, "this host has no name");
+  return name.data();
+}
+
+}  // namespace
+
+Plan LlamaDivision::plan() const {
+  Plan plan = llama_plan(config, sequence_parallel, loss_parallel);
+  plan.async = async;
+  return plan;
+}
+
+void LlamaDivision::validate(int ranks, int64_t length) const {
+  require(ranks == 1 || !config.tied_embeddings,
+          "--tied-embeddings is not for tensor parallelism (tp {}), which divides the embedding and the output layer "
+          "each by itself; leave it out",
+          ranks);
+  require(config.heads % ranks == 0, "heads ({}) must be divisible by tp ({})", config.heads, ranks);
+  require(config.kv_heads % ranks == 0 || ranks % config.kv_heads == 0,
+          "kv-heads ({}) must be divisible by tp ({}), or divide it", config.kv_heads, ranks);
+  require(config.ffn % ranks == 0, "ffn ({}) must be divisible by tp ({})", config.ffn, ranks);
+  require(!async || sequence_parallel,
+          "--async-tp overlaps what sequence parallelism sends; leave it or --no-sequence-parallel out");
+  require(!sequence_parallel || length % ranks == 0,
+          "length ({}) must be divisible by tp ({}), because sequence parallelism divides the tokens; or add "
+          "--no-sequence-parallel",
+          length, ranks);
+}
+
+void TensorParallelOptions::declare(Options& options) {
+  options.add("--sequence-parallel", sequence_parallel, "divide what lies between the layers by tokens");
+  options.add("--loss-parallel", loss_parallel, "compute the loss without gathering the logits");
+  options.add("--async-tp", async, "cut matmuls in pieces, so that they overlap with what is sent between them");
+}
+
+std::string TensorParallelOptions::without_effect(int ranks, const Options& given) const {
+  std::string text;
+  for (const auto& [name, is_on] :
+       {std::pair{"--sequence-parallel", sequence_parallel}, {"--loss-parallel", loss_parallel}, {"--async-tp", async}}) {
+    if (ranks == 1 && is_on && given.given(name)) text += fmt::format("{} has no effect: tp is 1\n", name);
+  }
+  return text;
+}
+
+std::string warning_of_slow_links(const Group& group) {
+  constexpr int usual_links = 8;
+  const auto names = control::gather_bytes(group, host_name());
+  const std::set<std::string> hosts(names.begin(), names.end());
+  if (hosts.size() > 1) {
+    return fmt::format("warning: tp ({}) spans {} hosts, and every layer waits for the links between them; keep it "
+                       "inside one\n",
+                       group.size(), hosts.size());
+  }
+  if (group.size() <= usual_links) return "";
+  return fmt::format("warning: tp ({}) is above {}, the ranks that usually share fast links; every layer waits for "
+                     "them\n",
+                     group.size(), usual_links);
+}
+
+}  // namespace ninefold
