@@ -43,6 +43,7 @@ struct ProgramOptions {
             "--reduce-dtype {} needs --grad-dtype {}; gradients are summed in f32 or in their own type",
             name_of(ddp.reduce), name_of(ddp.reduce));
     train.use_defaults_of(model, given);
+    train.settle_checkpoint(given, model);
     train.settle_check(given);
   }
 };

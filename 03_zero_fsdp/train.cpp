@@ -29,6 +29,7 @@ int run(int argc, char** argv) {
   Options command_line("03/train", "ZeRO stages 1 to 3 and fully sharded data parallelism.");
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
+  train.settle_checkpoint(command_line);
   train.settle_check(command_line);
   options.policy.settle_types(train);
   options.policy.validate();

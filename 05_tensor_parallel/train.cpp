@@ -50,6 +50,7 @@ int run(int argc, char** argv) {
   Options command_line("05/train", "Tensor and sequence parallelism: every layer divided over the ranks.");
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
+  train.settle_checkpoint(command_line);
   train.settle_check(command_line);
   if (options.dp_shard == 1) options.policy.stage = 0;  // nobody to divide states with
   options.policy.settle_types(train);

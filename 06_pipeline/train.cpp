@@ -40,6 +40,7 @@ struct ProgramOptions {
     require(!given.given("--reshard") || dp_shard > 1, "--reshard is for stages that are divided; add --dp-shard 2");
     if (!times.empty()) require_writable(times, "--times");
     train.use_defaults_of(model, given);
+    train.settle_checkpoint(given, model);
     train.settle_check(given);
   }
 };

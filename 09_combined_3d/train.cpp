@@ -37,6 +37,7 @@ int run(int argc, char** argv) {
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   options.mesh.settle(command_line, job_size());
+  train.settle_checkpoint(command_line);
   train.settle_check(command_line);
 
   World world(train.world(), collectives::named(train.collectives));

@@ -1,8 +1,5 @@
 #include "common/base/report.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -11,33 +8,9 @@
 #include <filesystem>
 
 #include "common/base/check.h"
+#include "common/base/open_file.h"
 
 namespace ninefold {
-
-// A file descriptor that closes itself.
-class OpenFile {
- public:
-  OpenFile(const std::string& path, int flags) : descriptor_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {}
-  ~OpenFile() {
-    if (is_open()) ::close(descriptor_);
-  }
-  OpenFile(const OpenFile&) = delete;
-  OpenFile& operator=(const OpenFile&) = delete;
-
-  bool is_open() const { return descriptor_ >= 0; }
-  bool flush() { return ::fsync(descriptor_) == 0; }
-  bool write(std::string_view content) {
-    while (!content.empty()) {
-      const ssize_t written = ::write(descriptor_, content.data(), content.size());
-      if (written < 0 && errno != EINTR) return false;
-      content.remove_prefix(std::max<ssize_t>(written, 0));
-    }
-    return true;
-  }
-
- private:
-  int descriptor_;
-};
 
 namespace {
 

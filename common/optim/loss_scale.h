@@ -29,11 +29,22 @@ class LossScaler {
   // A step is over, made or skipped.
   void update(bool overflowed);
 
+  // What it carries from step to step.
+  struct State {
+    double scale;
+    int64_t good_steps;  // since the scale last changed
+  };
+  State state() const { return {scale_, good_steps_}; }
+  void restore(const State& state) {
+    scale_ = state.scale;
+    good_steps_ = state.good_steps;
+  }
+
  private:
   LossScaling settings_;
   bool enabled_;
   double scale_;
-  int64_t good_steps_ = 0;  // since the scale last changed
+  int64_t good_steps_ = 0;
 };
 
 // Divides the owned gradients by the scale.

@@ -124,8 +124,12 @@ std::unique_ptr<Optimizer> make_optimizer(const OptimizerSettings& settings, con
   return std::make_unique<SgdOptimizer>(parameters, settings, seed, kind);
 }
 
+int64_t optimizer_tensors(const OptimizerSettings& settings, Dtype stored) {
+  return static_cast<int64_t>(state_names(settings).size()) + (stored == Dtype::f32 ? 0 : 1);
+}
+
 int64_t optimizer_bytes(const OptimizerSettings& settings, const std::vector<Parameter*>& parameters, Dtype stored) {
-  const auto copies = static_cast<int64_t>(state_names(settings).size()) + (stored == Dtype::f32 ? 0 : 1);
+  const int64_t copies = optimizer_tensors(settings, stored);
   int64_t bytes = 0;
   for (const Parameter* parameter : parameters) bytes += copies * rounded(4 * elements(parameter->local_shape()));
   return bytes;

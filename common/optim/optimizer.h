@@ -64,6 +64,9 @@ class Optimizer {
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerSettings& settings, const std::vector<Parameter*>& parameters,
                                           uint64_t seed, MemoryKind kind = MemoryKind::optimizer);
 
+// Tensors of f32 that the optimizer has for each parameter stored as `stored`: master values and states.
+int64_t optimizer_tensors(const OptimizerSettings& settings, Dtype stored);
+
 // Bytes of master values and states for parameters stored as `stored`, 64-byte rounding included: the prediction.
 int64_t optimizer_bytes(const OptimizerSettings& settings, const std::vector<Parameter*>& parameters, Dtype stored);
 

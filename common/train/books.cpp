@@ -55,7 +55,7 @@ std::string traffic_verdict(const TrafficEntry& entry) {
 
 std::string traffic_table(const RunRecord& record) {
   Table table({"traffic of rank 0", "operation", "calls/step", "messages/step", "predicted/step", "sent/step", ""});
-  const auto steps = static_cast<int64_t>(record.steps.size());
+  const auto steps = std::max<int64_t>(static_cast<int64_t>(record.steps.size()), 1);
   for (const auto& [dimension, operations] : record.traffic) {
     for (const auto& [operation, entry] : operations) {
       table.add_row({dimension, std::string(name_of(operation)), fmt::format("{}", entry.calls / steps),

@@ -1,5 +1,6 @@
 #include "common/train/gather.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/comm/control.h"
@@ -22,6 +23,13 @@ std::string bytes_of(const Tensor& tensor) {
 }
 
 }  // namespace
+
+bool holds_first_copy(const Placement& placement, const Mesh& mesh) {
+  const auto dimensions = mesh.dimensions();
+  return std::all_of(dimensions.begin(), dimensions.end(), [&](const MeshDimension& dimension) {
+    return placement.is_first_copy(dimension.name, mesh.coordinate(dimension.name));
+  });
+}
 
 std::string gather_global(const World& world, const Parameter& parameter, const Tensor& local) {
   if (!parameter.placement.is_divided()) return world.rank() == 0 ? bytes_of(local) : std::string();

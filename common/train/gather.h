@@ -4,10 +4,14 @@
 
 #include <string>
 
-#include "common/comm/world.h"
+#include "common/comm/mesh.h"
 #include "common/nn/parameter.h"
 
 namespace ninefold {
+
+// Whether, of the ranks that hold the same elements, this one is the first: at coordinate 0 of all dimensions that hold
+// copies.
+bool holds_first_copy(const Placement& placement, const Mesh& mesh);
 
 // The global tensor that `local` is this rank's part of, placed as `parameter` is; its bytes on rank 0, empty on the
 // others. All ranks call it. Where ranks hold copies of an element, the highest rank's counts.

@@ -1,6 +1,7 @@
 #include "common/train/options.h"
 
 #include "common/base/report.h"
+#include "common/train/transformers.h"
 
 namespace ninefold {
 
@@ -9,6 +10,7 @@ void TrainOptions::declare(Options& options) {
   declare_llama(options);
   declare_optimizer(options);
   declare_report(options);
+  declare_checkpoint(options);
 }
 
 void TrainOptions::declare_run(Options& options) {
@@ -99,6 +101,46 @@ void TrainOptions::declare_report(Options& options) {
       "--cluster", cluster,
       "also report the time on these machines: a file, or \"dp_replicate=10GB/s,5us compute=50TF/s,memory=1TB/s "
       "reduce=100GB/s rendezvous=64kB\", a link for each mesh dimension; compute=cpu: the processor time here");
+}
+
+void TrainOptions::declare_checkpoint(Options& options) {
+  options.group("Checkpoints");
+  options.add("--checkpoint", checkpoint.folder,
+              "write checkpoints to this folder, each a folder step_N that transformers reads, too");
+  options.add("--every", checkpoint.every, "between checkpoints; 0: one after the last step only",
+              {.minimum = 0, .unit = "steps"});
+  options.add("--keep", checkpoint.keep, "so many of the newest checkpoints; 0: all", {.minimum = 0});
+  options.add("--resume", checkpoint.resume,
+              "go on from the newest checkpoint, if there is one, on whatever mesh; SIGTERM writes one and ends the run");
+  options.add("--async-checkpoint", checkpoint.async, "train on while a copy in the host's memory is written");
+  options.add("--init-from", checkpoint.init_from,
+              "begin with the parameters of this folder, as Hugging Face's transformers writes it");
+}
+
+void TrainOptions::settle_checkpoint(const Options& given, const std::string& model) {
+  for (const char* name : {"--every", "--keep", "--resume", "--async-checkpoint"}) {
+    require(!checkpoint.folder.empty() || !given.given(name), "{} needs --checkpoint FOLDER", name);
+  }
+  const bool has_files = !checkpoint.folder.empty() || !checkpoint.init_from.empty();
+  require(!has_files || device != DeviceType::meta,
+          "device meta has shapes only: there is nothing for --checkpoint or --init-from; leave them out");
+  if (checkpoint.init_from.empty() || model != "llama") return;
+  const std::string path = checkpoint.init_from + "/config.json";
+  const LlamaConfig stored = llama_config_in(read_json(path), path);
+  const auto take = [&](const char* name, auto& value, const auto& of_folder) {
+    require(!given.given(name) || value == of_folder, "{} {} disagrees with {}, which says {}; leave {} out", name, value,
+            path, of_folder, name);
+    value = of_folder;
+  };
+  take("--dim", llama.dim, stored.dim);
+  take("--layers", llama.layers, stored.layers);
+  take("--heads", llama.heads, stored.heads);
+  take("--kv-heads", llama.kv_heads, stored.kv_heads);
+  take("--ffn", llama.ffn, stored.ffn);
+  take("--vocab", llama.vocab, stored.vocab);
+  take("--rope-theta", llama.rope_theta, stored.rope_theta);
+  take("--norm-eps", llama.norm_eps, stored.norm_eps);
+  take("--tied-embeddings", llama.tied_embeddings, stored.tied_embeddings);
 }
 
 void TrainOptions::use_defaults_of(const std::string& model, const Options& given) {

@@ -15,6 +15,16 @@
 
 namespace ninefold {
 
+// Where a run begins and what it leaves behind.
+struct CheckpointOptions {
+  std::string folder;     // of the checkpoints; empty: there are none
+  int64_t every = 0;      // steps; after the last one in any case
+  int64_t keep = 0;       // so many of the newest; 0: all
+  bool resume = false;    // from the newest
+  bool async = false;     // training goes on while one is written
+  std::string init_from;  // a folder with a model, whose parameters are the first; empty: those of the seed
+};
+
 // Defaults are those of the Llama programs.
 struct TrainOptions {
   // Run
@@ -51,6 +61,7 @@ struct TrainOptions {
   int64_t log_every = 1;
   bool verbose = false;
   std::string report, trace;
+  CheckpointOptions checkpoint;
   // Communication
   std::string collectives = "ours";  // whose: the course's own, those that sum in rank order, the library's
   double timeout = 120;
@@ -65,6 +76,7 @@ struct TrainOptions {
   void declare_llama(Options& options);
   void declare_optimizer(Options& options);
   void declare_report(Options& options);
+  void declare_checkpoint(Options& options);
 
   // For "llama", nothing. For "mnist_cnn" and "mlp", takes those of mnist_options() that were not given. Throws
   // UserError where an option of Llama's was that the model does not have; an MLP has --layers, of width --dim.
@@ -74,6 +86,10 @@ struct TrainOptions {
   void settle_epochs(const Options& given, int64_t usual);
   // Where there are epochs: their steps, with an evaluation on all test data after each.
   void use_epochs(const Task& task);
+
+  // Where a Llama begins with the parameters of a folder, takes its sizes from there. Throws UserError where an option
+  // that was given says otherwise, or one of checkpoints lacks another.
+  void settle_checkpoint(const Options& given, const std::string& model = "llama");
 
   // The check is on by default where it costs little: up to `checked_parameters`, unless it was asked for or refused.
   void settle_check(const Options& given);
@@ -85,8 +101,8 @@ struct TrainOptions {
 
   // Samples that one data rank handles a step.
   int64_t local_batch(int data_ranks) const { return batch / data_ranks; }
-  // Whether this step is compared with the serial model: the first three and the last.
-  bool checks(int64_t step) const { return check && (step < 3 || step == steps - 1); }
+  // Whether this step is compared with the serial model: the first three of a run that begins at `first`, and the last.
+  bool checks(int64_t step, int64_t first) const { return check && (step < first + 3 || step == steps - 1); }
   double lr_at(int64_t step, int64_t epoch) const;
   Precision precision() const;
   // As a run begins; it scales where layers compute in f16.

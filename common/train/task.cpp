@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/train/transformers.h"
+
 namespace ninefold {
 
 LlamaTask::LlamaTask(const LlamaConfig& config, const std::string& path, int64_t length)
@@ -12,6 +14,8 @@ LlamaTask::LlamaTask(const LlamaConfig& config, const std::string& path, int64_t
   train_ = std::make_unique<TokenDataset>(*tokens_, TokenSplit::train, length);
   evaluation_ = std::make_unique<TokenDataset>(*tokens_, TokenSplit::evaluation, length);
 }
+
+ModelFormat LlamaTask::format(Dtype stored) const { return {transformers_config(config_, stored, length_)}; }
 
 const TokenDataset& LlamaTask::dataset(Split split) const {
   const auto& chosen = split == Split::train ? train_ : evaluation_;
@@ -58,6 +62,13 @@ MnistTask::MnistTask(const std::string& folder, const std::optional<MlpConfig>& 
     : mlp_(mlp), train_(Mnist::load(folder, MnistSplit::train)), evaluation_(Mnist::load(folder, MnistSplit::test)) {}
 
 std::unique_ptr<Model> MnistTask::make_model() const { return mlp_ ? make_mlp(*mlp_) : make_mnist_cnn(); }
+
+// No class of transformers holds them: names are those of here.
+ModelFormat MnistTask::format(Dtype stored) const {
+  nlohmann::ordered_json config = {{"model_type", mlp_ ? "mlp" : "mnist_cnn"}, {"dtype", torch_name(stored)}};
+  if (mlp_) config.update({{"layers", mlp_->layers}, {"hidden_size", mlp_->hidden}});
+  return {config, /*is_of_transformers=*/false};
+}
 
 Batch MnistTask::load(const DeviceHandle& device, Split split, const std::vector<int64_t>& indices) const {
   auto [images, labels] = this->images(split).batch(device, indices);

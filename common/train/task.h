@@ -14,6 +14,8 @@
 
 namespace ninefold {
 
+struct ModelFormat;  // common/train/transformers.h
+
 // Inputs and targets of a few samples, booked under MemoryKind::data.
 struct Batch {
   Tensor x;        // tokens i32 [n * length], or images f32 [n, 1, 28, 28]
@@ -33,6 +35,8 @@ class Task {
   virtual ~Task() = default;
   // The whole model, without storage.
   virtual std::unique_ptr<Model> make_model() const = 0;
+  // How the model, with parameters of this type, lies in a folder.
+  virtual ModelFormat format(Dtype stored) const = 0;
   virtual int64_t samples(Split split) const = 0;
   virtual Batch load(const DeviceHandle& device, Split split, const std::vector<int64_t>& indices) const = 0;
   // Targets in one sample: the sequence length, or 1. Also the rows of an activation that belong to one sample.
@@ -67,6 +71,7 @@ class LlamaTask : public Task {
   // An empty path: no data, for models on paper.
   LlamaTask(const LlamaConfig& config, const std::string& path, int64_t length);
   std::unique_ptr<Model> make_model() const override { return make_llama(config_); }
+  ModelFormat format(Dtype stored) const override;
   int64_t samples(Split split) const override;
   Batch load(const DeviceHandle& device, Split split, const std::vector<int64_t>& indices) const override;
   int64_t rows_per_sample() const override { return length_; }
@@ -94,6 +99,7 @@ class MnistTask : public Task {
   // Without an MLP: the CNN.
   explicit MnistTask(const std::string& folder, const std::optional<MlpConfig>& mlp = std::nullopt);
   std::unique_ptr<Model> make_model() const override;
+  ModelFormat format(Dtype stored) const override;
   int64_t samples(Split split) const override { return images(split).size(); }
   Batch load(const DeviceHandle& device, Split split, const std::vector<int64_t>& indices) const override;
   int64_t rows_per_sample() const override { return 1; }

@@ -11,8 +11,9 @@
 #include "common/data/sampler.h"
 #include "common/optim/clip.h"
 #include "common/tensor/kernels.h"
+#include "common/train/checkpoint.h"
+#include "common/train/gather.h"
 #include "common/train/peak.h"
-#include "common/train/step_clock.h"
 
 namespace ninefold {
 namespace {
@@ -29,13 +30,6 @@ std::vector<std::pair<std::string, double>> memory_series(const Ledger& ledger) 
     series.emplace_back(name_of(static_cast<MemoryKind>(kind)), static_cast<double>(bytes));
   }
   return series;
-}
-
-bool holds_first_copy(const Placement& placement, const Mesh& mesh) {
-  const auto dimensions = mesh.dimensions();
-  return std::all_of(dimensions.begin(), dimensions.end(), [&](const MeshDimension& dimension) {
-    return placement.is_first_copy(dimension.name, mesh.coordinate(dimension.name));
-  });
 }
 
 }  // namespace
@@ -57,6 +51,9 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
   if (options.check) {
     oracle_ = std::make_unique<Oracle>(world_, task, options, data.size(), parallelism_.grouping, parallelism_.numerics,
                                        model, *optimizer_, parallelism_.round_as_gathered);
+  }
+  if (!options.checkpoint.folder.empty() || !options.checkpoint.init_from.empty()) {
+    checkpoints_ = std::make_unique<Checkpoints>(options, command_line, task, mesh, parameters_, *optimizer_, scaler_);
   }
   if (!options.trace.empty()) start_trace();
   record_.program = std::move(program);
@@ -83,16 +80,50 @@ void Trainer::start_trace() {
 int Trainer::run() {
   announce();
   if (options_.steps == 0) return finish();
+  const RunPosition position = begin();
+  if (position.step >= options_.steps) return finish();
   peak_before_ = measure_peak();
   world_.traffic().clear();
   const double flops_before = world_.executed_flops();
-  DistributedSampler sampler = make_sampler(task_, options_);
   StepClock clock(world_);
+  train(position, clock);
+  record_.exposed = clock.exposed();
+  record_.bubble = parallelism_.bubble();
+  // A technique may leave the last update on its way: its bytes are booked as they travel.
+  world_.wait_for_all();
+  const auto steps = static_cast<int64_t>(record_.steps.size());
+  parallelism_.predict_traffic(world_.traffic(), steps);
+  const double executed = control::sum(world_.group(), world_.executed_flops() - flops_before);
+  record_.executed_flops_per_step = executed / static_cast<double>(steps);
+  record_.predicted_flops_per_step = parallelism_.predict_flops(
+      task_.executed_flops_per_sample(options_.recomputation) * static_cast<double>(options_.batch));
+  return finish();
+}
+
+RunPosition Trainer::begin() {
+  if (!checkpoints_) return {};
+  const RunPosition position = checkpoints_->load();
+  const OutsideTheBooks outside(world_);
+  parallelism_.after_update();  // of the parameters owned: what is gathered from them is gathered anew
+  world_.wait_for_all();
+  if (position.step >= options_.steps) {
+    world_.traffic().clear();
+    if (world_.rank() == 0) fmt::print("all {} steps are made: --steps says how many in all\n", position.step);
+  } else {
+    record_.memory.at(static_cast<size_t>(MemoryKind::host)).predicted += checkpoints_->predict_snapshot_bytes();
+  }
+  return position;
+}
+
+void Trainer::train(RunPosition position, StepClock& clock) {
+  DistributedSampler sampler = make_sampler(task_, options_);
   Progress progress("training", options_.steps, world_.rank() == 0 && options_.log_every > 1);
-  for (int64_t step = 0; step < options_.steps; ++step) {
+  const int64_t first = position.step;
+  for (bool ends = false; position.step < options_.steps && !ends;) {
+    const int64_t step = position.step++;
     world_.set_step(step);
-    const DataPosition position = sampler.position_of(step);
-    StepResult result = train_step({step, sampler.global_batch(position)}, position.epoch);
+    const DataPosition data = sampler.position_of(position.data_step++);
+    StepResult result = train_step({step, sampler.global_batch(data)}, data.epoch, oracle_ && options_.checks(step, first));
     const OutsideTheBooks outside(world_);
     result.virtual_milliseconds = clock.end_step();
     progress.update(step + 1);
@@ -100,17 +131,8 @@ int Trainer::run() {
     if (logged) progress.clear();
     log_step(step, logged, result);
     if (options_.eval_every > 0 && (step + 1) % options_.eval_every == 0) evaluate(step + 1);
+    ends = checkpoints_ && checkpoints_->after_step(position);
   }
-  record_.exposed = clock.exposed();
-  record_.bubble = parallelism_.bubble();
-  // A technique may leave the last update on its way: its bytes are booked as they travel.
-  world_.wait_for_all();
-  parallelism_.predict_traffic(world_.traffic(), options_.steps);
-  const double executed = control::sum(world_.group(), world_.executed_flops() - flops_before);
-  record_.executed_flops_per_step = executed / static_cast<double>(options_.steps);
-  record_.predicted_flops_per_step = parallelism_.predict_flops(
-      task_.executed_flops_per_sample(options_.recomputation) * static_cast<double>(options_.batch));
-  return finish();
 }
 
 void Trainer::announce() const {
@@ -136,9 +158,8 @@ void Trainer::announce() const {
     fmt::print("virtual time: that of the machines of --cluster \"{}\"\n", options_.cluster);
 }
 
-Trainer::StepResult Trainer::train_step(GlobalBatch batch, int64_t epoch) {
+Trainer::StepResult Trainer::train_step(GlobalBatch batch, int64_t epoch, bool checked) {
   batch.loss_scale = scaler_.scale();
-  const bool checked = oracle_ && options_.checks(batch.step);
   if (checked) oracle_->begin_step(batch, scaler_);
 
   Stopwatch stopwatch;
@@ -202,7 +223,7 @@ void Trainer::log_step(int64_t step, bool print, const StepResult& result) {
                            .virtual_milliseconds = result.virtual_milliseconds,
                            .rows_per_second = rows / result.seconds});
   if (world_.rank() != 0 || !print) return;
-  if (step == 0) {
+  if (record_.steps.size() == 1) {
     fmt::print("{:>7} {:>9} {:>10} {:>9} {}{:>12} {:>10} {:>7}{}\n", "step", "loss", "grad norm",
                record_.has_virtual_time ? "wall ms" : "ms",
                record_.has_virtual_time ? fmt::format("{:>10} ", "virtual ms") : "", std::string(task_.unit()) + "/s",

@@ -18,6 +18,9 @@
 
 namespace ninefold {
 
+class Checkpoints;   // common/train/checkpoint.h
+struct RunPosition;
+
 // What the step loop needs to know of the technique that splits the work.
 struct Parallelism {
   // How gradients are added up.
@@ -77,7 +80,10 @@ class Trainer {
     double virtual_milliseconds = 0;
   };
   void announce() const;
-  StepResult train_step(GlobalBatch batch, int64_t epoch);
+  // What the first step finds: the initial values, or those of a checkpoint.
+  RunPosition begin();
+  void train(RunPosition position, StepClock& clock);
+  StepResult train_step(GlobalBatch batch, int64_t epoch, bool checked);
   // Leaves the gradients summed and unscaled; returns the loss, the mean over the global batch.
   double compute_gradients(const GlobalBatch& batch);
   ops::ExactSum global_squares() const;
@@ -106,6 +112,7 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   LossScaler scaler_;
   std::unique_ptr<Oracle> oracle_;
+  std::unique_ptr<Checkpoints> checkpoints_;
   std::optional<Trace> trace_;
   double peak_before_ = 0;
   RunRecord record_;

@@ -1,0 +1,96 @@
+#include "common/train/tensor_files.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "common/train/gather.h"
+
+namespace ninefold {
+namespace {
+
+// This rank's elements, where the stored ones are of the same type.
+void copy_pieces(const CarriedTensor& carried, std::string_view bytes) {
+  const int64_t width = size_of(carried.tensor.dtype());
+  for (const Piece& piece : carried.parameter->placement.pieces(carried.parameter->shape)) {
+    std::memcpy(static_cast<char*>(carried.tensor.raw()) + piece.local_offset * width,
+                bytes.data() + piece.global_offset * width, static_cast<size_t>(piece.length * width));
+  }
+}
+
+void convert_pieces(const CarriedTensor& carried, const StoredTensor& stored) {
+  const DeviceHandle& device = carried.tensor.device();
+  const MemoryScope scope(*device, MemoryKind::workspace);
+  const int64_t width = size_of(stored.dtype);
+  for (const Piece& piece : carried.parameter->placement.pieces(carried.parameter->shape)) {
+    const Tensor other = Tensor::empty(device, {piece.length}, stored.dtype);
+    std::memcpy(other.raw(), stored.bytes.data() + piece.global_offset * width,
+                static_cast<size_t>(piece.length * width));
+    ops::copy_(carried.tensor.slice(piece.local_offset, {piece.length}), other);
+  }
+}
+
+}  // namespace
+
+TensorFile::TensorFile(std::vector<CarriedTensor> tensors, const Mesh& mesh) : tensors_(std::move(tensors)) {
+  std::sort(tensors_.begin(), tensors_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  std::vector<TensorEntry> entries;
+  for (const CarriedTensor& carried : tensors_) {
+    entries.push_back({carried.name, carried.tensor.dtype(), carried.parameter->shape});
+  }
+  header_ = safetensors_header(entries);
+  bytes_ = static_cast<int64_t>(header_.size());
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    if (holds_first_copy(tensors_[i].parameter->placement, mesh)) add_parts(tensors_[i], bytes_);
+    bytes_ += entries[i].bytes();
+  }
+}
+
+// Pieces that follow each other both here and in the file are one part.
+void TensorFile::add_parts(const CarriedTensor& carried, int64_t offset) {
+  const int64_t width = size_of(carried.tensor.dtype());
+  std::vector<Piece> pieces = carried.parameter->placement.pieces(carried.parameter->shape);
+  std::sort(pieces.begin(), pieces.end(),
+            [](const Piece& a, const Piece& b) { return a.global_offset < b.global_offset; });
+  for (const Piece& piece : pieces) {
+    const char* const data = static_cast<const char*>(carried.tensor.raw()) + piece.local_offset * width;
+    const FilePart part{offset + piece.global_offset * width, data, piece.length * width};
+    FilePart* const last = parts_.empty() ? nullptr : &parts_.back();
+    const bool follows = last && last->offset + last->bytes == part.offset && last->data + last->bytes == part.data;
+    if (follows) last->bytes += part.bytes;
+    if (!follows && part.bytes > 0) parts_.push_back(part);
+  }
+}
+
+void load_tensors(const std::map<std::string, StoredTensor>& stored, const std::string& where,
+                  const std::vector<CarriedTensor>& tensors, bool converts) {
+  for (const CarriedTensor& carried : tensors) {
+    const auto found = stored.find(carried.name);
+    require(found != stored.end(), "{} has no tensor {}, which this model needs", where, carried.name);
+    const StoredTensor& tensor = found->second;
+    require(tensor.shape == carried.parameter->shape, "{}: {} has the shape {}, but this model needs {}", where,
+            carried.name, to_string(tensor.shape), to_string(carried.parameter->shape));
+    const Dtype needed = carried.tensor.dtype();
+    require(tensor.dtype == needed || (converts && is_float(tensor.dtype)),
+            "{}: {} is of type {}, but this model needs {}", where, carried.name, format_name(tensor.dtype),
+            format_name(needed));
+    tensor.dtype == needed ? copy_pieces(carried, tensor.bytes) : convert_pieces(carried, tensor);
+  }
+}
+
+std::string warning_of_extra_tensors(const std::map<std::string, StoredTensor>& stored, const std::string& where,
+                                     const std::vector<CarriedTensor>& tensors) {
+  std::set<std::string> used;
+  for (const CarriedTensor& carried : tensors) used.insert(carried.name);
+  std::string first;
+  int64_t extra = 0;
+  for (const auto& [name, tensor] : stored) {
+    if (used.contains(name)) continue;
+    if (extra++ == 0) first = name;
+  }
+  if (extra == 0) return "";
+  return fmt::format("warning: {} has {} tensor(s) that this model does not have, and leaves out: {}{}\n", where, extra,
+                     first, extra > 1 ? ", …" : "");
+}
+
+}  // namespace ninefold

@@ -1,0 +1,56 @@
+// Safetensors files of whole tensors, written by ranks that hold parts of them, and read by ranks that hold other
+// parts. The placement of a parameter tells all.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/comm/mesh.h"
+#include "common/comm/shared_file.h"
+#include "common/nn/parameter.h"
+#include "common/tensor/safetensors.h"
+
+namespace ninefold {
+
+// A tensor that training carries from step to step: what it is called in a file, the parameter that says how it is
+// placed, and what this rank holds of it.
+struct CarriedTensor {
+  std::string name;
+  const Parameter* parameter;
+  Tensor tensor;
+};
+
+// What one file holds, in the order of names (as transformers writes it), and which bytes of it are this rank's to
+// write: every element is written by the first of the ranks that hold it, and padding by nobody. Holds on to the
+// tensors.
+class TensorFile {
+ public:
+  TensorFile(std::vector<CarriedTensor> tensors, const Mesh& mesh);
+  TensorFile(const TensorFile&) = delete;
+  TensorFile& operator=(const TensorFile&) = delete;
+
+  // How the file begins, and how long it is; the same on all ranks.
+  const std::string& header() const { return header_; }
+  int64_t bytes() const { return bytes_; }
+  // Ascending; they lie in the tensors.
+  const std::vector<FilePart>& parts() const { return parts_; }
+
+ private:
+  void add_parts(const CarriedTensor& carried, int64_t offset);
+  std::vector<CarriedTensor> tensors_;
+  std::string header_;
+  int64_t bytes_ = 0;
+  std::vector<FilePart> parts_;
+};
+
+// Fills this rank's elements of the tensors. `where` stands for the file or folder in sentences. Throws UserError for a
+// tensor that is missing, or of another shape, or of another type; with `converts` floats of other types are rounded.
+void load_tensors(const std::map<std::string, StoredTensor>& stored, const std::string& where,
+                  const std::vector<CarriedTensor>& tensors, bool converts);
+
+// A sentence about what is stored and has no place; empty where all of it has.
+std::string warning_of_extra_tensors(const std::map<std::string, StoredTensor>& stored, const std::string& where,
+                                     const std::vector<CarriedTensor>& tensors);
+
+}  // namespace ninefold

@@ -1,0 +1,207 @@
+#include "common/train/transformers.h"
+
+#include <filesystem>
+#include <optional>
+#include <set>
+
+#include "common/data/file.h"
+
+namespace ninefold {
+namespace {
+
+// In a name `*` stands for a number.
+struct NamePair {
+  std::string_view here, there;
+};
+constexpr NamePair names[] = {
+    {"tok_embeddings.weight", "model.embed_tokens.weight"},
+    {"layers.*.attention_norm.weight", "model.layers.*.input_layernorm.weight"},
+    {"layers.*.attention.wq.weight", "model.layers.*.self_attn.q_proj.weight"},
+    {"layers.*.attention.wk.weight", "model.layers.*.self_attn.k_proj.weight"},
+    {"layers.*.attention.wv.weight", "model.layers.*.self_attn.v_proj.weight"},
+    {"layers.*.attention.wo.weight", "model.layers.*.self_attn.o_proj.weight"},
+    {"layers.*.ffn_norm.weight", "model.layers.*.post_attention_layernorm.weight"},
+    {"layers.*.feed_forward.w1.weight", "model.layers.*.mlp.gate_proj.weight"},
+    {"layers.*.feed_forward.w2.weight", "model.layers.*.mlp.down_proj.weight"},
+    {"layers.*.feed_forward.w3.weight", "model.layers.*.mlp.up_proj.weight"},
+    {"norm.weight", "model.norm.weight"},
+    {"output.weight", "lm_head.weight"},
+};
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+// The numbers that stand in `name` where `pattern` has stars; nothing where the two differ otherwise.
+std::optional<std::vector<std::string>> numbers_in(std::string_view name, std::string_view pattern) {
+  std::vector<std::string> numbers;
+  size_t at = 0;
+  for (const char expected : pattern) {
+    if (expected != '*') {
+      if (at == name.size() || name[at++] != expected) return std::nullopt;
+      continue;
+    }
+    std::string& number = numbers.emplace_back();
+    while (at < name.size() && is_digit(name[at])) number += name[at++];
+    if (number.empty()) return std::nullopt;
+  }
+  return at == name.size() ? std::optional(numbers) : std::nullopt;
+}
+
+std::string with_numbers(std::string_view pattern, const std::vector<std::string>& numbers) {
+  std::string name;
+  auto number = numbers.begin();
+  for (const char c : pattern) {
+    if (c == '*') name += *number++;
+    if (c != '*') name += c;
+  }
+  return name;
+}
+
+// A value of config.json, or another where there is none or null.
+template <typename T>
+T value_in(const nlohmann::json& config, const std::string& key, const T& otherwise, const std::string& name) {
+  if (!config.contains(key) || config[key].is_null()) return otherwise;
+  try {
+    return config[key].get<T>();
+  } catch (const nlohmann::json::exception&) {
+    require(false, "{}: {} is {}, which is no value for it", name, key, config[key].dump());
+    throw;
+  }
+}
+
+int64_t size_in(const nlohmann::json& config, const std::string& key, const std::string& name) {
+  require(config.contains(key) && config[key].is_number_integer() && config[key].get<int64_t>() > 0,
+          "{} needs a number above 0 as {}", name, key);
+  return config[key];
+}
+
+// Newer files have all of it in rope_parameters, older ones rope_theta and rope_scaling at the top.
+double rope_theta_in(const nlohmann::json& config, const std::string& name) {
+  const auto object = [&](const char* key) { return value_in(config, key, nlohmann::json::object(), name); };
+  const nlohmann::json parameters = object("rope_parameters"), scaling = object("rope_scaling");
+  for (const auto& [key, rope] : {std::pair("rope_parameters", parameters), {"rope_scaling", scaling}}) {
+    require(rope.is_object(), "{}: {} is {}, which is no list of named values", name, key, rope.dump());
+    const auto type = value_in<std::string>(rope, rope.contains("type") ? "type" : "rope_type", "default", name);
+    require(type == "default", "{}: its rotary positions are scaled by the rule '{}', which this Llama does not have",
+            name, type);
+  }
+  return value_in(parameters, "rope_theta", value_in(config, "rope_theta", 10000.0, name), name);
+}
+
+}  // namespace
+
+std::string_view torch_name(Dtype dtype) {
+  return dtype == Dtype::bf16 ? "bfloat16" : dtype == Dtype::f16 ? "float16" : "float32";
+}
+
+std::string transformers_name(const std::string& name) {
+  for (const NamePair& pair : names) {
+    if (const auto numbers = numbers_in(name, pair.here)) return with_numbers(pair.there, *numbers);
+  }
+  expect(false, "transformers has no name for {}", name);
+  return {};
+}
+
+std::string ModelFormat::stored_name(const std::string& name) const {
+  return is_of_transformers ? transformers_name(name) : name;
+}
+
+nlohmann::ordered_json transformers_config(const LlamaConfig& config, Dtype dtype, int64_t length) {
+  // Through the shortest text: 1e-05 and not 9.999999747378752e-06.
+  const double norm_eps = std::stod(fmt::format("{}", config.norm_eps));
+  return {{"architectures", {"LlamaForCausalLM"}},
+          {"attention_bias", false},
+          {"attention_dropout", 0.0},
+          {"bos_token_id", nullptr},
+          {"dtype", torch_name(dtype)},
+          {"eos_token_id", nullptr},
+          {"head_dim", config.head_dim()},
+          {"hidden_act", "silu"},
+          {"hidden_size", config.dim},
+          {"initializer_range", 0.02},
+          {"intermediate_size", config.ffn},
+          {"max_position_embeddings", length},
+          {"mlp_bias", false},
+          {"model_type", "llama"},
+          {"num_attention_heads", config.heads},
+          {"num_hidden_layers", config.layers},
+          {"num_key_value_heads", config.kv_heads},
+          {"pad_token_id", nullptr},
+          {"pretraining_tp", 1},
+          {"rms_norm_eps", norm_eps},
+          {"rope_parameters", {{"rope_theta", config.rope_theta}, {"rope_type", "default"}}},
+          {"rope_theta", config.rope_theta},  // where older versions look
+          {"tie_word_embeddings", config.tied_embeddings},
+          {"use_cache", true},
+          {"vocab_size", config.vocab}};
+}
+
+LlamaConfig llama_config_in(const nlohmann::json& config, const std::string& name) {
+  const auto type = value_in<std::string>(config, "model_type", "", name);
+  require(type == "llama", "{} is of a model of type '{}', but this program trains 'llama'", name, type);
+  const auto activation = value_in<std::string>(config, "hidden_act", "silu", name);
+  require(activation == "silu", "{}: hidden_act is {}, but this Llama has silu", name, activation);
+  for (const char* key : {"attention_bias", "mlp_bias"}) {
+    require(!value_in(config, key, false, name), "{}: {} is true, but this Llama has no biases", name, key);
+  }
+  LlamaConfig llama{.dim = size_in(config, "hidden_size", name),
+                    .layers = size_in(config, "num_hidden_layers", name),
+                    .heads = size_in(config, "num_attention_heads", name),
+                    .kv_heads = 0,
+                    .ffn = size_in(config, "intermediate_size", name),
+                    .vocab = size_in(config, "vocab_size", name),
+                    .rope_theta = rope_theta_in(config, name),
+                    .norm_eps = value_in(config, "rms_norm_eps", 1e-6f, name),
+                    .tied_embeddings = value_in(config, "tie_word_embeddings", false, name)};
+  llama.kv_heads = value_in(config, "num_key_value_heads", llama.heads, name);
+  llama.validate();
+  const int64_t head_dim = value_in(config, "head_dim", llama.head_dim(), name);
+  require(head_dim == llama.head_dim(), "{}: head_dim is {}, but this Llama has heads of hidden_size / heads = {}",
+          name, head_dim, llama.head_dim());
+  return llama;
+}
+
+nlohmann::json read_json(const std::string& path) {
+  nlohmann::json json;
+  try {
+    json = nlohmann::json::parse(read_file(path));
+  } catch (const nlohmann::json::exception& error) {
+    require(false, "{} is no JSON: {}", path, error.what());
+  }
+  require(json.is_object(), "{} is no list of named values", path);
+  return json;
+}
+
+ModelFolder::ModelFolder(const std::string& path) {
+  std::error_code ignored;
+  require(std::filesystem::is_directory(path, ignored), "{} is no folder; name one with config.json and model.safetensors",
+          path);
+  config_ = read_json(path + "/config.json");
+  const std::string index = path + "/model.safetensors.index.json";
+  if (std::filesystem::exists(path + "/model.safetensors", ignored)) {
+    files_.emplace_back(path + "/model.safetensors");
+    tensors_ = files_.back().tensors();
+  } else {
+    require(std::filesystem::exists(index, ignored), "{} has neither model.safetensors nor model.safetensors.index.json",
+            path);
+    open_all(path, read_json(index));
+  }
+}
+
+// Every tensor is where the index says.
+void ModelFolder::open_all(const std::string& path, const nlohmann::json& index) {
+  const auto places = value_in(index, "weight_map", std::map<std::string, std::string>(), path + "'s index");
+  require(!places.empty(), "{}/model.safetensors.index.json has no weight_map", path);
+  std::map<std::string, size_t> opened;
+  for (const auto& [tensor, file] : places) {
+    require(file.find('/') == std::string::npos, "{}'s index names {}, which is no file of the folder", path, file);
+    if (!opened.contains(file)) {
+      opened[file] = files_.size();
+      files_.emplace_back(fmt::format("{}/{}", path, file));
+    }
+    const auto& stored = files_[opened[file]].tensors();
+    require(stored.contains(tensor), "{}/{} has no tensor {}, which the index says is there", path, file, tensor);
+    tensors_.emplace(tensor, stored.at(tensor));
+  }
+}
+
+}  // namespace ninefold
