@@ -26,3 +26,8 @@ set(all_reduce "6 s in all_reduce.sum. of 1000 f32 over world .ranks 0, 1, 2., s
 set(recv "6 s in recv of 1000 f32 from rank 2 of the group with tag 5 over world .ranks 0, 1, 2., step 7")
 add_failure_test(timeout 3 1 "rank 0 has waited ${all_reduce}.*rank 1 has waited ${recv}.*rank 2 has waited ${all_reduce}"
   absent 1)
+
+# What proves that synchronous sends find programs that rely on buffering.
+add_command_test(common/failure/send_first RANKS 2 COMMAND $<TARGET_FILE:failing_program> send_first 0)
+add_failure_test(send_first/synchronous 2 1 "has waited 6 s in send of 1000 f32 to rank" send_first 0)
+set_property(TEST common/failure/send_first/synchronous APPEND PROPERTY ENVIRONMENT ${NINEFOLD_TEST_SYNCHRONOUS})

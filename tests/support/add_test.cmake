@@ -12,6 +12,13 @@ set(NINEFOLD_TEST_ENVIRONMENT
 set(NINEFOLD_TEST_AVX2 ONEDNN_MAX_CPU_ISA=AVX2)
 set(NINEFOLD_TEST_TIMEOUT 300)  # seconds
 
+# No send completes before it is received: a test that relies on buffering hangs.
+add_library(ninefold_synchronous_sends SHARED ${CMAKE_CURRENT_LIST_DIR}/synchronous_sends.cpp)
+target_compile_options(ninefold_synchronous_sends PRIVATE -fno-sanitize=all)  # it is preloaded into mpirun, too
+target_link_options(ninefold_synchronous_sends PRIVATE -fno-sanitize=all)
+target_link_libraries(ninefold_synchronous_sends PRIVATE ninefold_comm)  # for MPI: nothing of it is linked
+set(NINEFOLD_TEST_SYNCHRONOUS LD_PRELOAD=$<TARGET_FILE:ninefold_synchronous_sends>)
+
 function(add_test_program target source main)
   add_executable(${target} ${source}.cpp)
   target_link_libraries(${target} PRIVATE ${ARGN} ${main} GTest::gtest)
@@ -74,12 +81,13 @@ function(add_mpi_test name)
     endif()
     if(ranks EQUAL 4)  # a send that relies on buffering does so with any number of ranks above 2
       add_test(NAME ${name}/ranks_${ranks}/synchronous COMMAND ${command} --synchronous-sends)
-      set_mpi_test_properties(${name}/ranks_${ranks}/synchronous ${ranks})
+      set_mpi_test_properties(${name}/ranks_${ranks}/synchronous ${ranks} ${NINEFOLD_TEST_SYNCHRONOUS})
     endif()
   endforeach()
 endfunction()
 
 function(add_program_test name)
+  cmake_parse_arguments(arg "ALSO_SYNCHRONOUS" "" "" ${ARGN})
   string(REPLACE "/" "_" target ${name})
   add_test_program(${target} ${name} GTest::gtest_main ninefold_data)
   add_dependencies(${target} 01_collectives_bench 02_ddp_train 03_zero_fsdp_train 03_zero_fsdp_mnist
@@ -92,10 +100,14 @@ function(add_program_test name)
     NINEFOLD_09_TRAIN="$<TARGET_FILE:09_combined_3d_train>")
   add_test(NAME ${name} COMMAND ${target})
   set_mpi_test_properties(${name} 4)
+  if(arg_ALSO_SYNCHRONOUS)
+    add_test(NAME ${name}/synchronous COMMAND ${target})
+    set_mpi_test_properties(${name}/synchronous 4 ${NINEFOLD_TEST_SYNCHRONOUS})
+  endif()
 endfunction()
 
 function(add_command_test name)
-  cmake_parse_arguments(arg "" "RANKS;EXPECT_EXIT;EXPECT_OUTPUT" "COMMAND" ${ARGN})
+  cmake_parse_arguments(arg "ALSO_SYNCHRONOUS" "RANKS;EXPECT_EXIT;EXPECT_OUTPUT" "COMMAND" ${ARGN})
   if(NOT DEFINED arg_EXPECT_EXIT)
     set(arg_EXPECT_EXIT 0)
   endif()
@@ -104,9 +116,14 @@ function(add_command_test name)
     set(ranks ${arg_RANKS})
     list(PREPEND arg_COMMAND ${MPIEXEC_EXECUTABLE} -n ${ranks})
   endif()
-  add_test(NAME ${name} COMMAND ${CMAKE_COMMAND} "-DEXPECT_EXIT=${arg_EXPECT_EXIT}"
-    "-DEXPECT_OUTPUT=${arg_EXPECT_OUTPUT}" -P ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/expect.cmake -- ${arg_COMMAND})
+  set(command ${CMAKE_COMMAND} "-DEXPECT_EXIT=${arg_EXPECT_EXIT}" "-DEXPECT_OUTPUT=${arg_EXPECT_OUTPUT}"
+    -P ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/expect.cmake -- ${arg_COMMAND})
+  add_test(NAME ${name} COMMAND ${command})
   set_mpi_test_properties(${name} ${ranks})
+  if(arg_ALSO_SYNCHRONOUS)
+    add_test(NAME ${name}/synchronous COMMAND ${command})
+    set_mpi_test_properties(${name}/synchronous ${ranks} ${NINEFOLD_TEST_SYNCHRONOUS})
+  endif()
 endfunction()
 
 # The commands of a chapter's lesson print what its README holds. They are of full size: only where code is optimised.

@@ -27,6 +27,10 @@ void fail(const std::string& how, int failing_rank, World& world) {
   if (how == "absent" && fails) {
     world.group().recv(tensor, (failing_rank + 1) % world.size(), 5);
   }
+  if (how == "send_first") {  // both: it relies on buffering
+    world.group().send(tensor, 1 - world.rank());
+    world.group().recv(tensor, 1 - world.rank());
+  }
   world.group().all_reduce(tensor);
 }
 

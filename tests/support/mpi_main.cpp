@@ -1,23 +1,12 @@
 // The main of tests that run under mpirun: mpirun -n 4 group_test --ranks=4. Every rank runs every test; a failure on
-// any rank is the job's. Rank 0 prints as usual, the others only their failures. With --synchronous-sends no send of
-// the test completes before it is received, whatever its worlds ask for: a test that relies on buffering hangs.
+// any rank is the job's. Rank 0 prints as usual, the others only their failures. --synchronous-sends says that the job
+// was started with synchronous_sends.cpp.
 #include <gtest/gtest.h>
 #include <mpi.h>
 
 #include <string>
 
 #include "common/comm/world.h"
-
-namespace {
-bool synchronous_sends = false;
-}
-
-// Stands before the library's own, as MPI's profiling interface allows.
-extern "C" int MPI_Isend(const void* data, int count, MPI_Datatype type, int peer, int tag, MPI_Comm communicator,
-                         MPI_Request* request) {
-  const auto send = synchronous_sends ? PMPI_Issend : PMPI_Isend;
-  return send(data, count, type, peer, tag, communicator, request);
-}
 
 namespace ninefold {
 namespace {
@@ -42,20 +31,8 @@ class FailurePrinter : public testing::EmptyTestEventListener {
   int rank_;
 };
 
-// Too few ranks would leave tests without anything to test.
-void read_arguments(int argc, char** argv, int ranks) {
-  constexpr std::string_view ranks_option = "--ranks=";
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view argument = argv[i];
-    synchronous_sends |= argument == "--synchronous-sends";
-    if (!argument.starts_with(ranks_option)) continue;
-    const int expected = std::stoi(std::string(argument.substr(ranks_option.size())));
-    require(ranks == expected, "the test needs {} ranks, but the job has {}", expected, ranks);
-  }
-}
-
 // A tiny message, which MPI would buffer, tells whether sends are as they were asked for.
-void require_sends_as_asked() {
+void require_sends(bool synchronous) {
   const char out = 0;
   char in = 0;
   int done = 0;
@@ -64,13 +41,26 @@ void require_sends_as_asked() {
   MPI_Test(&request, &done, MPI_STATUS_IGNORE);
   MPI_Recv(&in, 1, MPI_CHAR, job_rank(), 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
   MPI_Wait(&request, MPI_STATUS_IGNORE);
-  require(synchronous_sends != (done != 0), "sends are {}synchronous", synchronous_sends ? "not " : "");
+  require(synchronous != (done != 0), "sends are {}synchronous", synchronous ? "not " : "");
+}
+
+// Too few ranks would leave tests without anything to test.
+void read_arguments(int argc, char** argv, int ranks) {
+  constexpr std::string_view ranks_option = "--ranks=";
+  bool synchronous = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    synchronous |= argument == "--synchronous-sends";
+    if (!argument.starts_with(ranks_option)) continue;
+    const int expected = std::stoi(std::string(argument.substr(ranks_option.size())));
+    require(ranks == expected, "the test needs {} ranks, but the job has {}", expected, ranks);
+  }
+  require_sends(synchronous);
 }
 
 int run_tests(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   read_arguments(argc, argv, job_size());
-  require_sends_as_asked();
   if (!on_first_rank()) {
     testing::TestEventListeners& listeners = testing::UnitTest::GetInstance()->listeners();
     delete listeners.Release(listeners.default_result_printer());
