@@ -45,8 +45,8 @@ Parallelism ModelParallel::parallelism(const Task& task, const TrainOptions& opt
           .reduce_gradients = [this] { model_.sum_copies(); },
           .predict_memory =
               [&task, &options, children](MemoryByKind& bytes) {
-                const StageActivations stage = task.stage_activations(children, options.micro_batch,
-                                                                      options.precision(), options.recomputation);
+                const StageActivations stage =
+                    task.stage_activations(children, options.micro_batch, options.precision(), options.recomputation);
                 if (options.steps > 0) {
                   bytes[static_cast<size_t>(MemoryKind::activations)] = std::max(stage.forward, stage.backward);
                 }

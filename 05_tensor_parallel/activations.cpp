@@ -75,8 +75,8 @@ double in_backward(const PerToken& bytes, const LlamaDivision& division, bool ru
 }
 
 // In the first half of a layer's backward, all told: the linear layers' inputs and the gradients of their outputs stay,
-// gathered. In the SwiGLU, beside dy, all of dy, dhidden, dgate and dup; in w1's backward, dgate, dup, dx and the input; in
-// the attention's, with q, k, v and their gradients; in wq's, dx and the input.
+// gathered. In the SwiGLU, beside dy, all of dy, dhidden, dgate and dup; in w1's backward, dgate, dup, dx and the
+// input; in the attention's, with q, k, v and their gradients; in wq's, dx and the input.
 double in_input_gradient(const PerToken& bytes, const LlamaDivision& division) {
   const double piece = division.async ? bytes.stream : 0;
   const double swiglu = bytes.kept() + bytes.stream + bytes.gathered + 3 * bytes.ffn;
@@ -98,6 +98,9 @@ struct End {
     const double statistics = division.loss_parallel ? 6 * 4 : 0;
     const double gathering =
         division.loss_parallel ? 0 : bytes.columns + static_cast<double>(n) * bytes.columns + whole_logits;
+    // All scores, gathered to be counted or for the loss, when nothing is kept.
+    const double all_scores = static_cast<double>(n) * bytes.columns + static_cast<double>(e * division.config.vocab);
+    evaluation = bytes.columns + all_scores + (division.loss_parallel ? losses : bytes.stream);
     kept = ends + (division.loss_parallel ? bytes.columns + 4 : whole_logits + 2 * 4) + losses;
     forward = ends + std::max({bytes.columns + bytes.gathered, bytes.columns + statistics, gathering});
     const double dx = division.async ? bytes.gathered + 3 * bytes.stream : bytes.gathered > 0 ? bytes.all : 0;
@@ -106,7 +109,7 @@ struct End {
     input_gradient = ends + bytes.columns + whole_logits + losses + bytes.gathered + bytes.all + bytes.stream;
   }
   double losses, kept_for_weights, whole_logits;
-  double kept = 0, forward = 0, backward = 0, input_gradient = 0;
+  double kept = 0, forward = 0, backward = 0, input_gradient = 0, evaluation = 0;
 };
 
 }  // namespace
@@ -134,17 +137,12 @@ StageActivations stage_activations(const LlamaDivision& division, const LlamaPar
   }
   const auto all = [&](double per_token) { return static_cast<int64_t>(per_token * static_cast<double>(tokens)); };
   return {.kept = all(held),
-          .kept_for_weights = all(static_cast<double>(part.layers) * weights + head_weights +
-                                  (part.has_embedding ? bytes.all : 0)),
+          .kept_for_weights =
+              all(static_cast<double>(part.layers) * weights + head_weights + (part.has_embedding ? bytes.all : 0)),
           .forward = all(std::max(forward, held + (part.has_head ? 0 : bytes.stream))),
           .backward = all(std::max(backward, held)),
-          .input_gradient = all(std::max(input_gradient, held))};
-}
-
-int64_t activation_bytes(const LlamaDivision& division, int ranks, int64_t tokens, Dtype compute) {
-  const LlamaPart whole{.layers = division.config.layers};
-  const StageActivations bytes = stage_activations(division, whole, ranks, tokens, compute);
-  return std::max(bytes.forward, bytes.backward);
+          .input_gradient = all(std::max(input_gradient, held)),
+          .evaluation = part.has_head ? all(end.evaluation) : 0};
 }
 
 }  // namespace ninefold

@@ -17,7 +17,4 @@ namespace ninefold {
 StageActivations stage_activations(const LlamaDivision& division, const LlamaPart& part, int ranks, int64_t tokens,
                                    Dtype compute);
 
-// The peak of a forward and backward of all of the model.
-int64_t activation_bytes(const LlamaDivision& division, int ranks, int64_t tokens, Dtype compute);
-
 }  // namespace ninefold

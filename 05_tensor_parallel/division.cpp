@@ -48,8 +48,9 @@ void TensorParallelOptions::declare(Options& options) {
 
 std::string TensorParallelOptions::without_effect(int ranks, const Options& given) const {
   std::string text;
-  for (const auto& [name, is_on] :
-       {std::pair{"--sequence-parallel", sequence_parallel}, {"--loss-parallel", loss_parallel}, {"--async-tp", async}}) {
+  for (const auto& [name, is_on] : {std::pair{"--sequence-parallel", sequence_parallel},
+                                    {"--loss-parallel", loss_parallel},
+                                    {"--async-tp", async}}) {
     if (ranks == 1 && is_on && given.given(name)) text += fmt::format("{} has no effect: tp is 1\n", name);
   }
   return text;
@@ -60,14 +61,16 @@ std::string warning_of_slow_links(const Group& group) {
   const auto names = control::gather_bytes(group, host_name());
   const std::set<std::string> hosts(names.begin(), names.end());
   if (hosts.size() > 1) {
-    return fmt::format("warning: tp ({}) spans {} hosts, and every layer waits for the links between them; keep it "
-                       "inside one\n",
-                       group.size(), hosts.size());
+    return fmt::format(
+        "warning: tp ({}) spans {} hosts, and every layer waits for the links between them; keep it "
+        "inside one\n",
+        group.size(), hosts.size());
   }
   if (group.size() <= usual_links) return "";
-  return fmt::format("warning: tp ({}) is above {}, the ranks that usually share fast links; every layer waits for "
-                     "them\n",
-                     group.size(), usual_links);
+  return fmt::format(
+      "warning: tp ({}) is above {}, the ranks that usually share fast links; every layer waits for "
+      "them\n",
+      group.size(), usual_links);
 }
 
 }  // namespace ninefold

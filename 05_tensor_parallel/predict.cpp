@@ -71,10 +71,12 @@ Parallelism beside(Parallelism data, const TensorParallel& parallel, const Group
   both.predict_flops = [=](double flops) {
     return data.predict_flops(flops) + extra_flops(division, group.size(), options.batch * options.length);
   };
-  both.predict_memory = [=, steps = options.steps](MemoryByKind& bytes) {
+  both.predict_memory = [=, &options](MemoryByKind& bytes) {
     data.predict_memory(bytes);
+    const StageActivations all =
+        stage_activations(division, {.layers = division.config.layers}, group.size(), tokens, compute);
     bytes[static_cast<size_t>(MemoryKind::activations)] =
-        steps == 0 ? 0 : activation_bytes(division, group.size(), tokens, compute);
+        options.steps == 0 ? 0 : std::max({all.forward, all.backward, options.evaluates() ? all.evaluation : 0});
   };
   both.predict_traffic = [=, &parallel](TrafficLedger& ledger, int64_t steps) {
     data.predict_traffic(ledger, steps);

@@ -11,8 +11,8 @@
 
 namespace ninefold {
 
-// Books what one micro-batch of `tokens` (N) sends over the group on its way through `part`, of type `compute`. With D =
-// dim, V = vocabulary, n ranks, in elements of the whole tensor, and for all L layers, of which R run their forward
+// Books what one micro-batch of `tokens` (N) sends over the group on its way through `part`, of type `compute`. With D
+// = dim, V = vocabulary, n ranks, in elements of the whole tensor, and for all L layers, of which R run their forward
 // again:
 //   without sequence parallelism     all_reduce      N D: 4 L + 2    two a block and the embedding's; their conjugates
 //                                                         + R        where --save does not keep wo's sum

@@ -23,10 +23,11 @@ void MeshOptions::declare(Options& options) {
 
 void MeshOptions::settle(const Options& given, int ranks) {
   for (const auto& [name, size] : {std::pair{"--cp", cp}, {"--ep", ep}}) {
-    require(size == 1,
-            "{} {} is not available: this trainer splits the work over --pp, --dp-replicate, --dp-shard and --tp; leave "
-            "{} at 1",
-            name, size, name);
+    require(
+        size == 1,
+        "{} {} is not available: this trainer splits the work over --pp, --dp-replicate, --dp-shard and --tp; leave "
+        "{} at 1",
+        name, size, name);
   }
   std::vector<std::string_view> names = split(order, ','), usual = split("pp,dp_replicate,dp_shard,cp,tp", ',');
   std::sort(names.begin(), names.end());

@@ -22,7 +22,8 @@ std::unique_ptr<Pipeline> pipeline_stages(Model& model, const Task& task, const 
                                           const Techniques& techniques, const LlamaDivision& division,
                                           const TrainOptions& train) {
   const Group& group = mesh["pp"];
-  auto schedule = techniques.pipeline.schedule(group.size(), static_cast<int>(train.micro_batches), techniques.sharding);
+  auto schedule =
+      techniques.pipeline.schedule(group.size(), static_cast<int>(train.micro_batches), techniques.sharding);
   auto children = on_paper(task, train.micro_batch, train.precision());
   if (division.sequence_parallel) children = in_row_blocks(std::move(children), mesh.size("tp"));
   const auto stages = cut(layers_of(children), schedule.stages(), techniques.pipeline.layers_per_stage);
@@ -71,13 +72,14 @@ Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const 
 
   if (mesh.size("pp") > 1) combined->pipeline = pipeline_stages(model, task, mesh, techniques, division, train);
   Pipeline* const stages = combined->pipeline.get();
-  combined->tensor = parallelize(model, tp, division.plan());
+  if (tp.size() > 1) combined->tensor = parallelize(model, tp, division.plan());
   checkpoint_activations(model, "layers.*", train.recomputation);
   const Parallelism data = stages ? divide(*stages, model, mesh, techniques.sharding, train)
                                   : divide(model, mesh, techniques.sharding, train);
   combined->data = data.technique;
 
-  Parallelism all = beside(data, *combined->tensor, tp, division, parts_of_step(stages, train), train);
+  Parallelism all = data;
+  if (combined->tensor) all = beside(data, *combined->tensor, tp, division, parts_of_step(stages, train), train);
   if (stages) all = stages->parallelism(std::move(all), activations_of(task, tp.size(), division, train), train);
   all.technique = combined;
   return all;

@@ -16,11 +16,6 @@ struct Techniques {
   TensorParallelOptions tensor;
   ShardingPolicy sharding;
   RecomputationOptions recomputation;
-
-  void declare(Options& options);
-  // Settles what depends on the mesh, and `train` with it. Throws UserError where options contradict each other, or ask
-  // for a technique over whose dimension the mesh has one rank.
-  void settle(const Options& given, const Mesh& mesh, int data_ranks, TrainOptions& train);
 };
 
 // Splits the work on `model`, which is that of `task` and has no storage yet, over the mesh. To be called before

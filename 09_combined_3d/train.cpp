@@ -5,45 +5,30 @@
 #include <fmt/format.h>
 
 #include "01_collectives/collectives.h"
-#include "09_combined_3d/mesh_options.h"
-#include "09_combined_3d/parallelize.h"
+#include "09_combined_3d/options.h"
 
 namespace {
 
 using namespace ninefold;
 
-struct ProgramOptions {
-  MeshOptions mesh;
-  Techniques techniques;
-  TrainOptions train;
-
-  void declare(Options& options) {
-    mesh.declare(options);
-    techniques.declare(options);
-    train.declare(options);
-  }
-};
-
 // What looks odd, but trains.
-void announce(const ProgramOptions& options, const Group& tp, const Options& given) {
+void announce(const CombinedOptions& options, const Group& tp, const Options& given) {
   const std::string warning = warning_of_slow_links(tp);
   if (on_first_rank()) fmt::print("{}{}", options.techniques.tensor.without_effect(tp.size(), given), warning);
 }
 
 int run(int argc, char** argv) {
-  ProgramOptions options;
+  CombinedOptions options;
   TrainOptions& train = options.train;
   Options command_line("09/train", "Trains a Llama over a mesh of ranks.");
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
-  options.mesh.settle(command_line, job_size());
-  train.settle_checkpoint(command_line);
-  train.settle_check(command_line);
+  options.settle(command_line, job_size());
 
   World world(train.world(), collectives::named(train.collectives));
   const Mesh mesh = options.mesh.over(world);
   const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
-  options.techniques.settle(command_line, mesh, data.size(), train);
+  options.settle(command_line, mesh, data.size());
   announce(options, mesh["tp"], command_line);
   const auto task = make_task("llama", train);
 

@@ -44,9 +44,9 @@ CheckedSchedule PipelineOptions::schedule(int ranks, int micro_batches, const Sh
   require(!says_itself || policy.reshard == Reshard::standard,
           "{} says by UNSHARD and RESHARD when stages are gathered; leave --reshard out", choice.name());
   if (policy.stage == 0 || says_itself) return schedule;
-  return CheckedSchedule(policy.stage == 3 ? with_sharded_stages(table, policy.reshard == Reshard::always)
-                                           : with_reduced_stages(table),
-                         choice.name());
+  return CheckedSchedule(
+      policy.stage == 3 ? with_sharded_stages(table, policy.reshard == Reshard::always) : with_reduced_stages(table),
+      choice.name());
 }
 
 }  // namespace ninefold::pipeline

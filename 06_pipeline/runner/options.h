@@ -17,8 +17,8 @@ struct PipelineOptions {
   // Throws UserError where options contradict each other.
   void validate(const Options& given, const TrainOptions& train) const;
 
-  // The micro-batches that nobody asked for otherwise: as many as the user's table has, or up to 8 that divide the batch
-  // of each of `data_ranks`.
+  // The micro-batches that nobody asked for otherwise: as many as the user's table has, or up to 8 that divide the
+  // batch of each of `data_ranks`.
   void settle_micro_batches(TrainOptions& train, int data_ranks) const;
   // The table for so many ranks and the micro-batches that were settled, with the actions of whole stages that
   // policy.stage and policy.reshard call for, unless the user's own has some. Throws UserError where it does not fit.

@@ -96,7 +96,11 @@ Parallelism Pipeline::parallelism(Parallelism inner, const ActivationsOf& activa
   };
   all.predict_memory = [this, predict = inner.predict_memory, activations, &options](MemoryByKind& bytes) {
     predict(bytes);
-    bytes[static_cast<size_t>(MemoryKind::activations)] = options.steps > 0 ? activation_bytes(rank_, activations) : 0;
+    int64_t& most = bytes[static_cast<size_t>(MemoryKind::activations)];
+    most = options.steps > 0 ? activation_bytes(rank_, activations) : 0;
+    for (const int stage : schedule_.stages_of(rank_)) {
+      if (options.evaluates()) most = std::max(most, activations(children_of(stage)).evaluation);
+    }
   };
   all.predict_traffic = [this, predict = inner.predict_traffic](TrafficLedger& ledger, int64_t steps) {
     predict(ledger, steps);

@@ -12,8 +12,8 @@
 
 namespace ninefold::pipeline {
 
-// What some of the model's children keep of a micro-batch on this rank: by the task's formula, unless a technique divides
-// the layers of the stages further.
+// What some of the model's children keep of a micro-batch on this rank: by the task's formula, unless a technique
+// divides the layers of the stages further.
 using ActivationsOf = std::function<StageActivations(const Children&)>;
 ActivationsOf activations_of(const ninefold::Task& task, const TrainOptions& options);
 

@@ -1,6 +1,6 @@
-// The stages of a rank as chapter 03's units, whose states are divided over data-parallel ranks. REDUCE_GRAD reduces the
-// gradients of a stage. Under ZeRO 3 UNSHARD gathers its parameters and RESHARD gives them up; under ZeRO 1 and 2 they
-// stay whole, and are gathered once a step, after they have been updated.
+// The stages of a rank as chapter 03's units, whose states are divided over data-parallel ranks. REDUCE_GRAD reduces
+// the gradients of a stage. Under ZeRO 3 UNSHARD gathers its parameters and RESHARD gives them up; under ZeRO 1 and 2
+// they stay whole, and are gathered once a step, after they have been updated.
 #pragma once
 
 #include <map>
@@ -32,11 +32,11 @@ class StageUnits {
   void unshard_all();
   void reshard_all();
 
-  // Bytes of parameters and gradients, most that is gathered while a rank does the schedule's tasks, and of the host, to
-  // which what is offloaded moves, the optimizer's bytes included.
+  // Bytes of parameters and gradients, most that is gathered while a rank does the schedule's tasks, and of the host,
+  // to which what is offloaded moves, the optimizer's bytes included.
   void predict_memory(MemoryByKind& bytes, const CheckedSchedule& schedule, int rank) const;
-  // An all_gather for each UNSHARD (ZeRO 1 and 2: for each stage of the rank) and a reduce_scatter for each stage, and an
-  // all_reduce of its shard over the replicas, in each of `steps` steps.
+  // An all_gather for each UNSHARD (ZeRO 1 and 2: for each stage of the rank) and a reduce_scatter for each stage, and
+  // an all_reduce of its shard over the replicas, in each of `steps` steps.
   void predict_traffic(TrafficLedger& ledger, const CheckedSchedule& schedule, int rank, int64_t steps) const;
   Numerics numerics() const;
   SumGrouping grouping() const {

@@ -31,8 +31,9 @@ class Mesh {
   bool has(std::string_view name) const;
 
   // The group of the ranks that differ from this one in these dimensions only, the last named varying
-  // fastest, whatever the mesh's order; its name joins theirs ("dp_replicate+dp_shard"). Dimensions of size one, and those that the mesh does not have, are left out; a
-  // single one that is left is that dimension's own group. All ranks call it.
+  // fastest, whatever the mesh's order; its name joins theirs ("dp_replicate+dp_shard"). Dimensions of size one, and
+  // those that the mesh does not have, are left out; a single one that is left is that dimension's own group. All ranks
+  // call it.
   Group flatten(const std::vector<std::string>& names) const;
 
   const std::vector<MeshDimension>& dimensions() const { return dimensions_; }

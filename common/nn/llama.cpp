@@ -200,8 +200,8 @@ StageActivations llama_stage_activations(const LlamaConfig& config, const LlamaP
     const int64_t first_forward = checkpoint + e * (2 * dim + 3 * ffn), behind = part.layers - 1 - i;
     bytes.forward = std::max(bytes.forward, bytes.kept + (again ? first_forward : layer));
     bytes.backward = std::max(bytes.backward, bytes.kept + layer + e * (dim + 2 * ffn) + losses);
-    bytes.input_gradient = std::max(bytes.input_gradient,
-                                    bytes.kept + std::max(swiglu, attention) + behind * weights + head_weights);
+    bytes.input_gradient =
+        std::max(bytes.input_gradient, bytes.kept + std::max(swiglu, attention) + behind * weights + head_weights);
     bytes.kept += again ? checkpoint : layer;
   }
   bytes.kept += head;

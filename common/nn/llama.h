@@ -95,6 +95,8 @@ struct StageActivations {
   // Most at any moment of an action, with what is kept of the same micro-batch: of the forward, of the whole backward,
   // and of its first half.
   int64_t forward = 0, backward = 0, input_gradient = 0;
+  // Most in a forward of an evaluation on as many samples; 0 where that is no more than in one of a training step.
+  int64_t evaluation = 0;
 };
 // For a part of `tokens` (N), with e bytes an element. Layers that run their forward again keep as above, and in the
 // moments of the backward as much as any other.

@@ -103,6 +103,8 @@ struct TrainOptions {
   int64_t local_batch(int data_ranks) const { return batch / data_ranks; }
   // Whether this step is compared with the serial model: the first three of a run that begins at `first`, and the last.
   bool checks(int64_t step, int64_t first) const { return check && (step < first + 3 || step == steps - 1); }
+  // Whether there is an evaluation at all.
+  bool evaluates() const { return eval_every > 0 && steps >= eval_every; }
   double lr_at(int64_t step, int64_t epoch) const;
   Precision precision() const;
   // As a run begins; it scales where layers compute in f16.

@@ -61,9 +61,8 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
   record_.ranks = world_.size();
   record_.has_virtual_time = world_.virtual_time() != nullptr;
   record_.flops_per_row = task.flops_per_sample() / static_cast<double>(task.rows_per_sample());
-  const bool evaluates = options.eval_every > 0 && options.steps >= options.eval_every;
-  record_.memory =
-      predict_memory(parameters_, options, task, evaluates ? evaluated_at_once() : 0, parallelism_.predict_memory);
+  record_.memory = predict_memory(parameters_, options, task, options.evaluates() ? evaluated_at_once() : 0,
+                                  parallelism_.predict_memory);
 }
 
 Trainer::~Trainer() { world_.device()->trace = nullptr; }

@@ -23,9 +23,9 @@ Parallelize divided(const Way& way) {
     TrainOptions settled = options;
     policy.settle_types(settled);
     const Parallelism data = divide(model, mesh, policy, settled);
-    Parallelism both = beside(data, *parallel, mesh["tp"], division,
-                              {{.part = {.layers = options.llama.layers}, .micro_batches = options.micro_batches}},
-                              options);
+    Parallelism both =
+        beside(data, *parallel, mesh["tp"], division,
+               {{.part = {.layers = options.llama.layers}, .micro_batches = options.micro_batches}}, options);
     both.technique = std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<TensorParallel>>>(
         data.technique, parallel);
     return both;

@@ -1,5 +1,5 @@
 // Two runs that never see each other, the parallel one and a serial one, keep the same losses.
-#include "09_combined_3d/parallelize.h"
+#include "tests/09_combined_3d/combined.h"
 #include "tests/support/serial_run.h"
 
 namespace ninefold {
@@ -7,9 +7,10 @@ namespace {
 
 TEST(FreeRun, KeepsTheLossesOfASerialRun) {
   Job job = small_llama();
+  job.options.llama = {.dim = 32, .layers = 8, .heads = 8, .kv_heads = 2, .ffn = 48, .vocab = 256};
+  job.options.batch = 16;
   job.options.steps = 8;
-  job.options.check = false;
-  const auto parallel = train(job, parallelize).record.steps;
+  const auto parallel = train_combined("--steps 8 --no-check").record.steps;
   const std::vector<double> serial = serial_run(job, /*data_ranks=*/1).losses;
   ASSERT_EQ(parallel.size(), serial.size());
   for (size_t step = 0; step < serial.size(); ++step) {

@@ -1,85 +1,140 @@
-// The combined trainer end to end: it equals the serial model, keeps its books, and its check fails when it must.
-#include <gtest/gtest.h>
-
-#include "09_combined_3d/parallelize.h"
-#include "tests/support/training.h"
+// The combined trainer end to end, dimension beside dimension: it equals the serial model, keeps its books, and its
+// check fails when it must.
+#include "06_pipeline/generators/generators.h"
+#include "tests/09_combined_3d/combined.h"
 
 namespace ninefold {
 namespace {
 
-TEST(Train, EqualsTheSerialModel) {
-  const Outcome outcome = train(small_llama(), parallelize);
-  EXPECT_EQ(outcome.exit_code, 0);
-  EXPECT_TRUE(outcome.record.check.passed);
-  EXPECT_EQ(outcome.record.check.steps, 4);
-  EXPECT_LE(outcome.record.check.gradient_max_rel, 1e-5);
-  EXPECT_EQ(outcome.record.check.parameter_max_rel, 0);
-  EXPECT_LT(outcome.record.steps.back().loss, outcome.record.steps.front().loss);
+TEST(Train, TheMeshThatNobodyAskedFor) {
+  const RunRecord record = expect_equal_to_serial("--steps 4");
+  EXPECT_LT(record.steps.back().loss, record.steps.front().loss);
+  const auto has = [&](const char* dimension) { return record.traffic.count(dimension) > 0; };
+  EXPECT_EQ(has("pp"), job_size() % 8 == 0);
+  EXPECT_EQ(has("tp"), job_size() % 4 == 0);
+  EXPECT_EQ(has("dp_shard"), job_size() > 1);
 }
 
-TEST(Train, EqualsTheSerialModelWithMicroBatches) {
-  Job job = small_llama();
-  job.options.micro_batch = 1;
-  EXPECT_EQ(train(job, parallelize).exit_code, 0);
+// Data parallelism and pipelines keep the bits, where sums are in rank order; tensor parallelism cuts matmuls.
+TEST(Train, ClaimsBitsWhereItKeepsThem) {
+  if (job_size() < 4) return;  // two dimensions
+  const int rest = job_size() / 2;
+  for (const std::string pair :
+       {"--pp 2 --dp-shard {}", "--pp 2 --dp-replicate {}", "--dp-replicate 2 --dp-shard {}"}) {
+    const std::string sizes = fmt::format(fmt::runtime(pair), rest);
+    const RunRecord record =
+        expect_equal_to_serial(sizes + " --collectives ordered --mesh-order tp,cp,dp_shard,pp,dp_replicate");
+    EXPECT_EQ(record.numerics, Numerics::bit_identical) << sizes;
+    EXPECT_EQ(record.check.gradient_max_rel, 0) << sizes;
+  }
+  EXPECT_EQ(expect_equal_to_serial(fmt::format("--tp 2 --dp-shard {}", rest)).numerics, Numerics::bounded);
 }
 
-TEST(Train, EqualsTheSerialModelInBf16AndF16) {
-  for (const auto& [dtype, gradient] :
-       {std::pair(Dtype::bf16, Dtype::f32), {Dtype::bf16, Dtype::bf16}, {Dtype::f16, Dtype::f32}}) {
-    Job job = small_llama();
-    job.options.dtype = dtype;
-    job.options.grad_dtype = gradient;
-    EXPECT_EQ(train(job, parallelize).exit_code, 0) << name_of(dtype) << ", gradients " << name_of(gradient);
+// Every schedule over stages whose layers are divided by tokens or whole, and whose states are divided or not.
+TEST(Train, EveryScheduleInThreeDimensions) {
+  if (job_size() != 8) return;
+  const char* const forms[] = {"",
+                               "--no-sequence-parallel --stage 1",
+                               "--async-tp --stage 2",
+                               "--no-loss-parallel --stage 0",
+                               "--recompute full",
+                               "--recompute selective --async-tp --stage 1",
+                               "--reshard always"};
+  size_t form = 0;
+  for (const std::string& schedule : pipeline::generator_names()) {
+    const RunRecord record = expect_equal_to_serial(fmt::format(
+        "--pp 2 --dp-shard 2 --tp 2 --micro-batches 4 --schedule {} {}", schedule, forms[form++ % std::size(forms)]));
+    EXPECT_EQ(record.executed_flops_per_step, record.predicted_flops_per_step) << schedule;
   }
 }
 
-TEST(Train, BooksBalanceToTheByte) {
-  for (const int64_t micro_batch : {0, 1}) {
-    Job job = small_llama();
-    job.options.micro_batch = micro_batch;
-    expect_balanced_books(train(job, parallelize).record);
+TEST(Train, InNarrowTypes) {
+  if (job_size() != 8) return;
+  for (const char* types : {"--dtype bf16 --stage 1", "--dtype bf16 --grad-dtype bf16 --schedule zb-h1",
+                            "--param-dtype bf16 --offload pinned"}) {
+    expect_equal_to_serial(fmt::format("--pp 2 --dp-shard 2 --tp 2 --dim 64 --layers 3 --steps 2 {}", types));
+  }
+}
+
+// What stages hand on under sequence parallelism is a block of rows, in an evaluation too.
+TEST(Train, EvaluatesTheSameWhateverTheMesh) {
+  if (job_size() != 8) return;
+  std::vector<double> losses;
+  for (const char* mesh :
+       {"--dp-shard 8", "--pp 2 --dp-shard 2 --tp 2", "--pp 4 --tp 2 --no-loss-parallel", "--tp 8"}) {
+    const RunRecord record = expect_equal_to_serial(fmt::format("{} --eval-every 1 --eval-batches 1", mesh));
+    losses.push_back(record.evaluations.at(0).loss);
+    EXPECT_NEAR(losses.back(), losses.front(), 1e-6 * losses.front()) << mesh;
   }
 }
 
 TEST(Train, TheSameCommandGivesTheSameBits) {
-  const RunRecord first = train(small_llama(), parallelize).record, second = train(small_llama(), parallelize).record;
-  ASSERT_EQ(first.steps.size(), second.steps.size());
+  const RunRecord first = expect_equal_to_serial("--steps 3"), second = expect_equal_to_serial("--steps 3");
   for (size_t i = 0; i < first.steps.size(); ++i) {
     EXPECT_EQ(first.steps[i].loss, second.steps[i].loss);
     EXPECT_EQ(first.steps[i].gradient_norm, second.steps[i].gradient_norm);
   }
 }
 
-// Micro-batches group the sums differently, no more: a free run keeps its losses.
-TEST(Train, MicroBatchesChangeNoLossBeyondRounding) {
-  Job job = small_llama();
-  const RunRecord whole = train(job, parallelize).record;
-  job.options.micro_batch = 1;
-  const RunRecord parts = train(job, parallelize).record;
-  for (size_t i = 0; i < whole.steps.size(); ++i) EXPECT_NEAR(whole.steps[i].loss, parts.steps[i].loss, 1e-6);
-}
-
-TEST(Check, FailsUnderEveryWrongOperation) { expect_the_check_to_find(llama_faults, small_llama(), parallelize); }
-
-TEST(Check, FailsUnderEveryWrongAllReduce) { expect_the_check_to_find_wrong_all_reduces(small_llama(), parallelize); }
-
-TEST(Check, AllowsSumsInAnotherOrder) {
-  Job job = small_llama();
-  job.collective_fault = CollectiveFault::reorder_sums;
-  EXPECT_TRUE(train(job, parallelize).record.check.passed);
-}
-
 TEST(Train, ALossThatIsNotFiniteSaysStepAndRank) {
-  Job job = small_llama();
-  job.options.check = false;
-  job.options.clip = 0;
-  job.options.schedule.lr = 1e30;
   try {
-    train(job, parallelize);
+    train_combined("--dp-shard 1 --dp-replicate " + std::to_string(job_size()) +
+                   " --steps 4 --no-check --clip 0 --lr 1e30");
     FAIL() << "the loss should have overflowed";
   } catch (const UserError& error) {
     EXPECT_NE(std::string(error.what()).find("the loss of step"), std::string::npos) << error.what();
     EXPECT_NE(std::string(error.what()).find(fmt::format("on rank {}", job_rank())), std::string::npos);
+  }
+}
+
+// In every dimension at once.
+TEST(Check, FailsUnderEveryWrongCollective) {
+  if (job_size() != 8) return;
+  for (const CollectiveFault fault : all_reduce_faults) {
+    const Outcome outcome = train_combined("--pp 2 --dp-shard 2 --tp 2 --no-sequence-parallel", fault);
+    EXPECT_EQ(outcome.exit_code, 1) << "fault " << static_cast<int>(fault);
+    EXPECT_FALSE(outcome.record.check.passed) << "fault " << static_cast<int>(fault);
+  }
+  EXPECT_TRUE(train_combined("", CollectiveFault::reorder_sums).record.check.passed);
+}
+
+// What does not go together says why, and what would.
+TEST(Combinations, ThatCannotWorkSayWhatWould) {
+  if (job_size() != 8) return;
+  for (const auto& [words, sentence] : std::vector<std::pair<std::string, std::string>>{
+           {"--pp 16", "pp(16) x dp_shard(auto) needs a multiple of 16 ranks, but the job has 8"},
+           {"--pp 2 --dp-shard 3 --tp 2", "pp(2) x dp_shard(3) x tp(2) = 12 ranks, but the job has 8"},
+           {"--cp 2", "--cp 2 is not available"},
+           {"--ep 2", "--ep 2 is not available"},
+           {"--mesh-order pp,tp", "--mesh-order pp,tp must name each of pp, dp_replicate, dp_shard, cp and tp once"},
+           {"--tp 8 --heads 4", "heads (4) must be divisible by tp (8)"},
+           {"--tp 2 --tied-embeddings", "--tied-embeddings is not for tensor parallelism (tp 2)"},
+           {"--tp 2 --output-dtype f32 --dtype bf16", "--output-dtype is not for tensor parallelism (tp 2)"},
+           {"--tp 2 --length 15", "length (15) must be divisible by tp (2)"},
+           {"--tp 2 --async-tp --no-sequence-parallel", "--async-tp overlaps what sequence parallelism sends"},
+           {"--pp 2 --dp-shard 4 --tied-embeddings", "--tied-embeddings are in two stages"},
+           {"--pp 4 --layers 3", "the model has 3 layers, too few for 4 stages"},
+           {"--pp 2 --wrap size:100", "--wrap and --prefetch are not for a pipeline"},
+           {"--pp 2 --prefetch 2", "--wrap and --prefetch are not for a pipeline"},
+           {"--pp 2 --reduce-each-micro-batch", "--reduce-each-micro-batch is not for a pipeline"},
+           {"--pp 2 --gather-dtype f8", "--gather-dtype f8 is not for a pipeline"},
+           {"--pp 2 --schedule interleaved --micro-batches 1 --dp-shard 4",
+            "interleaved needs micro-batches (1) divisible"},
+           {"--pp 2 --schedule dualpipe --micro-batches 1", "dualpipe needs even numbers"},
+           {"--pp 2 --virtual-stages 3", "--virtual-stages is for interleaved"},
+           {"--tp 2 --schedule zb-v", "--schedule is for a pipeline, but --pp is 1; add --pp 2"},
+           {"--dp-replicate 8 --stage 1", "--stage 1 divides states over --dp-shard, but that is 1"},
+           {"--pp 2 --stage 1 --param-dtype bf16", "--param-dtype bf16 needs --stage 3"},
+           {"--dp-replicate 8 --offload pinned", "--offload needs --stage 1, 2 or 3"},
+           {"--dp-shard 8 --batch 12", "batch (12) must be divisible by the data ranks (8)"},
+           {"--recompute every:9", "every:9 chooses none of the 8 layers"}}) {
+    SCOPED_TRACE(words);
+    try {
+      train_combined(words);
+      ADD_FAILURE() << "it was taken";
+    } catch (const UserError& error) {
+      EXPECT_NE(std::string(error.what()).find(sentence), std::string::npos) << error.what();
+    }
   }
 }
 

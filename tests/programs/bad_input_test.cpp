@@ -249,11 +249,25 @@ std::vector<BadInput> bad_for_pipelines() {
   };
 }
 
+// All of them are tried in tests/09_combined_3d/train_test.cpp; these show how the program ends.
+std::vector<BadInput> bad_for_combinations() {
+  return {
+      {"too_many", "--pp 2 --tp 4", "pp(2) x dp_shard(auto) x tp(4) needs a multiple of 8 ranks, but the job has 4"},
+      {"cp", "--cp 2", "--cp 2 is not available: this trainer splits the work over --pp, --dp-replicate, --dp-shard"},
+      {"no_pipeline", "--tp 2 --schedule zb-v", "--schedule is for a pipeline, but --pp is 1; add --pp 2"},
+      {"no_shards", "--dp-replicate 4 --stage 1", "--stage 1 divides states over --dp-shard, but that is 1"},
+      {"mesh_order", "--mesh-order tp,pp", "--mesh-order tp,pp must name each of pp, dp_replicate, dp_shard, cp and"},
+      {"units", "--pp 2 --wrap size:20000", "--wrap and --prefetch are not for a pipeline"},
+      {"tied", "--tp 2 --tied-embeddings", "--tied-embeddings is not for tensor parallelism (tp 2)"},
+  };
+}
+
 constexpr std::string_view mnist = "--model mnist_cnn --batch 12 --steps 4 --no-measure-peak";
 
 TEST(BadInput, OfTheCombinedTrainer) {
-  expect_refused(NINEFOLD_09_TRAIN, tiny_llama,
-                 bad_for_both() + bad_for_llama() + std::vector<BadInput>{{"tp", "--tp 2", "--tp 2 is not available"}});
+  const std::string replicas = fmt::format("{} --dp-replicate 4 --dp-shard 1", tiny_llama);
+  expect_refused(NINEFOLD_09_TRAIN, replicas, bad_for_both() + bad_for_llama());
+  expect_refused(NINEFOLD_09_TRAIN, std::string(tiny_llama), bad_for_combinations());
 }
 
 TEST(BadInput, OfDataParallelLlama) {

@@ -1,0 +1,44 @@
+#include "09_combined_3d/options.h"
+
+namespace ninefold {
+
+void CombinedOptions::declare(Options& options) {
+  mesh.declare(options);
+  options.group("Pipeline");
+  techniques.pipeline.declare(options);
+  options.group("Tensor parallelism");
+  techniques.tensor.declare(options);
+  techniques.sharding.declare(options);
+  techniques.recomputation.declare(options);
+  train.declare(options);
+}
+
+void CombinedOptions::settle(const Options& given, int ranks) {
+  mesh.settle(given, ranks);
+  train.settle_checkpoint(given);
+  train.settle_check(given);
+}
+
+void CombinedOptions::settle(const Options& given, const Mesh& sizes, int data_ranks) {
+  auto& [pipeline, tensor, sharding, recomputation] = techniques;
+  const int pp = sizes.size("pp"), shards = sizes.size("dp_shard"), tp = sizes.size("tp");
+  for (const char* name : {"--schedule", "--virtual-stages", "--schedule-csv", "--layers-per-stage"}) {
+    require(pp > 1 || !given.given(name), "{} is for a pipeline, but --pp is 1; add --pp 2", name);
+  }
+  require(shards > 1 || data_ranks == 1 || sharding.stage == 0 || !given.given("--stage"),
+          "--stage {} divides states over --dp-shard, but that is 1; give it the ranks of --dp-replicate ({})",
+          sharding.stage, data_ranks);
+  if (shards == 1) sharding.stage = 0;  // nobody to divide states with
+  sharding.settle_types(train);
+  sharding.validate();
+  require(tp == 1 || !sharding.output_dtype, "--output-dtype is not for tensor parallelism (tp {}); leave it out", tp);
+  train.recomputation = recomputation.resolve();
+  if (pp > 1) {
+    pipeline.validate(given, train);
+    pipeline.settle_micro_batches(train, data_ranks);
+  }
+  train.resolve(data_ranks);
+  tensor.division(train.llama, train.recomputation).validate(tp, train.length);
+}
+
+}  // namespace ninefold

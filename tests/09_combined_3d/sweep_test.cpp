@@ -1,0 +1,88 @@
+// Every mesh: all factorisations of the ranks over pp, dp_replicate, dp_shard and tp, each with other options of its
+// techniques, equal the serial model and keep their books. The short form takes each mesh once; the whole, which is
+// disabled unless asked for, many times, and 16 ranks too (./run test --full).
+#include <random>
+
+#include "06_pipeline/generators/generators.h"
+#include "tests/09_combined_3d/combined.h"
+
+namespace ninefold {
+namespace {
+
+struct Sizes {
+  int pp, dp_replicate, dp_shard, tp;
+};
+
+std::vector<Sizes> factorisations(int ranks) {
+  std::vector<Sizes> all;
+  for (int pp = 1; pp <= ranks; ++pp) {
+    for (int replicas = 1; replicas <= ranks / pp; ++replicas) {
+      for (int shards = 1; shards <= ranks / pp / replicas; ++shards) {
+        const int rest = ranks / pp / replicas / shards;
+        if (pp * replicas * shards * rest == ranks) all.push_back({pp, replicas, shards, rest});
+      }
+    }
+  }
+  return all;
+}
+
+// The same choices on every rank and in every run.
+class Choice {
+ public:
+  explicit Choice(uint32_t seed) : engine_(seed) {}
+  std::string of(const std::vector<std::string>& words) { return " " + words[engine_() % words.size()]; }
+
+ private:
+  std::mt19937 engine_;
+};
+
+// Local batches are 16 / data ranks; as many micro-batches as the schedule allows, up to 4.
+std::string schedule_of(const Sizes& mesh, Choice& choice) {
+  const int local = 16 / (mesh.dp_replicate * mesh.dp_shard), micro_batches = std::min(local, 4);
+  std::vector<std::string> fitting;
+  for (const std::string& name : pipeline::generator_names()) {
+    const bool fits = name == "interleaved" ? micro_batches % mesh.pp == 0 && 2 * mesh.pp <= 8
+                      : name == "dualpipe"  ? micro_batches % 2 == 0 && mesh.pp % 2 == 0
+                      : name == "zb-v"      ? 2 * mesh.pp <= 8
+                                            : true;
+    if (fits) fitting.push_back("--schedule " + name);
+  }
+  return fmt::format("{} --micro-batches {}", choice.of(fitting), micro_batches);
+}
+
+std::string options_of(const Sizes& mesh, uint32_t seed) {
+  Choice choice(seed);
+  std::string words = fmt::format("--pp {} --dp-replicate {} --dp-shard {} --tp {}", mesh.pp, mesh.dp_replicate,
+                                  mesh.dp_shard, mesh.tp);
+  if (mesh.pp > 1) words += schedule_of(mesh, choice);
+  if (mesh.pp == 1) words += choice.of({"", "--micro-batch 1"});
+  if (mesh.dp_shard > 1) {
+    words += choice.of({"--stage 0", "--stage 1", "--stage 2", "--stage 3", "--stage 3 --reshard always",
+                        "--stage 2 --offload pinned", "--stage 3 --offload pageable"});
+  }
+  if (mesh.tp > 1) {
+    words += choice.of({"", "--async-tp", "--no-sequence-parallel"}) + choice.of({"", "--no-loss-parallel"});
+  }
+  if (mesh.tp == 1 && (mesh.pp == 1 || mesh.dp_shard == 1)) words += choice.of({"", "--tied-embeddings"});
+  words += choice.of({"", "--recompute full", "--recompute selective", "--recompute every:2"});
+  // Where tp rounds partial sums, the bound of bf16 speaks of averages, and a norm of 32 elements has none to speak of.
+  if (mesh.tp == 1) words += choice.of({"", "", "--dtype bf16", "--dtype bf16 --grad-dtype bf16"});
+  words += choice.of({"", "--mesh-order tp,dp_shard,cp,dp_replicate,pp"}) + choice.of({"", "--collectives ordered"});
+  if (job_size() == 16) words += " --layers 16 --heads 16";
+  return words;
+}
+
+TEST(Sweep, EveryMeshIsTheSerialModel) {
+  uint32_t seed = 0;
+  for (const Sizes& mesh : factorisations(job_size())) expect_equal_to_serial(options_of(mesh, seed++));
+}
+
+TEST(Sweep, DISABLED_EveryMeshInManyWays) {
+  uint32_t seed = 1000;
+  for (int round = 0; round < 10; ++round) {
+    for (const Sizes& mesh : factorisations(job_size())) expect_equal_to_serial(options_of(mesh, seed++));
+  }
+}
+
+}  // namespace
+}  // namespace ninefold
