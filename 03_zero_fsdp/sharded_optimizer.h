@@ -21,6 +21,8 @@ class ShardedOptimizer : public Sharding {
     }
   }
 
+  void after_load() override { after_update(); }
+
  protected:
   using Sharding::Sharding;
 };

@@ -155,6 +155,7 @@ Parallelism Sharding::parallelism(int64_t micro_batches) {
                    .in_f32 = policy_.types.reduce == Dtype::f32},
       .reduce_gradients = [this] { reduce_gradients(); },
       .after_update = [this] { after_update(); },
+      .after_load = [this] { after_load(); },
       .predict_memory = [this, micro_batches](
                             MemoryByKind& bytes) { predict_memory(bytes, layouts(), walk_, policy_, micro_batches); },
       .predict_traffic = [this, micro_batches](TrafficLedger& ledger,

@@ -37,6 +37,8 @@ class Sharding {
   void reduce_gradients();
   // After the optimizer has updated the shards.
   virtual void after_update() {}
+  // After they were read from a file, before the first step.
+  virtual void after_load() {}
 
   // The units, in the order in which the forward first needs them; a root unit, which holds what no other does, is
   // called "root" and comes first.

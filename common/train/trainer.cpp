@@ -103,7 +103,7 @@ RunPosition Trainer::begin() {
   if (!checkpoints_) return {};
   const RunPosition position = checkpoints_->load();
   const OutsideTheBooks outside(world_);
-  parallelism_.after_update();  // of the parameters owned: what is gathered from them is gathered anew
+  parallelism_.after_load();
   world_.wait_for_all();
   if (position.step >= options_.steps) {
     world_.traffic().clear();

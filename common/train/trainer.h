@@ -34,6 +34,8 @@ struct Parallelism {
   std::function<void()> reduce_gradients = [] {};
   // After the optimizer has updated what this rank owns.
   std::function<void()> after_update = [] {};
+  // After what this rank owns was read from a file, before the first step: what was gathered from it is old.
+  std::function<void()> after_load = [] {};
   // Replaces the bytes by kind that the technique lays out otherwise than one tensor a parameter.
   std::function<void(MemoryByKind&)> predict_memory = [](MemoryByKind&) {};
   // Books what the technique's formula says it sends in `steps` steps.
