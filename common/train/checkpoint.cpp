@@ -96,8 +96,8 @@ RunPosition Checkpoints::load() {
 RunPosition Checkpoints::load_checkpoint(int64_t step) {
   const std::string path = checkpoint_path(options_.checkpoint.folder, step);
   const ModelFolder model(path);
-  const SafetensorsFile states(optimizer_path(path));
   require_same_model(model.config(), path + "/config.json");
+  const SafetensorsFile states(optimizer_path(path));
   const RunPosition position = read_trainer_json(trainer_path(path));
   require(position.step == step, "{} is of step {}, whatever the folder's name says", trainer_path(path),
           position.step);

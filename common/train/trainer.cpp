@@ -107,6 +107,9 @@ RunPosition Trainer::begin() {
   world_.wait_for_all();
   if (position.step >= options_.steps) {
     world_.traffic().clear();
+    for (const MemoryKind kind : {MemoryKind::activations, MemoryKind::gathered}) {
+      record_.memory.at(static_cast<size_t>(kind)).predicted = 0;
+    }
     if (world_.rank() == 0) fmt::print("all {} steps are made: --steps says how many in all\n", position.step);
   } else {
     record_.memory.at(static_cast<size_t>(MemoryKind::host)).predicted += checkpoints_->predict_snapshot_bytes();

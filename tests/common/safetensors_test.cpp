@@ -1,4 +1,4 @@
-// A model in one file, written from shards, read by a reader that shares nothing with the writer.
+// A model in one file, written from shards.
 #include "common/train/safetensors.h"
 
 #include <gtest/gtest.h>
