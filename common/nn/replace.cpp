@@ -111,13 +111,10 @@ int for_each_core(Layer& layer, const std::string& pattern,
   return count;
 }
 
-int for_each_router(Layer& layer, const std::string& pattern,
-                    const std::function<void(const std::string&, std::unique_ptr<Router>&)>& visit) {
-  int count = 0;
+void for_each_router(Layer& layer, const std::function<void(const std::string&, std::unique_ptr<Router>&)>& visit) {
   Walker walker;
-  walker.on_router = counting<Router>(pattern, visit, count);
+  walker.on_router = visit;
   layer.visit(walker);
-  return count;
 }
 
 int for_each_experts(Layer& layer, const std::string& pattern,

@@ -30,11 +30,12 @@ int for_each_match(Layer& layer, const std::string& pattern,
 int for_each_core(Layer& layer, const std::string& pattern,
                   const std::function<void(const std::string&, std::unique_ptr<AttentionCore>&)>& visit);
 
-// The same for routers and for experts. A refilled slot is not entered.
-int for_each_router(Layer& layer, const std::string& pattern,
-                    const std::function<void(const std::string&, std::unique_ptr<Router>&)>& visit);
+// The same for experts; a refilled slot is not entered.
 int for_each_experts(Layer& layer, const std::string& pattern,
                      const std::function<void(const std::string&, std::unique_ptr<Experts>&)>& visit);
+
+// Calls visit(path, slot) for every router below `layer`.
+void for_each_router(Layer& layer, const std::function<void(const std::string&, std::unique_ptr<Router>&)>& visit);
 
 // Calls visit(path, buffer) for every buffer below `layer`.
 void for_each_buffer(Layer& layer, const std::function<void(const std::string&, Buffer&)>& visit);

@@ -239,8 +239,9 @@ Tensor TopKRouter::backward(const Tensor& dgates, Saved& saved) {
   return ops::matmul(dy, weight.value);
 }
 
-void TopKRouter::update_bias(const std::vector<int64_t>& load) const {
+void TopKRouter::update_bias(const RoutingRecord& loads) {
   if (!bias) return;
+  const std::vector<int64_t>& load = loads.layers.at(static_cast<size_t>(layer_)).load;
   expect(static_cast<int64_t>(load.size()) == config_.experts, "loads of {} experts for a router of {}", load.size(),
          config_.experts);
   const double mean =

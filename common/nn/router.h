@@ -14,6 +14,8 @@ class Router {
   virtual Routing forward(const Tensor& x, Saved& saved) = 0;
   // dgates f32 [n, k], of choices that were dropped 0. Adds what the auxiliary losses ask for; returns dx [n, dim].
   virtual Tensor backward(const Tensor& dgates, Saved& saved) = 0;
+  // After an optimizer step, with the loads of the whole global batch: for routers that learn from them.
+  virtual void update_bias(const RoutingRecord& /*loads*/) {}
   virtual void visit(Visitor&) {}
 };
 
@@ -35,10 +37,8 @@ class TopKRouter : public Router {
   Tensor backward(const Tensor& dgates, Saved& saved) override;
   void visit(Visitor& visitor) override;
 
-  // After an optimizer step: bias += rate where the load is below the mean, -= rate where above. `load`: of all tokens
-  // of the global batch. Does nothing without Balance::bias.
-  void update_bias(const std::vector<int64_t>& load) const;
-  int64_t layer() const { return layer_; }
+  // bias += rate where the load is below the mean, -= rate where above. Does nothing without Balance::bias.
+  void update_bias(const RoutingRecord& loads) override;
 
   Parameter weight;
   std::optional<Buffer> bias;

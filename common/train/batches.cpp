@@ -16,7 +16,9 @@ std::vector<MicroBatch> micro_batches(const GlobalBatch& batch, const Task& task
                      .indices = {begin, begin + options.micro_batch},
                      .global_targets = batch.targets(task),
                      .loss_scale = batch.loss_scale,
-                     .seed = options.seed});
+                     .seed = options.seed,
+                     .routing = batch.routing,
+                     .replay = batch.replay});
   }
   return parts;
 }
@@ -39,6 +41,8 @@ Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch,
   step.global_targets = part.global_targets;
   step.loss_scale = part.loss_scale;
   step.seed = part.seed;
+  step.routing = part.routing;
+  step.replay = part.replay;
   return step;
 }
 

@@ -14,6 +14,9 @@ struct GlobalBatch {
   int64_t step;
   std::vector<int64_t> indices;
   double loss_scale = 1;  // by which gradients will be too large
+  // As in Step: where routers book, and whose choices they take.
+  RoutingRecord* routing = nullptr;
+  const RoutingRecord* replay = nullptr;
   int64_t targets(const Task& task) const { return static_cast<int64_t>(indices.size()) * task.rows_per_sample(); }
 };
 
@@ -25,6 +28,8 @@ struct MicroBatch {
   int64_t global_targets;
   double loss_scale;
   uint64_t seed;
+  RoutingRecord* routing = nullptr;
+  const RoutingRecord* replay = nullptr;
 };
 
 // What data rank `rank` of `ranks` does of the batch: the rank-th contiguous block, in micro-batches of

@@ -9,6 +9,7 @@
 #include "common/base/report.h"
 #include "common/comm/control.h"
 #include "common/tensor/kernels.h"
+#include "common/train/routing.h"
 
 namespace ninefold {
 namespace {
@@ -70,6 +71,12 @@ std::string difference_text(double difference, std::string_view scale) {
   return difference == 0 ? "bit-identical" : fmt::format("within {:.1e}{}", difference, scale);
 }
 
+std::string routing_verdict(const CheckResult& check) {
+  if (check.routed_otherwise == 0) return "";
+  return fmt::format("{} tokens routed otherwise than the serial model would, with score gaps of up to {:.1e}\n",
+                     check.routed_otherwise, check.largest_gap);
+}
+
 std::string verdict_text(const RunRecord& record, const TrainOptions& options) {
   const CheckResult& check = record.check;
   std::string books = record.books_balanced  ? "books balanced"
@@ -81,7 +88,8 @@ std::string verdict_text(const RunRecord& record, const TrainOptions& options) {
                      name_of(record.numerics), difference_text(check.loss_max_abs, ""),
                      difference_text(check.gradient_max_rel, " of its scale"),
                      check.worst_parameter.empty() ? "" : fmt::format(" ({})", check.worst_parameter),
-                     difference_text(check.parameter_max_rel, " of its norm"), books);
+                     difference_text(check.parameter_max_rel, " of its norm"), books) +
+         routing_verdict(check);
 }
 
 std::string speed_text(const RunRecord& record) {
@@ -145,6 +153,7 @@ nlohmann::ordered_json steps_json(const RunRecord& record, const TrainOptions& o
                     {"ms", step.milliseconds},
                     {record.unit + "_per_second", step.rows_per_second}});
     if (record.has_virtual_time) json.back()["virtual_ms"] = step.virtual_milliseconds;
+    if (step.routing) json.back()["routing"] = routing_json(*step.routing);
     if (options.loss_scaler().enabled()) {
       json.back()["loss_scale"] = step.loss_scale;
       json.back()["skipped"] = step.skipped;
@@ -230,6 +239,7 @@ std::string summary_text(const RunRecord& record, const TrainOptions& options) {
     text +=
         speed_text(record) + recomputation_text(record, options) + waiting_text(record) + bubble_text(record) + "\n";
   }
+  if (!record.steps.empty() && record.steps.back().routing) text += load_table(*record.steps.back().routing) + "\n";
   text += memory_table(record) + "\n";
   if (!record.traffic.empty()) text += traffic_table(record) + "\n";
   if (record.gather_error) {
@@ -270,7 +280,8 @@ void write_report(const std::string& path, const RunRecord& record, const TrainO
                    {"loss_max_abs", record.check.loss_max_abs},
                    {"gradient_max_rel", record.check.gradient_max_rel},
                    {"parameter_max_rel", record.check.parameter_max_rel},
-                   {"worst_parameter", record.check.worst_parameter}};
+                   {"worst_parameter", record.check.worst_parameter},
+                   {"routed_otherwise", record.check.routed_otherwise}};
   for (const MemoryRecord& entry : record.memory) {
     json["memory"][std::string(name_of(entry.kind))] = {{"predicted", entry.predicted},
                                                         {"measured_peak", entry.measured_peak}};

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/comm/mesh.h"
+#include "common/nn/routing.h"
 #include "common/train/options.h"
 #include "common/train/oracle.h"
 #include "common/train/step_clock.h"
@@ -24,6 +25,7 @@ struct StepRecord {
   double milliseconds;          // wall time on rank 0, the oracle's left out
   double virtual_milliseconds;  // by which the largest clock of all ranks grew; 0 without a cluster
   double rows_per_second;
+  std::optional<RoutingRecord> routing{};  // of all ranks, where there are experts
 };
 
 struct EvaluationRecord {

@@ -51,6 +51,45 @@ void TrainOptions::declare_llama(Options& options) {
   options.add("--norm-eps", llama.norm_eps, "added to the mean square in norms", {.minimum = 0});
 }
 
+void TrainOptions::declare_moe(Options& options) {
+  MoeConfig& moe = llama.moe;
+  options.group("Mixture of experts");
+  options.add("--experts", moe.experts, "feed-forwards in each block, each --ffn wide; 0: one for all tokens",
+              {.minimum = 0});
+  options.add("--top-k", moe.top_k, "experts that a token visits", {.minimum = 1});
+  options.add("--shared-experts", moe.shared_experts, "experts that every token visits besides", {.minimum = 0});
+  options.add("--capacity-factor", capacity_factor,
+              "tokens of a sequence that an expert takes, in units of an even share; auto: all that choose it",
+              {.minimum = 0.01, .may_be_auto = true});
+  options.add("--dropless", dropless, "no expert leaves a token out, as without --capacity-factor");
+  options.add_choice<DropPolicy>("--token-drop-policy", moe.drop_policy,
+                                 {{"position", DropPolicy::position}, {"probs", DropPolicy::probs}},
+                                 "whom a full expert leaves out: the last of the sequence, or the lowest gates");
+  options.add_choice<RouterKind>(
+      "--router", moe.router,
+      {{"softmax", RouterKind::softmax}, {"topk_softmax", RouterKind::topk_softmax}, {"sigmoid", RouterKind::sigmoid}},
+      "scores: softmax over all experts, over the chosen ones, or a sigmoid of each");
+  options.add_choice<Balance>(
+      "--balance", moe.balance, {{"none", Balance::none}, {"auxiliary", Balance::auxiliary}, {"bias", Balance::bias}},
+      "what keeps experts evenly loaded: nothing, a loss, or a bias that moves against the load");
+  options.add_choice<BalanceScope>(
+      "--balance-scope", moe.balance_scope, {{"sequence", BalanceScope::sequence}, {"batch", BalanceScope::batch}},
+      "of what the balancing loss is a mean: each sequence, or each forward as in transformers");
+  options.add("--balance-coefficient", moe.balance_coefficient, "of the balancing loss", {.minimum = 0});
+  options.add("--bias-update-rate", moe.bias_update_rate, "by which a bias moves each step", {.minimum = 0});
+  options.add("--z-loss-coefficient", moe.z_loss_coefficient, "of the router's mean squared log-sum-exp",
+              {.minimum = 0});
+}
+
+void TrainOptions::settle_moe() {
+  const bool has_factor = capacity_factor != Options::automatic;
+  require(!dropless || !has_factor,
+          "--dropless and --capacity-factor ({}) contradict each other: one drops no token, the other may; give one",
+          capacity_factor);
+  if (has_factor) llama.moe.capacity_factor = capacity_factor;
+  llama.moe.validate();
+}
+
 void TrainOptions::declare_optimizer(Options& options) {
   options.group("Optimizer");
   options.add_choice<OptimizerKind>(

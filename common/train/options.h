@@ -43,6 +43,8 @@ struct TrainOptions {
   int64_t micro_batches = 0;
   // Model and data
   LlamaConfig llama;
+  double capacity_factor = Options::automatic;  // as given; settle_moe makes llama.moe's of it
+  bool dropless = false;
   int64_t length = 256;
   Recomputation recomputation;
   std::string data = NINEFOLD_DATA "/kjv.txt.gz";
@@ -74,6 +76,7 @@ struct TrainOptions {
   // Each declares its groups of options. The Llama and optimizer groups are left out where a program fixes them.
   void declare_run(Options& options);
   void declare_llama(Options& options);
+  void declare_moe(Options& options);
   void declare_optimizer(Options& options);
   void declare_report(Options& options);
   void declare_checkpoint(Options& options);
@@ -81,6 +84,8 @@ struct TrainOptions {
   // For "llama", nothing. For "mnist_cnn" and "mlp", takes those of mnist_options() that were not given. Throws
   // UserError where an option of Llama's was that the model does not have; an MLP has --layers, of width --dim.
   void use_defaults_of(const std::string& model, const Options& given);
+  // Whether experts drop tokens. Throws UserError where --dropless and --capacity-factor contradict each other.
+  void settle_moe();
   // --epochs or --steps says how long to train; where neither was given, `usual` epochs do (0: the steps that there
   // are). Throws UserError where both were, or an evaluation was asked for beside that of each epoch.
   void settle_epochs(const Options& given, int64_t usual);

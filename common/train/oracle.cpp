@@ -11,11 +11,11 @@
 #include "common/optim/clip.h"
 #include "common/train/batches.h"
 #include "common/train/gather.h"
+#include "common/train/routing.h"
+#include "common/train/values.h"
 
 namespace ninefold {
 namespace {
-
-using Values = std::vector<float>;
 
 // A tensor that training carries from step to step, and the parameter that says how it is placed.
 struct StateTensor {
@@ -33,12 +33,6 @@ std::vector<StateTensor> state_of(const std::vector<Parameter*>& parameters, con
   return state;
 }
 
-Values to_floats(const Tensor& tensor) {
-  if (tensor.dtype() == Dtype::f32) return tensor.to_vector<float>();
-  const auto widened = [](const auto& narrow) { return Values(narrow.begin(), narrow.end()); };
-  return tensor.dtype() == Dtype::bf16 ? widened(tensor.to_vector<bf16>()) : widened(tensor.to_vector<f16>());
-}
-
 // This rank's elements of a global tensor.
 Values local_part(const Values& global, const Parameter& parameter) {
   Values local(static_cast<size_t>(elements(parameter.local_shape())));
@@ -46,25 +40,6 @@ Values local_part(const Values& global, const Parameter& parameter) {
     std::copy_n(global.begin() + piece.global_offset, piece.length, local.begin() + piece.local_offset);
   }
   return local;
-}
-
-double norm_of(const Values& values) {
-  double squares = 0;
-  for (const float value : values) squares += static_cast<double>(value) * value;
-  return std::sqrt(squares);
-}
-
-double distance(const Values& a, const Values& b) {
-  double squares = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
-    squares += difference * difference;
-  }
-  return std::sqrt(squares);
-}
-
-bool same_bits(const Values& a, const Values& b) {
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
 void cast_values(const std::vector<Parameter*>& whole) {
@@ -110,6 +85,7 @@ Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int 
       options_(options),
       data_ranks_(data_ranks),
       grouping_(grouping),
+      model_(model),
       optimizer_(optimizer),
       numerics_(numerics),
       fill_values_(fill_values ? fill_values : cast_values),
@@ -145,6 +121,8 @@ void Oracle::take_over() {
     if (serial_) std::memcpy(serial[i].tensor.raw(), bytes.data(), bytes.size());
   }
   if (serial_) serial_->optimizer->set_steps(optimizer_.steps());
+  if (serial_) set_buffer_values(*serial_->model, buffer_values(model_));
+  if (reference_) set_buffer_values(*reference_->model, buffer_values(model_));
   if (serial_) fill_values_(serial_->parameters);
   for (size_t i = 0; reference_ && i < parameters_.size(); ++i) {
     const Values values = to_floats(serial_->parameters[i]->value);
@@ -194,12 +172,33 @@ void Oracle::begin_step(const GlobalBatch& batch, const LossScaler& scaler) {
   const OutsideTheBooks outside(world_);
   take_over();
   scaler_ = scaler;
-  if (serial_) {
-    serial_loss_ = compute_gradients(*serial_, batch) / static_cast<double>(batch.targets(task_));
-    unscale(serial_->parameters, scaler_);
-    if (reference_) compute_gradients(*reference_, {batch.step, batch.indices});
-  }
+  batch_ = batch;
   world_.group().barrier();
+}
+
+void Oracle::compute_serial(const RoutingRecord& routing) {
+  const bool routes = has_routers(model_);
+  const RoutingRecord choices = routes ? gathered_choices(world_.group(), routing) : RoutingRecord();
+  if (!serial_) return;
+  serial_routing_ = {};
+  batch_.routing = &serial_routing_;
+  batch_.replay = routes ? &choices : nullptr;
+  serial_loss_ = compute_gradients(*serial_, batch_) / static_cast<double>(batch_.targets(task_));
+  unscale(serial_->parameters, scaler_);
+  if (!reference_) return;
+  compute_gradients(*reference_, {.step = batch_.step, .indices = batch_.indices, .replay = batch_.replay});
+}
+
+bool Oracle::compare_routing() {
+  const auto differences = control::broadcast(world_.group(), serial_routing_.differences);
+  if (serial_) fmt::print("{}", differences_text(batch_.step, differences));
+  result_.routed_otherwise += static_cast<int64_t>(differences.size());
+  bool fair = true;
+  for (const auto& difference : differences) {
+    result_.largest_gap = std::max(result_.largest_gap, difference.gap);
+    fair = fair && difference.gap <= largest_fair_gap(options_.precision().compute);
+  }
+  return fair;
 }
 
 Oracle::Norms Oracle::serial_norms() const {
@@ -218,8 +217,9 @@ bool Oracle::serial_overflows() const {
   return control::broadcast<char>(world_.group(), {overflows})[0] != 0;
 }
 
-void Oracle::compare_gradients(double loss, double norm) {
+void Oracle::compare_gradients(double loss, double norm, const RoutingRecord& routing) {
   const OutsideTheBooks outside(world_);
+  compute_serial(routing);
   const Norms norms = serial_norms();
   const double serial_loss = control::broadcast<double>(world_.group(), {serial_loss_})[0];
   Verdict verdict;
@@ -232,7 +232,8 @@ void Oracle::compare_gradients(double loss, double norm) {
   result_.loss_max_abs = std::max(result_.loss_max_abs, loss_difference);
   const double rounding = narrow_factor * norms.own_distance / std::max(norms.reference, 1e-30);  // 0 in f32
   const double bound = bit_identical() ? 0 : (loss_bound + rounding) * std::max(1.0, std::abs(serial_loss));
-  verdict.passed = verdict.passed && loss_difference <= bound;
+  const bool routed_alike = compare_routing();
+  verdict.passed = verdict.passed && loss_difference <= bound && routed_alike;
   const double worst_before = result_.gradient_max_rel;
   result_.gradient_max_rel = std::max(worst_before, merge(verdict));
   if (result_.gradient_max_rel > worst_before) result_.worst_parameter = parameters_[verdict.worst_index]->name;
@@ -266,7 +267,10 @@ void Oracle::compare_update(double lr, double norm, const LossScaler& scaler) {
   double serial_norm = 0;
   if (serial_) {
     serial_norm = std::sqrt(gradient_squares(serial_->parameters).value());
-    if (!scaler_.overflows(serial_norm)) serial_->optimizer->step(lr, clip_factor(norm, options_.clip));
+    if (!scaler_.overflows(serial_norm)) {
+      serial_->optimizer->step(lr, clip_factor(norm, options_.clip));
+      update_router_biases(*serial_->model, serial_routing_);
+    }
   }
   serial_norm = control::broadcast<double>(world_.group(), {serial_norm})[0];
   scaler_.update(scaler_.overflows(serial_norm));
@@ -276,6 +280,8 @@ void Oracle::compare_update(double lr, double norm, const LossScaler& scaler) {
   Verdict verdict;
   const bool is_near = !bit_identical() && std::abs(norm - serial_norm) <= norm_bound * serial_norm;
   verdict.passed = (norm == serial_norm || is_near) && scaler.scale() == scaler_.scale();
+  const bool alike = same_buffers();
+  verdict.passed = verdict.passed && alike;
   for (size_t i = 0; i < parallel.size(); ++i) {
     const Values expected = local_part(
         control::broadcast(world_.group(), serial_ ? to_floats(serial[i].tensor) : Values()), *parallel[i].parameter);
@@ -283,6 +289,11 @@ void Oracle::compare_update(double lr, double norm, const LossScaler& scaler) {
     verdict.add(distance(found, expected) / std::max(norm_of(expected), 1e-30), same_bits(found, expected), i);
   }
   result_.parameter_max_rel = std::max(result_.parameter_max_rel, merge(verdict));
+}
+
+bool Oracle::same_buffers() {
+  const Values expected = control::broadcast(world_.group(), serial_ ? buffer_values(*serial_->model) : Values());
+  return same_bits(buffer_values(model_), expected);
 }
 
 void Oracle::Verdict::add(double relative, bool within, size_t index) {

@@ -8,6 +8,10 @@
 //               elements, f32: |d_t| <= 1e-5 · max(|ref_t|, |ref| · sqrt(n / N)).
 //               bf16, f16: the distance to the f32 serial gradient is at most 1.5 times the serial run's own, on the
 //               same scale: max(|own_t|, |own| · sqrt(n / N)), plus the bound of f32.
+//   routing     of a mixture of experts: the serial model takes the parallel run's choices, so that one token's does
+//   not
+//               move everything behind it; where it would have chosen otherwise by itself, its scores may differ by
+//               1e-5 (bf16, f16: 2e-2). Such tokens are listed.
 //   loss        bit-identical: the same bits; bounded: within 1e-6 of it; bf16, f16: plus 1.5 times the relative
 //               distance of the whole serial gradient to f32, because partial sums may be rounded in the forward too.
 //   update      the serial optimizer is fed the parallel gradients, and the norm that clips them, and must give the
@@ -19,6 +23,7 @@
 #include <string>
 
 #include "common/comm/world.h"
+#include "common/nn/routing.h"
 #include "common/optim/loss_scale.h"
 #include "common/optim/optimizer.h"
 #include "common/train/batches.h"
@@ -36,6 +41,9 @@ struct CheckResult {
   double gradient_max_rel = 0;
   double parameter_max_rel = 0;  // the same after the update; 0 means the same bits
   std::string worst_parameter;   // where gradient_max_rel was found
+  // Tokens that the serial model would have routed otherwise, and how much it would have preferred that.
+  int64_t routed_otherwise = 0;
+  double largest_gap = 0;
 };
 
 class Oracle {
@@ -48,11 +56,12 @@ class Oracle {
          Numerics numerics, Model& model, Optimizer& optimizer, FillValues fill_values = {});
   ~Oracle();
 
-  // Takes over the parallel run's state and computes the serial loss and gradients. The other ranks wait.
+  // Takes over the parallel run's state.
   void begin_step(const GlobalBatch& batch, const LossScaler& scaler);
-  // After the gradients were reduced and unscaled, before clipping: compares them and the loss (mean over the global
-  // batch). `norm` is what the parallel run found of them. Where they overflowed, the serial ones must have, too.
-  void compare_gradients(double loss, double norm);
+  // After the gradients were reduced and unscaled, before clipping: computes the serial loss and gradients, while the
+  // other ranks wait, and compares them and the loss (mean over the global batch). `norm` is what the parallel run
+  // found of them. Where they overflowed, the serial ones must have, too. `routing`: what this rank's routers chose.
+  void compare_gradients(double loss, double norm, const RoutingRecord& routing);
   // After the update with learning rate `lr`, which is none if the gradients overflowed; `scaler` follows it.
   void compare_update(double lr, double norm, const LossScaler& scaler);
 
@@ -74,6 +83,11 @@ class Oracle {
   // The bound of bf16 and f16 is measured from the f32 serial gradient.
   bool needs_reference() const { return !bit_identical() && options_.precision().compute != Dtype::f32; }
   void take_over();
+  void compute_serial(const RoutingRecord& routing);
+  // Whether the serial model would have routed alike.
+  bool compare_routing();
+  // Whether this rank's buffers are what the serial model's have become.
+  bool same_buffers();
   // Returns the sum of the losses.
   double compute_gradients(Serial& serial, const GlobalBatch& batch) const;
   // Coordinates of a contribution: direction, block of ranks, micro-batch (where each is summed by itself), rank in the
@@ -99,6 +113,7 @@ class Oracle {
   int data_ranks_;
   SumGrouping grouping_;
   Term extents_;  // of each coordinate of a Term
+  Model& model_;
   Optimizer& optimizer_;
   Numerics numerics_;
   FillValues fill_values_;
@@ -107,7 +122,9 @@ class Oracle {
   std::unique_ptr<Serial> serial_;     // in the parallel run's precision
   std::unique_ptr<Serial> reference_;  // in f32, for the bound where serial_ is not
   LossScaler scaler_;                  // of the serial run
+  GlobalBatch batch_{};                // of the step at hand
   double serial_loss_ = 0;
+  RoutingRecord serial_routing_;
   CheckResult result_;
 };
 

@@ -45,11 +45,13 @@ double LlamaTask::executed_flops_per_sample(const Recomputation& recomputation) 
 
 int64_t LlamaTask::activation_bytes(int64_t samples, const Precision& precision,
                                     const Recomputation& recomputation) const {
+  if (config_.moe.capacity_factor) return 0;
   return llama_activation_bytes(config_, samples * length_, precision, recomputation);
 }
 
 StageActivations LlamaTask::stage_activations(const Children& stage, int64_t samples, const Precision& precision,
                                               const Recomputation& recomputation) const {
+  if (config_.moe.experts > 0) return {};
   return llama_stage_activations(config_, llama_part(config_, stage), samples * length_, precision, recomputation);
 }
 

@@ -49,7 +49,8 @@ class Task {
   virtual std::vector<MatmulShape> matmul_shapes(int64_t samples) const = 0;
   // FLOPs of the matmuls, attention and convolutions that one sample really takes, those computed again included.
   virtual double executed_flops_per_sample(const Recomputation& recomputation) const = 0;
-  // Peak bytes of activations of one micro-batch, predicted by formula; 0 where there is none.
+  // Peak bytes of activations of one micro-batch, predicted by formula; 0 where there is none, as where experts may
+  // leave tokens out.
   virtual int64_t activation_bytes(int64_t samples, const Precision& precision,
                                    const Recomputation& recomputation) const = 0;
   // The same for a forward of an evaluation; 0 where evaluations are of no more samples than a micro-batch, which takes

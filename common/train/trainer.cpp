@@ -14,6 +14,7 @@
 #include "common/train/checkpoint.h"
 #include "common/train/gather.h"
 #include "common/train/peak.h"
+#include "common/train/routing.h"
 
 namespace ninefold {
 namespace {
@@ -45,7 +46,8 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
       model_(model),
       parallelism_(std::move(parallelism)),
       parameters_(parameters_of(model)),
-      scaler_(options.loss_scaler()) {
+      scaler_(options.loss_scaler()),
+      routes_(has_routers(model)) {
   optimizer_ = make_optimizer(options.optimizer, parameters_, options.seed, parallelism_.optimizer_memory);
   record_.numerics = parallelism_.numerics;
   if (options.check) {
@@ -163,19 +165,29 @@ void Trainer::announce() const {
 Trainer::StepResult Trainer::train_step(GlobalBatch batch, int64_t epoch, bool checked) {
   batch.loss_scale = scaler_.scale();
   if (checked) oracle_->begin_step(batch, scaler_);
+  RoutingRecord routing;  // of this rank's tokens
+  routing.keeps_choices = checked;
+  batch.routing = &routing;
 
   Stopwatch stopwatch;
   const double loss = compute_gradients(batch);
   const double norm = std::sqrt(global_squares().value());
+  std::optional<RoutingRecord> global_routing;
+  if (routes_) global_routing = summed(data_, routing);
   double seconds = stopwatch.seconds();
-  if (checked) oracle_->compare_gradients(loss, norm);
+  if (checked) oracle_->compare_gradients(loss, norm, routing);
 
   stopwatch.restart();
   const double lr = options_.lr_at(batch.step, epoch);
-  update(batch.step, lr, norm);
+  update(batch.step, lr, norm, global_routing);
   seconds += stopwatch.seconds();
   if (checked) oracle_->compare_update(lr, norm, scaler_);
-  return {loss, norm, seconds, batch.loss_scale, scaler_.overflows(norm)};
+  return {.loss = loss,
+          .gradient_norm = norm,
+          .seconds = seconds,
+          .loss_scale = batch.loss_scale,
+          .skipped = scaler_.overflows(norm),
+          .routing = std::move(global_routing)};
 }
 
 double Trainer::compute_gradients(const GlobalBatch& batch) {
@@ -207,9 +219,12 @@ ops::ExactSum Trainer::global_squares() const {
   return total;
 }
 
-void Trainer::update(int64_t step, double lr, double norm) {
+void Trainer::update(int64_t step, double lr, double norm, const std::optional<RoutingRecord>& routing) {
   const Span span(world_.device()->trace, "step", "step {}: update", step);
-  if (!scaler_.overflows(norm)) optimizer_->step(lr, clip_factor(norm, options_.clip));
+  if (!scaler_.overflows(norm)) {
+    optimizer_->step(lr, clip_factor(norm, options_.clip));
+    if (routing) update_router_biases(model_, *routing);
+  }
   scaler_.update(scaler_.overflows(norm));
   parallelism_.after_update();
 }
@@ -223,19 +238,22 @@ void Trainer::log_step(int64_t step, bool print, const StepResult& result) {
                            .skipped = result.skipped,
                            .milliseconds = result.seconds * 1e3,
                            .virtual_milliseconds = result.virtual_milliseconds,
-                           .rows_per_second = rows / result.seconds});
+                           .rows_per_second = rows / result.seconds,
+                           .routing = result.routing});
   if (world_.rank() != 0 || !print) return;
   if (record_.steps.size() == 1) {
-    fmt::print("{:>7} {:>9} {:>10} {:>9} {}{:>12} {:>10} {:>7}{}\n", "step", "loss", "grad norm",
+    fmt::print("{:>7} {:>9} {:>10} {:>9} {}{:>12} {:>10} {:>7}{}{}\n", "step", "loss", "grad norm",
                record_.has_virtual_time ? "wall ms" : "ms",
                record_.has_virtual_time ? fmt::format("{:>10} ", "virtual ms") : "", std::string(task_.unit()) + "/s",
-               "GFLOP/s", "% peak", scaler_.enabled() ? fmt::format(" {:>10}", "loss scale") : "");
+               "GFLOP/s", "% peak", routes_ ? routing_heading() : "",
+               scaler_.enabled() ? fmt::format(" {:>10}", "loss scale") : "");
   }
   const double flops = record_.flops_per_row * rows / result.seconds;
   fmt::print(
-      "{:>7} {:>9.5f} {:>10.4f} {:>9.1f} {}{:>12.0f} {:>10.1f} {:>7}{}\n", step, result.loss, result.gradient_norm,
+      "{:>7} {:>9.5f} {:>10.4f} {:>9.1f} {}{:>12.0f} {:>10.1f} {:>7}{}{}\n", step, result.loss, result.gradient_norm,
       result.seconds * 1e3, record_.has_virtual_time ? fmt::format("{:>10.3f} ", result.virtual_milliseconds) : "",
       rows / result.seconds, flops * 1e-9, peak_before_ > 0 ? fmt::format("{:.1f}", 100 * flops / peak_before_) : "-",
+      result.routing ? routing_columns(*result.routing) : "",
       scaler_.enabled() ? fmt::format(" {:>10}{}", result.loss_scale, result.skipped ? "  overflow: skipped" : "")
                         : "");
   std::fflush(stdout);

@@ -80,6 +80,7 @@ class Trainer {
     double loss_scale;
     bool skipped;
     double virtual_milliseconds = 0;
+    std::optional<RoutingRecord> routing{};
   };
   void announce() const;
   // What the first step finds: the initial values, or those of a checkpoint.
@@ -90,7 +91,7 @@ class Trainer {
   double compute_gradients(const GlobalBatch& batch);
   ops::ExactSum global_squares() const;
   // `norm`: the gradients', before clipping. Does nothing to the parameters where it overflowed.
-  void update(int64_t step, double lr, double norm);
+  void update(int64_t step, double lr, double norm, const std::optional<RoutingRecord>& routing);
   void log_step(int64_t step, bool print, const StepResult& result);
   void evaluate(int64_t steps_done);
   // Samples of an evaluation, and those in one forward of it here.
@@ -113,6 +114,7 @@ class Trainer {
   std::vector<Parameter*> parameters_;
   std::unique_ptr<Optimizer> optimizer_;
   LossScaler scaler_;
+  bool routes_;  // the model has mixtures of experts
   std::unique_ptr<Oracle> oracle_;
   std::unique_ptr<Checkpoints> checkpoints_;
   std::optional<Trace> trace_;
