@@ -48,7 +48,7 @@ std::string span_name(const Call& call, const Group& group) {
 // Whether the FLOPs of a model, too, count this kernel.
 bool is_product(std::string_view kernel) {
   const auto is_it = [&](std::string_view name) { return kernel.starts_with(name); };
-  return is_it("matmul") || is_it("attention") || is_it("convolution");
+  return is_it("matmul") || is_it("grouped_matmul") || is_it("attention") || is_it("convolution");
 }
 
 bool is_on_meta(const Call& call) {

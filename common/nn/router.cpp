@@ -14,6 +14,9 @@ double dot(const std::vector<double>& x, const std::vector<double>& y) {
   return std::inner_product(x.begin(), x.end(), y.begin(), 0.0);
 }
 
+// Added to sums of scores that may all be too small for the type.
+constexpr double tiny = 1e-20;
+
 // What is made of one token's logits. In f64: these are few numbers, and everything else follows from them.
 struct TokenScores {
   std::vector<double> scores;         // to choose by, and to make gates of
@@ -33,7 +36,7 @@ struct TokenScores {
     normalised = probabilities;
     if (kind != RouterKind::sigmoid) return;
     for (double& value : scores) value = 1 / (1 + std::exp(-value));
-    sum = std::accumulate(scores.begin(), scores.end(), 0.0);
+    sum = std::accumulate(scores.begin(), scores.end(), tiny);
     normalised = scores;
     for (double& value : normalised) value /= sum;
   }
@@ -50,7 +53,7 @@ struct TokenGates {
       const double largest = *std::max_element(gates.begin(), gates.end());
       for (double& gate : gates) gate = std::exp(gate - largest);
     }
-    if (kind == RouterKind::topk_softmax || top_k > 1) sum = std::accumulate(gates.begin(), gates.end(), 0.0);
+    if (kind == RouterKind::topk_softmax || top_k > 1) sum = std::accumulate(gates.begin(), gates.end(), tiny);
     for (double& gate : gates) gate /= sum;
   }
 

@@ -12,7 +12,7 @@
 #include "common/nn/llama.h"
 #include "common/nn/loss.h"
 #include "common/nn/vision.h"
-#include "tests/support/numbers.h"
+#include "tests/support/derivative.h"
 
 namespace ninefold {
 namespace {
@@ -28,6 +28,13 @@ struct Case {
 
 ops::Distribution normal(double width) { return {.kind = ops::Distribution::Kind::normal, .width = width}; }
 
+std::unique_ptr<Layer> make_mixture(const MoeConfig& moe) {
+  return std::make_unique<MixtureOfExperts>(
+      moe, 0, std::make_unique<TopKRouter>(moe, 16, 0, 1, normal(0.3)),
+      std::make_unique<GroupedExperts>(moe.experts, 16, 24, normal(0.3), normal(0.3)),
+      std::make_unique<FeedForward>(16, 24, normal(0.3), normal(0.3)));
+}
+
 std::vector<Case> cases() {
   const AttentionConfig attention{
       .dim = 16, .heads = 4, .kv_heads = 2, .rope_theta = 10000, .in_initial = normal(0.3), .out_initial = normal(0.3)};
@@ -39,6 +46,9 @@ std::vector<Case> cases() {
       {"rms_norm", [] { return std::make_unique<RmsNorm>(16, 1e-5f); }, tokens},
       {"attention", [=] { return std::make_unique<Attention>(attention); }, tokens},
       {"feed_forward", [] { return std::make_unique<FeedForward>(16, 24, normal(0.3), normal(0.3)); }, tokens},
+      // All experts are chosen: a choice that changes within the step has no derivative.
+      {"mixture",
+       [=] { return make_mixture({.experts = 3, .top_k = 3, .balance = Balance::none, .shared_experts = 1}); }, tokens},
       {"block", [=] { return std::make_unique<TransformerBlock>(llama, 0, normal(0.3), normal(0.3)); }, tokens},
       {"convolution", [] { return std::make_unique<Convolution>(2, 3, 3); }, images},
       {"max_pool", [] { return std::make_unique<MaxPool>(); }, images, 1e-4f},
@@ -55,31 +65,6 @@ Step make_step(const DeviceHandle& device) {
   step.rows_per_sample = length;
   step.positions = Tensor::from(device, {length}, positions);
   return step;
-}
-
-// sum(weights * y) in f64.
-double projection(const Tensor& y, const Tensor& weights) {
-  const auto a = doubles(y), b = doubles(weights);
-  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
-}
-
-// Compares <gradient, direction> with the central difference of `value` when `x` moves along the direction.
-void expect_derivative(const Tensor& x, const Tensor& gradient, const std::function<double()>& value,
-                       const std::string& what, float step = 4e-3f) {
-  const Tensor direction = random_tensor(x.device(), x.shape(), Dtype::f32, 77);
-  const Tensor before = ops::cast(x, Dtype::f32);
-  const auto at = [&](float distance) {
-    const Tensor moved = ops::cast(direction, Dtype::f32);
-    ops::scale_(moved, distance);
-    ops::add_(moved, before);
-    ops::copy_(x, moved);
-    return value();
-  };
-  const double coarse = (at(2 * step) - at(-2 * step)) / (4.0 * step);
-  const double fine = (at(step) - at(-step)) / (2.0 * step);
-  ops::copy_(x, before);
-  const double numerical = (4 * fine - coarse) / 3;  // Richardson: the error of order step² cancels
-  EXPECT_NEAR(projection(gradient, direction), numerical, 3e-3 * std::max(1.0, std::abs(numerical))) << what;
 }
 
 class LayerTest : public testing::TestWithParam<Case> {};

@@ -197,6 +197,21 @@ std::vector<Operation> product_operations() {
                           {.transpose_a = true, .accumulate = true});
          return std::vector{out};
        }},
+      {"grouped_matmul",
+       [](const Inputs& in) {
+         const std::vector<int64_t> counts = {5, 0, 14};
+         const Tensor x = in.random({19, 41}, 1), dw = in.random_f32({3, 23, 41}, 4);
+         const Tensor y = ops::grouped_matmul(x, in.random({3, 23, 41}, 2), counts, {.transpose_b = true});
+         ops::grouped_matmul_into(dw, in.random({19, 23}, 3), x, counts, {.transpose_a = true, .accumulate = true});
+         return std::vector{y, dw};
+       }},
+      {"weighted_rows",
+       [](const Inputs& in) {
+         const Tensor sum = in.random({3, 41}, 1), rows = in.random({6, 41}, 2), weights = in.random_f32({3, 2}, 3);
+         ops::add_weighted_rows(sum, rows, in.integers({3, 2}, 6), weights);
+         const auto g = ops::weighted_rows_backward(in.random({3, 41}, 4), rows, in.integers({3, 2}, 6), weights);
+         return std::vector{sum, g.drows, g.dweights, ops::gather_rows(rows, in.integers({4}, 6))};
+       }},
       {"attention_block",
        [](const Inputs& in) {
          const auto a =
