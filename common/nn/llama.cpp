@@ -36,13 +36,13 @@ std::unique_ptr<Layer> make_feed_forward(const LlamaConfig& config, int64_t laye
       std::move(shared));
 }
 
-// Bytes of the activations of one block, for `tokens`.
+// Bytes of the activations of one block, for `tokens`, of which experts take `rows`.
 struct BlockActivations {
   int64_t kept = 0, checkpoint = 0, swiglu = 0;
 };
 
 BlockActivations block_activations(const LlamaConfig& config, int64_t tokens, int64_t e,
-                                   const Recomputation& recomputation, std::optional<int64_t> taken) {
+                                   const Recomputation& recomputation, int64_t rows) {
   const int64_t dim = config.dim, kv = config.kv_dim(), ffn = config.ffn;
   const int64_t saves_matmul = recomputation.saves(SavedOperation::matmul) ? 1 : 0;
   BlockActivations bytes;
@@ -56,7 +56,7 @@ BlockActivations block_activations(const LlamaConfig& config, int64_t tokens, in
     return bytes;
   }
   const int64_t experts = config.moe.experts, top_k = config.moe.top_k, shared = shared_width(config);
-  const int64_t rows = taken.value_or(tokens * top_k), shared_bytes = tokens * e * 3 * shared;
+  const int64_t shared_bytes = tokens * e * 3 * shared;
   bytes.kept += rows * (e * (2 * dim + 3 * ffn) + 4) + tokens * 4 * (experts + 2 * top_k) + shared_bytes;
   bytes.checkpoint += saves_matmul * (rows * e * (2 * ffn + dim) + tokens * (e * 2 * shared + 4 * experts));
   const int64_t done = shared > 0 ? tokens * e * dim - shared_bytes : 0;
@@ -161,13 +161,14 @@ double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length,
 }
 
 int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const Precision& precision,
-                               const Recomputation& recomputation, std::optional<int64_t> rows) {
+                               const Recomputation& recomputation, const std::vector<int64_t>& rows) {
   const int64_t e = size_of(precision.compute);
   const int64_t cast_scores = precision.output == precision.compute ? 0 : size_of(precision.output) * config.vocab;
   const int64_t loss = e * (2 * config.dim + config.vocab) + cast_scores + 4 * 3;
-  const BlockActivations block = block_activations(config, tokens, e, recomputation, rows);
   int64_t held = 0, peak = 0;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const int64_t taken = rows.empty() ? tokens * config.moe.top_k : rows.at(static_cast<size_t>(layer));
+    const BlockActivations block = block_activations(config, tokens, e, recomputation, taken);
     peak = std::max(peak, held + block.kept + block.swiglu);  // in this layer's backward, when those after it are done
     held += recomputation.applies_to(layer) ? block.checkpoint : block.kept;
   }

@@ -69,7 +69,7 @@ double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length,
 // until its backward, and in that moment as much as any other.
 //
 // With E experts of which each token visits k, and R rows that they take (N k where none are dropped; `rows` says
-// otherwise), in place of 3 e N F a layer keeps
+// otherwise, layer by layer), in place of 3 e N F a layer keeps
 //   e R (2 D + 3 F) + 4 R    the experts' rows, gate, up, hidden, results; each row's token
 //   + 4 N (E + 2 k)          logits; each choice's row and gate
 //   + 3 e N S                where shared experts are S wide together
@@ -77,7 +77,7 @@ double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length,
 // done before, unless theirs was more: e N (D + 2 S) + 4 N; a layer that saves matmuls keeps 2 F of its experts' rows,
 // their results and all logits.
 int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const Precision& precision,
-                               const Recomputation& recomputation = {}, std::optional<int64_t> rows = std::nullopt);
+                               const Recomputation& recomputation = {}, const std::vector<int64_t>& rows = {});
 
 // Consecutive blocks of a Llama, with the embedding before them, and the last norm, the head and the loss behind them,
 // or without: all of it, or a stage of a pipeline.

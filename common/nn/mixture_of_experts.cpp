@@ -118,7 +118,9 @@ void MixtureOfExperts::book(const DispatchPlan& plan, const Step& step) const {
   RoutingRecord::Layer& record = step.routing->at(layer_);
   record.dropped.resize(plan.dropped.size(), 0);
   for (size_t e = 0; e < plan.dropped.size(); ++e) record.dropped[e] += plan.dropped[e];
-  record.most_rows = std::max(record.most_rows, plan.rows());
+  std::vector<int64_t>& rows = step.routing->rows[step.first_sample];
+  rows.resize(std::max(rows.size(), static_cast<size_t>(layer_) + 1), 0);
+  rows[static_cast<size_t>(layer_)] = plan.rows();
 }
 
 Tensor MixtureOfExperts::forward(const Tensor& x, Saved& saved) {

@@ -97,7 +97,6 @@ struct RoutingRecord {
     std::vector<int64_t> dropped;  // of them
     // This rank's part of the mean over the global batch. Known after the backward.
     double balance_loss = 0, z_loss = 0;
-    int64_t most_rows = 0;  // that all experts together took of one micro-batch
   };
   // Where routing was replayed: a token for which the router would have chosen otherwise by itself.
   struct Difference {
@@ -107,6 +106,8 @@ struct RoutingRecord {
   };
 
   std::vector<Layer> layers;
+  // Rows that the plan of each forward, told by its first sample, made of each layer's tokens.
+  std::map<int64_t, std::vector<int64_t>> rows;
   // Chosen experts [length, k] of each layer and each sample of the global batch: kept where `keeps_choices`.
   bool keeps_choices = false;
   std::map<std::pair<int64_t, int64_t>, std::vector<int32_t>> choices;

@@ -10,7 +10,7 @@
 namespace ninefold {
 namespace {
 
-// Of each layer: the number of experts, loads, dropped tokens, the two losses, the most rows.
+// Of each layer: the number of experts, loads, dropped tokens, the two losses.
 std::vector<double> packed(const RoutingRecord& record) {
   std::vector<double> values;
   for (const RoutingRecord::Layer& layer : record.layers) {
@@ -19,7 +19,7 @@ std::vector<double> packed(const RoutingRecord& record) {
     std::vector<int64_t> dropped = layer.dropped;
     dropped.resize(layer.load.size(), 0);
     values.insert(values.end(), dropped.begin(), dropped.end());
-    values.insert(values.end(), {layer.balance_loss, layer.z_loss, static_cast<double>(layer.most_rows)});
+    values.insert(values.end(), {layer.balance_loss, layer.z_loss});
   }
   return values;
 }
@@ -37,7 +37,6 @@ void add_packed(RoutingRecord& sum, const std::vector<double>& values) {
     add_counts(layer.dropped, experts);
     layer.balance_loss += *value++;
     layer.z_loss += *value++;
-    layer.most_rows = std::max(layer.most_rows, static_cast<int64_t>(*value++));
   }
 }
 
@@ -96,6 +95,15 @@ void set_buffer_values(Model& model, const std::vector<float>& values) {
                Tensor::from(buffer.value.device(), buffer.shape, std::vector<float>(value, value + size)));
     value += size;
   });
+}
+
+int64_t activation_bytes(const Task& task, const TrainOptions& options, const RoutingRecord& routing) {
+  int64_t most = 0;
+  for (const auto& [first_sample, rows] : routing.rows) {
+    const int64_t bytes = task.activation_bytes(options.micro_batch, options.precision(), options.recomputation, rows);
+    most = std::max(most, bytes);
+  }
+  return most;
 }
 
 double largest_fair_gap(Dtype compute) { return compute == Dtype::f32 ? 1e-5 : 2e-2; }

@@ -9,14 +9,15 @@
 #include "common/comm/group.h"
 #include "common/nn/model.h"
 #include "common/nn/routing.h"
+#include "common/train/options.h"
+#include "common/train/task.h"
 
 namespace ninefold {
 
 // Whether the model has a router at all.
 bool has_routers(Model& model);
 
-// The records of all ranks of `group`, whose tokens differ, added up: loads, dropped tokens, losses; the largest
-// most_rows. Without choices. All ranks call it.
+// The records of all ranks of `group`, whose tokens differ, added up: loads, dropped tokens, losses. All ranks call it.
 RoutingRecord summed(const Group& group, const RoutingRecord& record);
 // The choices of all ranks, on rank 0; nothing on the others. All ranks call it.
 RoutingRecord gathered_choices(const Group& group, const RoutingRecord& record);
@@ -26,6 +27,9 @@ void update_router_biases(Model& model, const RoutingRecord& loads);
 // The values of all buffers, one after the other.
 std::vector<float> buffer_values(Model& model);
 void set_buffer_values(Model& model, const std::vector<float>& values);
+
+// Peak bytes of activations of a step whose plans had so many rows, by the task's formula.
+int64_t activation_bytes(const Task& task, const TrainOptions& options, const RoutingRecord& routing);
 
 // A token may be routed otherwise than the serial model would where the scores differ by no more than rounding does.
 double largest_fair_gap(Dtype compute);

@@ -43,10 +43,9 @@ double LlamaTask::executed_flops_per_sample(const Recomputation& recomputation) 
   return static_cast<double>(length_) * llama_executed_flops_per_token(config_, length_, recomputation);
 }
 
-int64_t LlamaTask::activation_bytes(int64_t samples, const Precision& precision,
-                                    const Recomputation& recomputation) const {
-  if (config_.moe.capacity_factor) return 0;
-  return llama_activation_bytes(config_, samples * length_, precision, recomputation);
+int64_t LlamaTask::activation_bytes(int64_t samples, const Precision& precision, const Recomputation& recomputation,
+                                    const std::vector<int64_t>& expert_rows) const {
+  return llama_activation_bytes(config_, samples * length_, precision, recomputation, expert_rows);
 }
 
 StageActivations LlamaTask::stage_activations(const Children& stage, int64_t samples, const Precision& precision,
@@ -87,7 +86,8 @@ std::vector<MatmulShape> MnistTask::matmul_shapes(int64_t samples) const {
 // Each of its layers is one operation, which is never computed again for its own backward.
 double MnistTask::executed_flops_per_sample(const Recomputation&) const { return flops_per_sample(); }
 
-int64_t MnistTask::activation_bytes(int64_t samples, const Precision& precision, const Recomputation&) const {
+int64_t MnistTask::activation_bytes(int64_t samples, const Precision& precision, const Recomputation&,
+                                    const std::vector<int64_t>&) const {
   return mlp_ ? 0 : mnist_cnn_activation_bytes(samples, precision.compute);
 }
 

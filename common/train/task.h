@@ -49,10 +49,10 @@ class Task {
   virtual std::vector<MatmulShape> matmul_shapes(int64_t samples) const = 0;
   // FLOPs of the matmuls, attention and convolutions that one sample really takes, those computed again included.
   virtual double executed_flops_per_sample(const Recomputation& recomputation) const = 0;
-  // Peak bytes of activations of one micro-batch, predicted by formula; 0 where there is none, as where experts may
-  // leave tokens out.
-  virtual int64_t activation_bytes(int64_t samples, const Precision& precision,
-                                   const Recomputation& recomputation) const = 0;
+  // Peak bytes of activations of one micro-batch, predicted by formula; 0 where there is none. `expert_rows`: that
+  // the experts of each layer take; where it is empty they take all that come.
+  virtual int64_t activation_bytes(int64_t samples, const Precision& precision, const Recomputation& recomputation,
+                                   const std::vector<int64_t>& expert_rows = {}) const = 0;
   // The same for a forward of an evaluation; 0 where evaluations are of no more samples than a micro-batch, which takes
   // less.
   virtual int64_t evaluation_bytes(int64_t /*samples*/, const Precision& /*precision*/) const { return 0; }
@@ -80,8 +80,8 @@ class LlamaTask : public Task {
   double flops_per_sample() const override;
   std::vector<MatmulShape> matmul_shapes(int64_t samples) const override;
   double executed_flops_per_sample(const Recomputation& recomputation) const override;
-  int64_t activation_bytes(int64_t samples, const Precision& precision,
-                           const Recomputation& recomputation) const override;
+  int64_t activation_bytes(int64_t samples, const Precision& precision, const Recomputation& recomputation,
+                           const std::vector<int64_t>& expert_rows = {}) const override;
   StageActivations stage_activations(const Children& stage, int64_t samples, const Precision& precision,
                                      const Recomputation& recomputation) const override;
   Batch on_paper(const DeviceHandle& device, int64_t samples) const override;
@@ -108,8 +108,8 @@ class MnistTask : public Task {
   double flops_per_sample() const override;
   std::vector<MatmulShape> matmul_shapes(int64_t samples) const override;
   double executed_flops_per_sample(const Recomputation& recomputation) const override;
-  int64_t activation_bytes(int64_t samples, const Precision& precision,
-                           const Recomputation& recomputation) const override;
+  int64_t activation_bytes(int64_t samples, const Precision& precision, const Recomputation& recomputation,
+                           const std::vector<int64_t>& expert_rows = {}) const override;
   int64_t evaluation_bytes(int64_t samples, const Precision& precision) const override;
   Batch on_paper(const DeviceHandle& device, int64_t samples) const override;
 

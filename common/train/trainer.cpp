@@ -174,6 +174,7 @@ Trainer::StepResult Trainer::train_step(GlobalBatch batch, int64_t epoch, bool c
   const double norm = std::sqrt(global_squares().value());
   std::optional<RoutingRecord> global_routing;
   if (routes_) global_routing = summed(data_, routing);
+  predict_activations(routing);
   double seconds = stopwatch.seconds();
   if (checked) oracle_->compare_gradients(loss, norm, routing);
 
@@ -291,6 +292,17 @@ void Trainer::evaluate(int64_t steps_done) {
   if (world_.rank() != 0) return;
   fmt::print("after {} steps: evaluation loss {:.5f}, accuracy {:.2f} % of {:.0f} {}\n", found.step, found.loss,
              100 * found.accuracy, rows, task_.unit());
+}
+
+void Trainer::predict_activations(const RoutingRecord& routing) {
+  const bool is_known = !parallelism_.predict_activations && !options_.llama.moe.capacity_factor;
+  if (!routes_ || is_known) return;
+  const int64_t bytes = parallelism_.predict_activations ? parallelism_.predict_activations(routing)
+                                                         : activation_bytes(task_, options_, routing);
+  for (MemoryRecord& entry : record_.memory) {
+    if (entry.kind != MemoryKind::activations) continue;
+    entry.predicted = std::max(record_.steps.empty() ? 0 : entry.predicted, bytes);
+  }
 }
 
 double Trainer::measure_peak() const {

@@ -49,6 +49,8 @@ struct Parallelism {
   std::function<double()> gather_error{};
   // The idle time of ranks that wait for each other's results, where there is such. After the last step, on all ranks.
   std::function<std::optional<BubbleRecord>()> bubble = [] { return std::nullopt; };
+  // Peak bytes of activations in a step, given what this rank's routers found in it. Absent: by the task's formula.
+  std::function<int64_t(const RoutingRecord&)> predict_activations{};
   // Replaces the FLOPs that all ranks execute in a step, where the technique computes some of them twice or not at all.
   std::function<double(double flops)> predict_flops = [](double flops) { return flops; };
   // What the technique claims; the check demands it.
@@ -99,6 +101,8 @@ class Trainer {
   int64_t evaluated_at_once() const;
   // FLOP/s of all ranks together; 0 where it is not asked for.
   double measure_peak() const;
+  // Where experts drop tokens, only the step tells how much they keep.
+  void predict_activations(const RoutingRecord& routing);
   void start_trace();
   int finish();
   void write_trace_file() const;
