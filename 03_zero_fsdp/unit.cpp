@@ -1,11 +1,19 @@
 #include "03_zero_fsdp/unit.h"
 
+#include "common/base/text.h"
+
 namespace ninefold {
 namespace {
 
 Tensor new_tensor(const DeviceHandle& device, MemoryKind kind, int64_t size, Dtype dtype) {
   const MemoryScope scope(*device, kind);
   return Tensor::empty(device, {size}, dtype);
+}
+
+// Of the mesh: a group over several has their names joined.
+std::vector<std::string> dimensions_of(const Group& group) {
+  const std::vector<std::string_view> names = split(group.name(), '+');
+  return {names.begin(), names.end()};
 }
 
 }  // namespace
@@ -41,7 +49,7 @@ Unit::~Unit() {
 void Unit::place(size_t index) {
   Parameter& parameter = *parameters_[index];
   const auto [in_parameter, in_shard, length] = layout_.part(index, groups_.shard.rank());
-  parameter.placement.flat = {in_parameter, length, {groups_.shard.name()}};
+  parameter.placement.flat = {in_parameter, length, dimensions_of(groups_.shard)};
   parameter.owned = {value_shard_.slice(in_shard, {length}), gradient_shard_.slice(in_shard, {length})};
   parameter.on_gradient_complete = [this] { count_complete(); };
   parameter.on_gradient_needed = [this] { provide_gradients(); };

@@ -1,6 +1,10 @@
 #include "common/base/text.h"
 
 #include <algorithm>
+#include <charconv>
+#include <utility>
+
+#include "common/base/check.h"
 
 namespace ninefold {
 
@@ -19,6 +23,21 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
     begin = end + 1;
   }
   return parts;
+}
+
+int64_t parse_bytes(std::string_view option, std::string_view text) {
+  constexpr std::pair<std::string_view, double> units[] = {
+      {"B", 1}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}};
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string_view unit = trimmed(text.substr(static_cast<size_t>(end - text.data())));
+  for (const auto& [name, factor] : units) {
+    if (error == std::errc() && name == unit && number > 0 && number * factor < 1e18) {
+      return static_cast<int64_t>(number * factor);
+    }
+  }
+  throw UserError(
+      fmt::format("{} needs a number above 0 with one of B, kB, MB, GB, TB, such as 1GB, not '{}'", option, text));
 }
 
 }  // namespace ninefold

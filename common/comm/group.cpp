@@ -143,6 +143,12 @@ Volume Group::reduce_scatter_volume(int64_t elements, Dtype dtype) const {
   return state_->collectives->volume({.operation = Operation::reduce_scatter, .in = whole, .out = part});
 }
 
+Volume Group::all_to_all_volume(int64_t elements, Dtype dtype) const {
+  if (size() == 1) return {};
+  const Tensor paper = Tensor::empty(make_meta_device(), {elements}, dtype);
+  return state_->collectives->volume({.operation = Operation::all_to_all, .in = paper, .out = paper});
+}
+
 bool Group::sums_in_rank_order() const { return size() <= 2 || state_->collectives->sums_in_rank_order(); }
 
 Pending Group::start(Call&& call) const { return world().start(*this, std::move(call)); }

@@ -78,11 +78,12 @@ class Group {
   void recv(const Tensor& tensor, int peer, int tag = 0) const;
   Pending start_recv(const Tensor& tensor, int peer, int tag = 0) const;
 
-  // What this rank will send for an all_reduce, or for an all_gather to or a reduce_scatter of so many elements in all,
-  // by the formula of the algorithm that will run. For predictions: nothing is measured.
+  // What this rank will send for an all_reduce, or for an all_gather to, a reduce_scatter or an even all_to_all of so
+  // many elements in all, by the formula of the algorithm that will run. For predictions: nothing is measured.
   Volume all_reduce_volume(int64_t elements, Dtype dtype) const;
   Volume all_gather_volume(int64_t elements, Dtype dtype) const;
   Volume reduce_scatter_volume(int64_t elements, Dtype dtype) const;
+  Volume all_to_all_volume(int64_t elements, Dtype dtype) const;
 
   // Whether an f32 sum over this group has the bits of ((x0 + x1) + x2) + …: always for up to two ranks, because a sum
   // of two has no order, else where the collectives see to it.

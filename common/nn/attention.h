@@ -12,6 +12,7 @@ class AttentionCore {
   // q [tokens, heads * head_dim], k and v [tokens, kv_heads * head_dim], rotated; returns [tokens, heads * head_dim].
   virtual Tensor forward(const Tensor& q, const Tensor& k, const Tensor& v, Saved& saved) = 0;
   virtual ops::AttentionGradients backward(const Tensor& dout, Saved& saved) = 0;
+  virtual int64_t head_dim() const = 0;
 };
 
 // All keys are here: one attention block.
@@ -20,6 +21,7 @@ class PlainAttention : public AttentionCore {
   explicit PlainAttention(int64_t head_dim) : head_dim_(head_dim) {}
   Tensor forward(const Tensor& q, const Tensor& k, const Tensor& v, Saved& saved) override;
   ops::AttentionGradients backward(const Tensor& dout, Saved& saved) override;
+  int64_t head_dim() const override { return head_dim_; }
 
  private:
   ops::AttentionShape shape_of(const Tensor& q, const Tensor& k, const Step& step) const;

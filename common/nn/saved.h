@@ -21,7 +21,7 @@ struct Step {
   int64_t number = 0;           // of the training step, from 0
   int64_t first_sample = 0;     // global index of the micro-batch's first sample within the step's global batch
   int64_t rows_per_sample = 1;  // rows of an activation that belong to one sample: the sequence length, or 1 for images
-  Tensor positions;             // i32 [rows_per_sample], the same for every sequence
+  Tensor positions;             // i32 [rows_per_sample], of the rows within their sequence; the same for every sequence
   Tensor targets;               // i32 [rows]
   int64_t global_targets = 1;   // targets in the global batch: the loss is their mean
   double loss_scale = 1;        // the backward starts from the loss times this

@@ -68,6 +68,10 @@ class KernelDecorator : public Kernels {
                                 const ops::Attention& forward, const ops::AttentionShape& shape) override {
     inner_->attention_block_backward(out, dout, q, q_positions, k, v, k_positions, forward, shape);
   }
+  void merge_attention(const ops::Attention& sum, const ops::Attention& block,
+                       const ops::AttentionShape& shape) override {
+    inner_->merge_attention(sum, block, shape);
+  }
   void embedding(const Tensor& out, const Tensor& tokens, const Tensor& table,
                  const std::optional<ops::VocabularyPart>& part) override {
     inner_->embedding(out, tokens, table, part);

@@ -49,6 +49,8 @@ class Kernels {
                                         const Tensor& q_positions, const Tensor& k, const Tensor& v,
                                         const Tensor& k_positions, const ops::Attention& forward,
                                         const ops::AttentionShape& shape) = 0;
+  virtual void merge_attention(const ops::Attention& sum, const ops::Attention& block,
+                               const ops::AttentionShape& shape) = 0;
 
   virtual void embedding(const Tensor& out, const Tensor& tokens, const Tensor& table,
                          const std::optional<ops::VocabularyPart>& part) = 0;

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "common/base/check.h"
+#include "common/base/report.h"
 
 namespace ninefold {
 
@@ -14,6 +15,22 @@ std::string_view name_of(MemoryKind kind) {
 }
 
 int64_t Ledger::total() const { return std::accumulate(now_.begin(), now_.end(), int64_t{0}); }
+
+void Ledger::require_room(MemoryKind kind, int64_t bytes) const {
+  if (limit_ == 0 || kind == MemoryKind::host || total() - now(MemoryKind::host) + bytes <= limit_) return;
+  std::string kinds;
+  for (int i = 0; i < memory_kinds; ++i) {
+    const auto of = static_cast<MemoryKind>(i);
+    if (now(of) == 0 || of == MemoryKind::host) continue;
+    kinds +=
+        fmt::format("{}{} of {}", kinds.empty() ? "" : ", ", human_bytes(static_cast<double>(now(of))), name_of(of));
+  }
+  require(false,
+          "this rank's memory limit of {} has no room for {} of {} beside {}; more ranks that share the work, "
+          "smaller micro-batches or layers that run again need less, or allow more with --memory-limit",
+          human_bytes(static_cast<double>(limit_)), human_bytes(static_cast<double>(bytes)), name_of(kind),
+          kinds.empty() ? "nothing" : kinds);
+}
 
 void Ledger::allocated(MemoryKind kind, int64_t bytes) {
   const auto index = static_cast<size_t>(kind);

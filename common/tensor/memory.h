@@ -25,6 +25,10 @@ using MemoryByKind = std::array<int64_t, memory_kinds>;
 class Ledger {
  public:
   void allocated(MemoryKind kind, int64_t bytes);
+  // Throws UserError where so many bytes more would pass the limit; what lies in the host does not count.
+  void require_room(MemoryKind kind, int64_t bytes) const;
+  // Most bytes at any time; 0: as many as there are.
+  void set_limit(int64_t bytes) { limit_ = bytes; }
   void freed(MemoryKind kind, int64_t bytes);
 
   int64_t now(MemoryKind kind) const { return now_[static_cast<int>(kind)]; }
@@ -41,6 +45,7 @@ class Ledger {
   int64_t total() const;
   MemoryByKind now_{}, peak_{}, at_peak_{};
   int64_t peak_total_ = 0;
+  int64_t limit_ = 0;
 };
 
 // Where a device's memory comes from. Not thread-safe: one thread of a rank allocates.

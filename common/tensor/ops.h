@@ -126,6 +126,10 @@ struct AttentionGradients {
 AttentionGradients attention_block_backward(const Tensor& dout, const Tensor& q, const Tensor& q_positions,
                                             const Tensor& k, const Tensor& v, const Tensor& k_positions,
                                             const Attention& forward, const AttentionShape& shape);
+// Attention over some keys becomes that over more of them: merges the attention of the same queries over other keys
+// into `sum`, each weighted with exp(its log-sum-exp - the whole one), however large these are. sum.out is rounded to
+// its own type, f32 or narrower, in every merge. A row that sees no key of `block` stays as it is.
+void merge_attention_(const Attention& sum, const Attention& block, const AttentionShape& shape);
 
 // ---- embedding, losses ------------------------------------------------------------------------------------------
 // Where a vocabulary is divided: what a tensor holds of it. Its first `count` rows or columns are those of the ids

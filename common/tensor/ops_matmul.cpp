@@ -159,4 +159,18 @@ AttentionGradients attention_block_backward(const Tensor& dout, const Tensor& q,
   return result;
 }
 
+void merge_attention_(const Attention& sum, const Attention& block, const AttentionShape& shape) {
+  const Operation op("merge_attention", {&sum.out, &sum.log_sum_exp, &block.out, &block.log_sum_exp});
+  op.is_float(sum.out);
+  op.is_float(block.out);
+  op.has_shape(sum.out, block.out.shape());
+  op.has_dtype(sum.log_sum_exp, Dtype::f32);
+  op.alike(block.log_sum_exp, sum.log_sum_exp);
+  expect(sum.log_sum_exp.size() * shape.head_dim == sum.out.size(), "merge_attention: {} rows of width {} are not {}",
+         sum.log_sum_exp.size(), shape.head_dim, to_string(sum.out.shape()));
+  op.kernels().merge_attention(sum, block, shape);
+  op.done(3.0 * static_cast<double>(sum.out.size()),
+          {&sum.out, &sum.out, &sum.log_sum_exp, &sum.log_sum_exp, &block.out, &block.log_sum_exp});
+}
+
 }  // namespace ninefold::ops

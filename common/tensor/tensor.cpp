@@ -8,10 +8,7 @@ namespace ninefold {
 
 struct Tensor::Storage {
   Storage(DeviceHandle owner, int64_t size)
-      : device(std::move(owner)),
-        bytes(rounded(size)),
-        kind(device->kind()),
-        address(bytes > 0 ? device->allocator().allocate(bytes) : nullptr) {
+      : device(std::move(owner)), bytes(rounded(size)), kind(device->kind()), address(allocate()) {
     device->ledger().allocated(kind, bytes);
   }
   ~Storage() {
@@ -25,6 +22,12 @@ struct Tensor::Storage {
   int64_t bytes;
   MemoryKind kind;
   void* address;
+
+ private:
+  void* allocate() const {
+    device->ledger().require_room(kind, bytes);
+    return bytes > 0 ? device->allocator().allocate(bytes) : nullptr;
+  }
 };
 
 int64_t elements(const Shape& shape) {

@@ -23,13 +23,34 @@ std::vector<MicroBatch> micro_batches(const GlobalBatch& batch, const Task& task
   return parts;
 }
 
+Batch rows_at(const Batch& batch, const Task& task, const std::vector<int32_t>& positions) {
+  if (positions.empty()) return batch;
+  const auto select = [&](const Tensor& rows) {
+    const MemoryScope scope(*rows.device(), MemoryKind::data);
+    const std::vector<int32_t> all = rows.to_vector<int32_t>();
+    std::vector<int32_t> some;
+    for (size_t first = 0; first < all.size(); first += static_cast<size_t>(task.rows_per_sample())) {
+      for (const int32_t position : positions) some.push_back(all[first + static_cast<size_t>(position)]);
+    }
+    return Tensor::from(rows.device(), {static_cast<int64_t>(some.size())}, some);
+  };
+  return {select(batch.x), select(batch.targets), positions};
+}
+
+Batch load(const Task& task, const DeviceHandle& device, const MicroBatch& part) {
+  return rows_at(task.load(device, Split::train, part.indices), task, part.positions);
+}
+
 Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch) {
   const MemoryScope scope(*device, MemoryKind::data);
-  std::vector<int32_t> positions(static_cast<size_t>(task.rows_per_sample()));
-  std::iota(positions.begin(), positions.end(), 0);
+  std::vector<int32_t> positions = batch.positions;
+  if (positions.empty()) {
+    positions.resize(static_cast<size_t>(task.rows_per_sample()));
+    std::iota(positions.begin(), positions.end(), 0);
+  }
   Step step;
-  step.rows_per_sample = task.rows_per_sample();
-  step.positions = Tensor::from(device, {task.rows_per_sample()}, positions);
+  step.rows_per_sample = static_cast<int64_t>(positions.size());
+  step.positions = Tensor::from(device, {step.rows_per_sample}, positions);
   step.targets = batch.targets;
   return step;
 }
@@ -64,7 +85,7 @@ double accumulate_gradients(Model& model, const std::vector<Parameter*>& paramet
   if (!each_micro_batch) begin(static_cast<int64_t>(micro_batches.size()));
   for (const MicroBatch& part : micro_batches) {
     if (each_micro_batch) begin(1);
-    const Batch batch = task.load(device, Split::train, part.indices);
+    const Batch batch = load(task, device, part);
     loss_sum += forward_backward(model, batch.x, make_step(task, device, batch, part));
     if (each_micro_batch) complete();
   }

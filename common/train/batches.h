@@ -30,6 +30,7 @@ struct MicroBatch {
   uint64_t seed;
   RoutingRecord* routing = nullptr;
   const RoutingRecord* replay = nullptr;
+  std::vector<int32_t> positions{};  // of each sample, those whose rows this rank has; empty: all
 };
 
 // What data rank `rank` of `ranks` does of the batch: the rank-th contiguous block, in micro-batches of
@@ -51,6 +52,11 @@ struct SumGrouping {
   // itself; these sums are added last. (Two copies of a pipeline's stages, one for each direction.)
   int directions = 1;
 };
+
+// The rows of `batch`, whole samples, that lie at `positions` of each sample; all where there are none.
+Batch rows_at(const Batch& batch, const Task& task, const std::vector<int32_t>& positions);
+// The training data of a micro-batch: its rows of its samples.
+Batch load(const Task& task, const DeviceHandle& device, const MicroBatch& part);
 
 // Forward and backward of each micro-batch in turn, into the parameters' gradients, which start from zero. A gradient
 // is complete after the last micro-batch, or, with `each_micro_batch`, starts from zero and is complete in each of

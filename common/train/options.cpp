@@ -1,6 +1,7 @@
 #include "common/train/options.h"
 
 #include "common/base/report.h"
+#include "common/base/text.h"
 #include "common/train/transformers.h"
 
 namespace ninefold {
@@ -27,6 +28,7 @@ void TrainOptions::declare_run(Options& options) {
   options.add("--threads", threads,
               "of each rank, for matmul and convolution; attention and the other operations run on one",
               {.minimum = 1, .maximum = 1024});
+  options.add("--memory-limit", memory_limit, "most bytes of a rank, such as 1GB: it refuses to hold more");
   options.group("Batch");
   options.add("--steps", steps, "optimizer steps", {.minimum = 0});
   options.add("--batch", batch, "global batch", {.minimum = 1, .unit = "samples"});
@@ -270,7 +272,9 @@ double TrainOptions::lr_at(int64_t step, int64_t epoch) const { return step_lr(s
 WorldOptions TrainOptions::world() const {
   require(cluster.empty() || collectives != "mpi",
           "--cluster has no times for the messages of --collectives mpi; use ours or ordered");
-  return {.device = make_device(device, threads),
+  const DeviceHandle made = make_device(device, threads);
+  if (!memory_limit.empty()) made->ledger().set_limit(parse_bytes("--memory-limit", memory_limit));
+  return {.device = made,
           .timeout = timeout,
           .debug_comm = debug_comm,
           .synchronous_sends = synchronous_sends,

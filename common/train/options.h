@@ -35,6 +35,7 @@ struct TrainOptions {
   std::optional<Dtype> param_dtype{}, output_dtype{};
   uint64_t seed = 1;
   int threads = 1;
+  std::string memory_limit;  // of each rank, such as "1GB"; empty: none
   // Batch; `micro_batch` and `micro_batches` are 0 until resolve_batch
   int64_t steps = 20;
   int64_t epochs = 0;  // passes over the training data, which then give the steps; 0: `steps` says how long

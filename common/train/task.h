@@ -20,6 +20,8 @@ struct ModelFormat;  // common/train/transformers.h
 struct Batch {
   Tensor x;        // tokens i32 [n * length], or images f32 [n, 1, 28, 28]
   Tensor targets;  // i32, one a row
+  // Of each sample, the positions whose rows these are; empty: all, in order.
+  std::vector<int32_t> positions{};
 };
 
 enum class Split { train, evaluation };

@@ -193,7 +193,10 @@ Trainer::StepResult Trainer::train_step(GlobalBatch batch, int64_t epoch, bool c
 
 double Trainer::compute_gradients(const GlobalBatch& batch) {
   const Span span(world_.device()->trace, "step", "step {}: gradients", batch.step);
-  const auto parts = micro_batches(batch, task_, options_, data_.rank(), data_.size());
+  auto parts = micro_batches(batch, task_, options_, data_.rank(), data_.size());
+  for (MicroBatch& part : parts) {
+    if (parallelism_.sample_part) part.positions = parallelism_.sample_part->positions;
+  }
   const double local_loss = parallelism_.compute_gradients
                                 ? parallelism_.compute_gradients(parts)
                                 : accumulate_gradients(model_, parameters_, task_, world_.device(), parts,
@@ -203,7 +206,12 @@ double Trainer::compute_gradients(const GlobalBatch& batch) {
           world_.rank());
   parallelism_.reduce_gradients();
   unscale(parameters_, scaler_);
-  return control::sum(data_, local_loss) / static_cast<double>(batch.targets(task_));
+  return sum_over_data(local_loss) / static_cast<double>(batch.targets(task_));
+}
+
+double Trainer::sum_over_data(double value) const {
+  const auto& part = parallelism_.sample_part;
+  return control::sum(data_, part ? control::sum(part->group, value) : value);
 }
 
 // Each element of the model counts once, on the rank at coordinate 0 of all dimensions that hold copies of it.
@@ -280,14 +288,16 @@ void Trainer::evaluate(int64_t steps_done) {
     const int64_t begin = std::min(first + done, end);
     std::vector<int64_t> indices(static_cast<size_t>(std::min(at_once, end - begin)));
     std::iota(indices.begin(), indices.end(), begin);
-    const Batch batch = task_.load(world_.device(), Split::evaluation, indices);
+    const auto& part = parallelism_.sample_part;
+    const Batch batch = rows_at(task_.load(world_.device(), Split::evaluation, indices), task_,
+                                part ? part->positions : std::vector<int32_t>());
     const Score score = parallelism_.evaluate ? parallelism_.evaluate(batch)
                                               : ninefold::evaluate(model_, task_, world_.device(), batch);
     loss_sum += score.loss_sum;
     correct += score.correct;
   }
   const double rows = static_cast<double>(samples * task_.rows_per_sample());
-  const EvaluationRecord found{steps_done, control::sum(data_, loss_sum) / rows, control::sum(data_, correct) / rows};
+  const EvaluationRecord found{steps_done, sum_over_data(loss_sum) / rows, sum_over_data(correct) / rows};
   record_.evaluations.push_back(found);
   if (world_.rank() != 0) return;
   fmt::print("after {} steps: evaluation loss {:.5f}, accuracy {:.2f} % of {:.0f} {}\n", found.step, found.loss,

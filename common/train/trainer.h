@@ -21,12 +21,20 @@ namespace ninefold {
 class Checkpoints;   // common/train/checkpoint.h
 struct RunPosition;
 
+// Several ranks share each sample: this one has the rows at `positions` of it, and the others of `group` the rest.
+struct SamplePart {
+  std::vector<int32_t> positions;
+  Group group;
+};
+
 // What the step loop needs to know of the technique that splits the work.
 struct Parallelism {
   // How gradients are added up.
   SumGrouping grouping{};
+  // Absent: a rank has whole samples.
+  std::optional<SamplePart> sample_part{};
   // Takes a step's micro-batches forward and backward, into the gradients; returns the sum of the losses of this data
-  // rank. Absent: one after the other through the whole model.
+  // rank, or of its part of the samples. Absent: one after the other through the whole model.
   std::function<double(const std::vector<MicroBatch>&)> compute_gradients{};
   // Absent: by the whole model. All ranks call it equally often; the same on all that share the data.
   std::function<Score(const Batch&)> evaluate{};
@@ -91,6 +99,8 @@ class Trainer {
   StepResult train_step(GlobalBatch batch, int64_t epoch, bool checked);
   // Leaves the gradients summed and unscaled; returns the loss, the mean over the global batch.
   double compute_gradients(const GlobalBatch& batch);
+  // Over the data ranks, and those that share their samples.
+  double sum_over_data(double value) const;
   ops::ExactSum global_squares() const;
   // `norm`: the gradients', before clipping. Does nothing to the parameters where it overflowed.
   void update(int64_t step, double lr, double norm, const std::optional<RoutingRecord>& routing);

@@ -8,68 +8,12 @@
 #include <random>
 
 #include "common/tensor/ops.h"
+#include "tests/support/naive_attention.h"
 #include "tests/support/numbers.h"
 #include "tests/support/safetensors.h"
 
 namespace ninefold {
 namespace {
-
-using Values = std::vector<double>;
-using Indices = std::vector<int32_t>;
-
-struct Problem {
-  ops::AttentionShape shape;
-  Indices q_positions, k_positions;
-  Tensor q, k, v, dout;
-
-  int64_t queries() const { return static_cast<int64_t>(q_positions.size()); }
-  int64_t keys() const { return static_cast<int64_t>(k_positions.size()); }
-};
-
-struct Expected {
-  Values out, log_sum_exp, dq, dk, dv;
-};
-
-// The whole of attention, forward and backward, one row of scores at a time.
-Expected naive(const Problem& of) {
-  const auto [batch, heads, kv_heads, d] = of.shape;
-  const Values q = doubles(of.q), k = doubles(of.k), v = doubles(of.v), dout = doubles(of.dout);
-  Expected result{Values(q.size()), Values(batch * heads * of.queries(), -INFINITY), Values(q.size()), Values(k.size()),
-                  Values(k.size())};
-  const double scale = 1.0 / std::sqrt(static_cast<double>(d));
-  const auto dot = [d = d](const double* x, const double* y) { return std::inner_product(x, x + d, y, 0.0); };
-  for (int64_t row = 0; row < batch * heads * of.queries(); ++row) {
-    const int64_t query = row % of.queries(), head = row / of.queries() % heads, b = row / of.queries() / heads;
-    const auto at_key = [&, kv_heads = kv_heads, heads = heads, d = d, b = b, head = head](int64_t key) {
-      return ((b * of.keys() + key) * kv_heads + head / (heads / kv_heads)) * d;
-    };
-    const int64_t at = ((b * of.queries() + query) * heads + head) * d;
-    Values p(of.keys(), -INFINITY);
-    for (int64_t key = 0; key < of.keys(); ++key) {
-      if (of.k_positions[key] <= of.q_positions[query]) p[key] = scale * dot(&q[at], &k[at_key(key)]);
-    }
-    const double largest = p.empty() ? -INFINITY : *std::max_element(p.begin(), p.end());
-    if (largest == -INFINITY) continue;
-    double sum = 0;
-    for (double& value : p) sum += value = std::exp(value - largest);
-    result.log_sum_exp[row] = largest + std::log(sum);
-    double dot_of_out = 0;
-    for (int64_t key = 0; key < of.keys(); ++key) {
-      p[key] /= sum;
-      dot_of_out += p[key] * dot(&dout[at], &v[at_key(key)]);
-      for (int64_t i = 0; i < d; ++i) result.out[at + i] += p[key] * v[at_key(key) + i];
-    }
-    for (int64_t key = 0; key < of.keys(); ++key) {
-      const double ds = scale * p[key] * (dot(&dout[at], &v[at_key(key)]) - dot_of_out);
-      for (int64_t i = 0; i < d; ++i) {
-        result.dv[at_key(key) + i] += p[key] * dout[at + i];
-        result.dq[at + i] += ds * k[at_key(key) + i];
-        result.dk[at_key(key) + i] += ds * q[at + i];
-      }
-    }
-  }
-  return result;
-}
 
 Indices counting(int64_t count, int32_t first = 0) {
   Indices positions(count);
@@ -79,7 +23,8 @@ Indices counting(int64_t count, int32_t first = 0) {
 
 class Attention : public testing::TestWithParam<Dtype> {
  protected:
-  Problem problem(const ops::AttentionShape& shape, const Indices& q_positions, const Indices& k_positions) const {
+  AttentionProblem problem(const ops::AttentionShape& shape, const Indices& q_positions,
+                           const Indices& k_positions) const {
     const int64_t q_rows = shape.batch * static_cast<int64_t>(q_positions.size());
     const int64_t k_rows = shape.batch * static_cast<int64_t>(k_positions.size());
     const Shape q = {q_rows, shape.heads * shape.head_dim}, k = {k_rows, shape.kv_heads * shape.head_dim};
@@ -95,10 +40,10 @@ class Attention : public testing::TestWithParam<Dtype> {
   Tensor positions(const Indices& values) const {
     return Tensor::from(device_, {static_cast<int64_t>(values.size())}, values);
   }
-  ops::Attention forward(const Problem& of) const {
+  ops::Attention forward(const AttentionProblem& of) const {
     return ops::attention_block(of.q, positions(of.q_positions), of.k, of.v, positions(of.k_positions), of.shape);
   }
-  ops::AttentionGradients backward(const Problem& of, const ops::Attention& result) const {
+  ops::AttentionGradients backward(const AttentionProblem& of, const ops::Attention& result) const {
     return ops::attention_block_backward(of.dout, of.q, positions(of.q_positions), of.k, of.v,
                                          positions(of.k_positions), result, of.shape);
   }
@@ -122,8 +67,8 @@ class Attention : public testing::TestWithParam<Dtype> {
   void compare(const ops::AttentionShape& shape, const Indices& q_positions, const Indices& k_positions) {
     SCOPED_TRACE(fmt::format("batch {} heads {}/{} width {} queries {} keys {}", shape.batch, shape.heads,
                              shape.kv_heads, shape.head_dim, q_positions.size(), k_positions.size()));
-    const Problem of = problem(shape, q_positions, k_positions);
-    const Expected expected = naive(of);
+    const AttentionProblem of = problem(shape, q_positions, k_positions);
+    const ExpectedAttention expected = naive(of);
     const ops::Attention result = forward(of);
     expect_near("out", result.out, expected.out);
     expect_near("log-sum-exp", result.log_sum_exp, expected.log_sum_exp);
@@ -158,7 +103,7 @@ TEST_P(Attention, QueriesAndKeysMayDiffer) {
 
 TEST_P(Attention, RowsThatSeeNoKeyAreZero) {
   compare({1, 2, 1, 16}, counting(150), counting(150, 75));
-  const Problem of = problem({1, 2, 1, 16}, counting(70), counting(70, 1000));
+  const AttentionProblem of = problem({1, 2, 1, 16}, counting(70), counting(70, 1000));
   const ops::Attention result = forward(of);
   for (const double value : doubles(result.out)) EXPECT_EQ(value, 0.0);
   for (const double value : doubles(result.log_sum_exp)) EXPECT_EQ(value, -INFINITY);
@@ -189,10 +134,10 @@ TEST_P(Attention, AcceptsEmptyTensors) {
 }
 
 TEST_P(Attention, IsStableForLargeScores) {
-  Problem of = problem({1, 2, 1, 16}, counting(150), counting(150));
+  AttentionProblem of = problem({1, 2, 1, 16}, counting(150), counting(150));
   ops::scale_(of.q, 100.0f);
   ops::scale_(of.k, 100.0f);
-  const Expected expected = naive(of);
+  const ExpectedAttention expected = naive(of);
   ASSERT_GT(*std::max_element(expected.log_sum_exp.begin(), expected.log_sum_exp.end()), 1e4);
   const ops::Attention result = forward(of);
   const Values actual = doubles(result.log_sum_exp);
@@ -204,11 +149,11 @@ TEST_P(Attention, IsStableForLargeScores) {
 }
 
 TEST_P(Attention, GivesTheSameBitsAtAnyAlignment) {
-  const Problem of = problem({2, 4, 2, 24}, counting(97), counting(97));
+  const AttentionProblem of = problem({2, 4, 2, 24}, counting(97), counting(97));
   const ops::Attention whole = forward(of);
   const ops::AttentionGradients gradients = backward(of, whole);
   for (int64_t by = 1; by < 16; ++by) {
-    Problem moved = of;
+    AttentionProblem moved = of;
     for (Tensor* tensor : {&moved.q, &moved.k, &moved.v, &moved.dout}) *tensor = shifted(*tensor, by);
     const ops::Attention again = forward(moved);
     EXPECT_TRUE(same_bits(again.out, whole.out) && same_bits(again.log_sum_exp, whole.log_sum_exp)) << by;
@@ -222,9 +167,9 @@ TEST_P(Attention, GivesTheSameBitsAtAnyAlignment) {
 // What ring attention does: two blocks of keys, each with its own log-sum-exp, weighted and added.
 TEST_P(Attention, BlocksOfKeysMergeIntoTheWhole) {
   const int64_t length = 200, cut = 90, heads = 2, d = 16;
-  const Problem of = problem({1, heads, 1, d}, counting(length), counting(length));
+  const AttentionProblem of = problem({1, heads, 1, d}, counting(length), counting(length));
   const ops::Attention whole = forward(of);
-  Problem parts[2] = {of, of};
+  AttentionProblem parts[2] = {of, of};
   for (int i = 0; i < 2; ++i) {
     const int64_t begin = i == 0 ? 0 : cut, end = i == 0 ? cut : length;
     parts[i].k_positions = Indices(of.k_positions.begin() + begin, of.k_positions.begin() + end);

@@ -60,6 +60,8 @@ class CpuKernels final : public Kernels {
   void attention_block_backward(const ops::AttentionGradients& out, const Tensor& dout, const Tensor& q,
                                 const Tensor& q_positions, const Tensor& k, const Tensor& v, const Tensor& k_positions,
                                 const ops::Attention& forward, const ops::AttentionShape& shape) override;
+  void merge_attention(const ops::Attention& sum, const ops::Attention& block,
+                       const ops::AttentionShape& shape) override;
 
   // embedding.cpp
   void embedding(const Tensor& out, const Tensor& tokens, const Tensor& table,

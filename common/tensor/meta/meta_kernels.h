@@ -37,6 +37,7 @@ class MetaKernels final : public Kernels {
   void attention_block_backward(const ops::AttentionGradients&, const Tensor&, const Tensor&, const Tensor&,
                                 const Tensor&, const Tensor&, const Tensor&, const ops::Attention&,
                                 const ops::AttentionShape&) override {}
+  void merge_attention(const ops::Attention&, const ops::Attention&, const ops::AttentionShape&) override {}
   void embedding(const Tensor&, const Tensor&, const Tensor&, const std::optional<ops::VocabularyPart>&) override {}
   void embedding_backward(const Tensor&, const Tensor&, const Tensor&,
                           const std::optional<ops::VocabularyPart>&) override {}
