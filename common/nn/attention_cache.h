@@ -14,6 +14,7 @@ class CachedAttention : public AttentionCore {
   // The rows are those that follow the rows of all calls before; their positions are in saved.step().
   Tensor forward(const Tensor& q, const Tensor& k, const Tensor& v, Saved& saved) override;
   ops::AttentionGradients backward(const Tensor& dout, Saved& saved) override;
+  int64_t head_dim() const override { return head_dim_; }
 
  private:
   int64_t head_dim_;
