@@ -53,6 +53,7 @@ class Bench {
       dtype_ = dtype;
       measure_peaks();
       add_matmuls();
+      add_experts();
       add_attention({4, 8, 8, 64}, "b8");
       add_attention({2, 12, 4, 64}, "gqa");
       add_convolutions();
@@ -132,6 +133,31 @@ class Bench {
     add_matmul("d768 w1", 1024, 768, 2048);
     add_matmul("d768 w2", 1024, 2048, 768);
     add_matmul("d768 head", 1024, 768, 32000);
+  }
+
+  // 2048 tokens that visit 2 of 8 experts.
+  void add_experts() {
+    const std::vector<int64_t> counts(8, 512);
+    const Tensor x = random({4096, 512}), w = random({8, 1408, 512}), dy = random({4096, 1408}), dw = zeros(w.shape());
+    add("grouped_matmul d512 w1 x W'", Bound::arithmetic,
+        [=] { return ops::grouped_matmul(x, w, counts, {.transpose_b = true}); });
+    add("grouped_matmul d512 w1 dy W", Bound::arithmetic, [=] { return ops::grouped_matmul(dy, w, counts); });
+    add("grouped_matmul d512 w1 dW += dy' x", Bound::arithmetic, [=] {
+      ops::grouped_matmul_into(dw, dy, x, counts, {.transpose_a = true, .accumulate = true});
+      return dw;
+    });
+    std::vector<int32_t> rows(4096);
+    for (int64_t i = 0; i < 4096; ++i) rows[static_cast<size_t>(i)] = static_cast<int32_t>(i * 1031 % 4096);
+    const Tensor tokens = random({2048, 512}), sum = random({2048, 512}), weights = random({2048, 2}, Dtype::f32);
+    const Tensor index = Tensor::from(device_, {2048, 2}, rows), token_of_row = indices(4096, 2048);
+    add("gather_rows", Bound::memory, [=] { return ops::gather_rows(tokens, token_of_row); });
+    add("add_weighted_rows", Bound::memory, [=] {
+      ops::fill_(sum, 0);
+      ops::add_weighted_rows(sum, x, index, weights);
+      return sum;
+    });
+    add("weighted_rows_backward", Bound::memory,
+        [=] { return ops::weighted_rows_backward(tokens, x, index, weights).drows; });
   }
 
   void add_attention(const ops::AttentionShape& shape, const std::string& name) {

@@ -19,74 +19,80 @@ constexpr double tiny = 1e-20;
 
 // What is made of one token's logits. In f64: these are few numbers, and everything else follows from them.
 struct TokenScores {
+  TokenScores(RouterKind kind, int64_t experts) : kind(kind), scores(static_cast<size_t>(experts)) {
+    normalised = probabilities = scores;
+  }
+
+  void read(const float* logits) {
+    const double largest = *std::max_element(logits, logits + scores.size());
+    double total = 0;
+    for (size_t e = 0; e < scores.size(); ++e) total += probabilities[e] = std::exp(logits[e] - largest);
+    for (double& value : probabilities) value /= total;
+    log_sum_exp = largest + std::log(total);
+    if (kind == RouterKind::softmax) scores = probabilities;
+    if (kind == RouterKind::topk_softmax) scores.assign(logits, logits + scores.size());
+    normalised = probabilities;
+    if (kind != RouterKind::sigmoid) return;
+    for (size_t e = 0; e < scores.size(); ++e) scores[e] = 1 / (1 + std::exp(-static_cast<double>(logits[e])));
+    sum = std::accumulate(scores.begin(), scores.end(), tiny);
+    for (size_t e = 0; e < scores.size(); ++e) normalised[e] = scores[e] / sum;
+  }
+
+  // From the gradients of the scores and of their normalised form to those of the logits, in place of the first.
+  void backward(std::vector<double>& dscores, std::vector<double>& dnormalised) const {
+    // Scores are the probabilities themselves, or, for topk_softmax, the logits.
+    for (size_t e = 0; e < dscores.size() && kind == RouterKind::softmax; ++e) {
+      dnormalised[e] += std::exchange(dscores[e], 0);
+    }
+    const double mean = dot(normalised, dnormalised);
+    for (size_t e = 0; e < dscores.size(); ++e) {
+      const double centred = dnormalised[e] - mean;
+      dscores[e] = kind == RouterKind::sigmoid ? (dscores[e] + centred / sum) * scores[e] * (1 - scores[e])
+                                               : dscores[e] + centred * normalised[e];
+    }
+  }
+
+  RouterKind kind;
   std::vector<double> scores;         // to choose by, and to make gates of
   std::vector<double> normalised;     // over all experts: for the balancing loss
   std::vector<double> probabilities;  // softmax of the logits
   double log_sum_exp = 0;
-  double sum = 1;  // normalised = scores / sum, but for topk_softmax
-
-  TokenScores(RouterKind kind, const float* logits, int64_t experts) : probabilities(logits, logits + experts) {
-    const std::vector<double> wide = probabilities;
-    const double largest = *std::max_element(wide.begin(), wide.end());
-    double total = 0;
-    for (double& value : probabilities) total += value = std::exp(value - largest);
-    for (double& value : probabilities) value /= total;
-    log_sum_exp = largest + std::log(total);
-    scores = kind == RouterKind::softmax ? probabilities : wide;
-    normalised = probabilities;
-    if (kind != RouterKind::sigmoid) return;
-    for (double& value : scores) value = 1 / (1 + std::exp(-value));
-    sum = std::accumulate(scores.begin(), scores.end(), tiny);
-    normalised = scores;
-    for (double& value : normalised) value /= sum;
-  }
+  double sum = 1;  // normalised = scores / sum for a sigmoid
 };
 
 // The gates of a token's choices, and the way back from their gradients to those of the scores.
 struct TokenGates {
-  std::vector<double> gates;
-  double sum = 1;  // by which the chosen scores are divided
+  TokenGates(RouterKind kind, int64_t top_k)
+      : kind(kind),
+        is_divided(kind == RouterKind::topk_softmax || top_k > 1),
+        gates(static_cast<size_t>(top_k)),
+        dgates(gates) {}
 
-  TokenGates(RouterKind kind, const TokenScores& of, const int32_t* chosen, int64_t top_k) {
-    for (int64_t choice = 0; choice < top_k; ++choice) gates.push_back(of.scores[static_cast<size_t>(chosen[choice])]);
+  void read(const double* scores, const int32_t* chosen) {
+    for (size_t choice = 0; choice < gates.size(); ++choice) gates[choice] = scores[chosen[choice]];
     if (kind == RouterKind::topk_softmax) {
       const double largest = *std::max_element(gates.begin(), gates.end());
       for (double& gate : gates) gate = std::exp(gate - largest);
     }
-    if (kind == RouterKind::topk_softmax || top_k > 1) sum = std::accumulate(gates.begin(), gates.end(), tiny);
+    if (is_divided) sum = std::accumulate(gates.begin(), gates.end(), tiny);
     for (double& gate : gates) gate /= sum;
   }
 
-  // dscores[chosen] += …; scores are logits where kind is topk_softmax.
-  void backward(RouterKind kind, const float* dgates, const int32_t* chosen, std::vector<double>& dscores) const {
-    const std::vector<double> wide(dgates, dgates + gates.size());
-    const bool divided = kind == RouterKind::topk_softmax || gates.size() > 1;
-    const double mean = divided ? dot(gates, wide) : 0;
+  // dscores[chosen] = …; scores are logits where kind is topk_softmax.
+  void backward(const float* gradients, const int32_t* chosen, std::vector<double>& dscores) {
+    dgates.assign(gradients, gradients + gates.size());
+    const double mean = is_divided ? dot(gates, dgates) : 0;
     for (size_t choice = 0; choice < gates.size(); ++choice) {
       const double factor = kind == RouterKind::topk_softmax ? gates[choice] : 1 / sum;
-      dscores[static_cast<size_t>(chosen[choice])] += factor * (wide[choice] - mean);
+      dscores[static_cast<size_t>(chosen[choice])] = factor * (dgates[choice] - mean);
     }
   }
-};
 
-// From the gradients of the scores and of their normalised form to those of the logits.
-std::vector<double> logit_gradient(RouterKind kind, const TokenScores& of, std::vector<double> dscores,
-                                   std::vector<double> dnormalised) {
-  if (kind == RouterKind::sigmoid) {
-    const double mean = dot(of.normalised, dnormalised);
-    for (size_t e = 0; e < dscores.size(); ++e) {
-      dscores[e] = (dscores[e] + (dnormalised[e] - mean) / of.sum) * of.scores[e] * (1 - of.scores[e]);
-    }
-    return dscores;
-  }
-  // Scores are the probabilities themselves, or the logits.
-  if (kind == RouterKind::softmax) {
-    for (size_t e = 0; e < dscores.size(); ++e) dnormalised[e] += std::exchange(dscores[e], 0);
-  }
-  const double mean = dot(of.probabilities, dnormalised);
-  for (size_t e = 0; e < dscores.size(); ++e) dscores[e] += of.probabilities[e] * (dnormalised[e] - mean);
-  return dscores;
-}
+  RouterKind kind;
+  bool is_divided;
+  std::vector<double> gates, dgates;
+  double sum = 1;  // by which the chosen scores are divided
+};
 
 // How much better than the worst of `taken` the best choice that it leaves out is; absent where it leaves none out.
 std::optional<double> gap_of(const float* scores, const int32_t* best, const int32_t* taken, int64_t top_k) {
@@ -121,27 +127,29 @@ Routing TopKRouter::forward(const Tensor& x, Saved& saved) {
   });
   saved.push(logits);
   Routing routing{.experts = config_.experts, .top_k = config_.top_k, .chosen = {}, .gates = {}};
-  if (x.device()->type() != DeviceType::meta) {
-    const std::vector<float> values = logits.to_vector<float>();
-    std::vector<float> choosing, offset(static_cast<size_t>(config_.experts), 0);
-    if (bias) offset = bias->value.to_vector<float>();
-    std::vector<TokenScores> tokens;
-    for (int64_t token = 0; token < x.dim(0); ++token) {
-      tokens.emplace_back(config_.router, values.data() + token * config_.experts, config_.experts);
-      for (size_t e = 0; e < offset.size(); ++e)
-        choosing.push_back(static_cast<float>(tokens.back().scores[e]) + offset[e]);
-    }
-    routing.chosen = choose(choosing, saved.step());
-    for (size_t token = 0; token < tokens.size(); ++token) {
-      const int32_t* const chosen = routing.chosen.data() + static_cast<int64_t>(token) * config_.top_k;
-      for (const double gate : TokenGates(config_.router, tokens[token], chosen, config_.top_k).gates) {
-        routing.gates.push_back(static_cast<float>(gate));
-      }
-    }
-    if (!saved.step().recomputing) book(routing.chosen, saved.step());
-  }
+  if (x.device()->type() != DeviceType::meta) decide(logits.to_vector<float>(), routing, saved.step());
   saved.push_plan(std::make_shared<const std::vector<int32_t>>(routing.chosen));
   return routing;
+}
+
+void TopKRouter::decide(const std::vector<float>& logits, Routing& routing, Step& step) const {
+  const auto experts = static_cast<size_t>(config_.experts), top_k = static_cast<size_t>(config_.top_k);
+  std::vector<float> offset(experts, 0), choosing;
+  if (bias) offset = bias->value.to_vector<float>();
+  TokenScores of(config_.router, config_.experts);
+  std::vector<double> scores;
+  for (size_t first = 0; first < logits.size(); first += experts) {
+    of.read(logits.data() + first);
+    scores.insert(scores.end(), of.scores.begin(), of.scores.end());
+    for (size_t e = 0; e < experts; ++e) choosing.push_back(static_cast<float>(of.scores[e]) + offset[e]);
+  }
+  routing.chosen = choose(choosing, step);
+  TokenGates token(config_.router, config_.top_k);
+  for (size_t first = 0; first < logits.size(); first += experts) {
+    token.read(scores.data() + first, routing.chosen.data() + first / experts * top_k);
+    routing.gates.insert(routing.gates.end(), token.gates.begin(), token.gates.end());
+  }
+  if (!step.recomputing) book(routing.chosen, step);
 }
 
 std::vector<int32_t> TopKRouter::choose(const std::vector<float>& choosing, Step& step) const {
@@ -194,28 +202,27 @@ std::vector<double> TopKRouter::shares_of_load(const std::vector<int32_t>& chose
 std::vector<float> TopKRouter::logit_gradients(const std::vector<float>& logits, const std::vector<int32_t>& chosen,
                                                const std::vector<float>& dgates, Step& step) const {
   const int64_t experts = config_.experts, top_k = config_.top_k;
-  const bool has_balance = config_.balance == Balance::auxiliary;
   // Of one token in the means over the global batch, and over the layers too.
   const double in_mean = 1 / static_cast<double>(step.global_targets);
   const double scale = step.loss_scale * in_mean / static_cast<double>(layers_);
+  const double balance = config_.balance == Balance::auxiliary ? config_.balance_coefficient * scale : 0;
   double balance_loss = 0, z_loss = 0;
-  std::vector<double> shares;
+  TokenScores of(config_.router, experts);
+  TokenGates gates(config_.router, top_k);
+  std::vector<double> shares, dscores, dnormalised(static_cast<size_t>(experts));
   std::vector<float> dlogits;
   for (int64_t token = 0; token * experts < static_cast<int64_t>(logits.size()); ++token) {
     if (token % step.rows_per_sample == 0) shares = shares_of_load(chosen, token / step.rows_per_sample, step);
-    const TokenScores of(config_.router, logits.data() + token * experts, experts);
-    const int32_t* const choices = chosen.data() + token * top_k;
-    std::vector<double> dscores(shares.size(), 0), dnormalised(shares.size(), 0);
-    TokenGates(config_.router, of, choices, top_k)
-        .backward(config_.router, dgates.data() + token * top_k, choices, dscores);
-    for (size_t e = 0; e < shares.size() && has_balance; ++e) {
-      dnormalised[e] = config_.balance_coefficient * static_cast<double>(experts) * shares[e] * scale;
+    of.read(logits.data() + token * experts);
+    gates.read(of.scores.data(), chosen.data() + token * top_k);
+    dscores.assign(static_cast<size_t>(experts), 0);
+    gates.backward(dgates.data() + token * top_k, chosen.data() + token * top_k, dscores);
+    for (size_t e = 0; e < shares.size(); ++e) dnormalised[e] = balance * static_cast<double>(experts) * shares[e];
+    of.backward(dscores, dnormalised);
+    const double dlog_sum_exp = config_.z_loss_coefficient * 2 * of.log_sum_exp * scale;
+    for (size_t e = 0; e < dscores.size(); ++e) {
+      dlogits.push_back(static_cast<float>(dscores[e] + dlog_sum_exp * of.probabilities[e]));
     }
-    std::vector<double> gradient = logit_gradient(config_.router, of, dscores, dnormalised);
-    for (size_t e = 0; e < gradient.size(); ++e) {
-      gradient[e] += config_.z_loss_coefficient * 2 * of.log_sum_exp * of.probabilities[e] * scale;
-    }
-    dlogits.insert(dlogits.end(), gradient.begin(), gradient.end());
     balance_loss += static_cast<double>(experts) * dot(shares, of.normalised) * in_mean;
     z_loss += of.log_sum_exp * of.log_sum_exp * in_mean;
   }

@@ -44,6 +44,8 @@ class TopKRouter : public Router {
   std::optional<Buffer> bias;
 
  private:
+  // Chooses by the logits [n, experts], and makes gates.
+  void decide(const std::vector<float>& logits, Routing& routing, Step& step) const;
   // Of each token, by the scores to choose by, [n, experts]: the step's replayed choices, or else the best.
   std::vector<int32_t> choose(const std::vector<float>& choosing, Step& step) const;
   void book(const std::vector<int32_t>& chosen, Step& step) const;

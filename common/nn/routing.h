@@ -46,8 +46,8 @@ struct MoeConfig {
   RouterKind router = RouterKind::softmax;
   Balance balance = Balance::auxiliary;
   BalanceScope balance_scope = BalanceScope::sequence;
-  double balance_coefficient = 0.01;  // of the auxiliary loss
-  double bias_update_rate = 0.001;    // by which a bias moves after a step
+  double balance_coefficient = 0.02;  // of the auxiliary loss
+  double bias_update_rate = 0.01;     // by which a bias moves after a step; long trainings take 0.001
   double z_loss_coefficient = 0;      // of the mean squared log-sum-exp of the logits (ST-MoE, arXiv 2202.08906)
   int64_t shared_experts = 0;         // that every token visits: one feed-forward, so many times as wide
 

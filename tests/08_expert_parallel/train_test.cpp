@@ -15,13 +15,12 @@ Job small_moe(const MoeConfig& moe) {
   return job;
 }
 
-Outcome train_replicated(const Job& job) {
-  std::unique_ptr<Replicated> replicated;
-  return train(job, [&](Model& model, const Mesh& mesh, const TrainOptions& options) {
-    replicated = std::make_unique<Replicated>(model, mesh["dp_replicate"], DdpOptions{}, mesh.world().device(),
-                                              options.grad_dtype);
-    return replicated->parallelism();
-  });
+Parallelism replicated(Model& model, const Mesh& mesh, const TrainOptions& options) {
+  const auto technique = std::make_shared<Replicated>(model, mesh["dp_replicate"], DdpOptions{}, mesh.world().device(),
+                                                      options.grad_dtype);
+  Parallelism parallelism = technique->parallelism();
+  parallelism.technique = technique;
+  return parallelism;
 }
 
 std::vector<MoeConfig> configs() {
@@ -38,7 +37,7 @@ TEST(ReplicatedMixture, IsTheSerialModelToTheBit) {
       Job job = small_moe(moe);
       job.options.dtype = dtype;
       job.options.micro_batches = 2;
-      const Outcome outcome = train_replicated(job);
+      const Outcome outcome = train(job, replicated);
       EXPECT_EQ(outcome.exit_code, 0);
       EXPECT_EQ(outcome.record.check.gradient_max_rel, 0);
       EXPECT_EQ(outcome.record.check.routed_otherwise, 0);
@@ -51,6 +50,10 @@ TEST(ReplicatedMixture, IsTheSerialModelToTheBit) {
       EXPECT_EQ(routing.dropped_share() > 0, moe.capacity_factor.has_value());
     }
   }
+}
+
+TEST(ReplicatedMixture, TheCheckFindsWrongOperations) {
+  expect_the_check_to_find(moe_faults, small_moe({.experts = 4, .balance = Balance::none}), replicated);
 }
 
 }  // namespace

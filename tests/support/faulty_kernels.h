@@ -24,6 +24,10 @@ enum class KernelFault {
   pool_index_off,          // max-pool: the gradient goes to the window's next element
   dropout_redrawn,         // dropout: the backward draws another mask
   relu_mask_ignored,       // relu: the gradient passes where the output is zero
+  expert_gradient_twice,   // experts: twice the weights' gradients
+  expert_gradient_lost,    // experts: the weights of the last one receive nothing
+  gate_gradient_lost,      // experts: the router does not learn from its gates
+  gates_ignored,           // experts: results are added up as if all gates were one
 };
 inline const std::vector<KernelFault> llama_faults = {KernelFault::weight_gradient_twice,
                                                       KernelFault::skip_dk,
@@ -34,6 +38,9 @@ inline const std::vector<KernelFault> llama_faults = {KernelFault::weight_gradie
                                                       KernelFault::loss_divided_twice,
                                                       KernelFault::embedding_gradient_off,
                                                       KernelFault::update_unclipped};
+inline const std::vector<KernelFault> moe_faults = {KernelFault::expert_gradient_twice,
+                                                    KernelFault::expert_gradient_lost, KernelFault::gate_gradient_lost,
+                                                    KernelFault::gates_ignored};
 inline const std::vector<KernelFault> mnist_cnn_faults = {
     KernelFault::weight_gradient_twice, KernelFault::loss_divided_twice, KernelFault::convolution_dx_lost,
     KernelFault::convolution_dw_twice,  KernelFault::pool_index_off,     KernelFault::dropout_redrawn,
@@ -46,6 +53,23 @@ class FaultyKernels final : public KernelDecorator {
   void matmul(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options) override {
     inner_->matmul(out, a, b, options);
     if (is(KernelFault::weight_gradient_twice) && options.transpose_a) inner_->scale(out, 2);
+  }
+
+  void grouped_matmul(const Tensor& out, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
+                      const ops::MatmulOptions& options) override {
+    inner_->grouped_matmul(out, a, b, counts, options);
+    if (!options.transpose_a) return;
+    const int64_t each = out.dim(1) * out.dim(2);
+    if (is(KernelFault::expert_gradient_twice)) inner_->scale(out, 2);
+    if (is(KernelFault::expert_gradient_lost)) inner_->fill(out.slice(out.size() - each, {each}), 0);
+  }
+  void add_weighted_rows(const Tensor& sum, const Tensor& rows, const Tensor& index, const Tensor& weights) override {
+    inner_->add_weighted_rows(sum, rows, index, is(KernelFault::gates_ignored) ? Tensor() : weights);
+  }
+  void weighted_rows_backward(const ops::WeightedRowsGradients& out, const Tensor& dy, const Tensor& rows,
+                              const Tensor& index, const Tensor& weights) override {
+    inner_->weighted_rows_backward(out, dy, rows, index, weights);
+    if (is(KernelFault::gate_gradient_lost)) inner_->fill(out.dweights, 0);
   }
 
   void attention_block_backward(const ops::AttentionGradients& out, const Tensor& dout, const Tensor& q,
