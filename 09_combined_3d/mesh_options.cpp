@@ -12,7 +12,7 @@ void MeshOptions::declare(Options& options) {
   options.group("Mesh (none given: 8 ranks are pp 2 x dp-shard 2 x tp 2, 4 are dp-shard 2 x tp 2, 2 are dp-shard 2)");
   options.add("--pp", pp, "pipeline stages, or ranks that each hold some", {.minimum = 1});
   options.add("--dp-replicate", dp_replicate, "copies of all that follows, each with its part of the batch",
-              {.minimum = 1});
+              {.minimum = 1, .may_be_auto = true});
   options.add("--dp-shard", dp_shard, "ranks over which states and the batch are divided; auto: the ranks left over",
               {.minimum = 1, .may_be_auto = true});
   options.add("--cp", cp, "ranks that share a sequence; 1 only", {.minimum = 1});
@@ -33,6 +33,7 @@ void MeshOptions::settle(const Options& given, int ranks) {
   std::sort(names.begin(), names.end());
   std::sort(usual.begin(), usual.end());
   require(names == usual, "--mesh-order {} must name each of pp, dp_replicate, dp_shard, cp and tp once", order);
+  if (dp_replicate == Options::automatic && !given.given("--dp-shard")) dp_shard = 1;
   const auto is_given = [&](const char* name) { return given.given(name); };
   const auto sizes = {"--pp", "--dp-replicate", "--dp-shard", "--tp"};
   if (std::any_of(sizes.begin(), sizes.end(), is_given)) return;

@@ -10,7 +10,8 @@
 namespace ninefold {
 
 struct MeshOptions {
-  // `dp_shard` fills up what the others leave over. Where none is given, the mesh depends on the number of ranks R:
+  // `dp_shard` fills up what the others leave over, unless dp_replicate is to do that. Where none is given, the mesh
+  // depends on the number of ranks R:
   //   R divisible by 8   pp(2) x dp_shard(R / 4) x tp(2)
   //   R divisible by 4   dp_shard(R / 2) x tp(2)
   //   otherwise          dp_shard(R)

@@ -56,6 +56,16 @@ TEST(Train, InNarrowTypes) {
   }
 }
 
+// What the files of configs/ ask for, on a smaller model and batch.
+TEST(Train, TheMeshesOfThePresets) {
+  if (job_size() != 8) return;
+  for (const char* preset : {"3d", "fsdp_tp", "hsdp", "dolma_7b", "deepseek", "yi", "gemma2"}) {
+    const RunRecord record = expect_equal_to_serial(
+        fmt::format("--dim 64 --layers 4 --ffn 96 --config {}/../configs/{}.ini", NINEFOLD_DATA, preset));
+    EXPECT_FALSE(record.traffic.empty()) << preset;
+  }
+}
+
 // What stages hand on under sequence parallelism is a block of rows, in an evaluation too.
 TEST(Train, EvaluatesTheSameWhateverTheMesh) {
   if (job_size() != 8) return;
