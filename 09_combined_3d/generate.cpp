@@ -67,7 +67,8 @@ std::vector<int32_t> tokens_of(const std::string& prompt, int64_t vocabulary) {
   } else {
     std::istringstream words(prompt);
     for (int64_t token = 0; words >> token;) {
-      require(token >= 0 && token < vocabulary, "--prompt has the token {}, but the vocabulary is {}", token, vocabulary);
+      require(token >= 0 && token < vocabulary, "--prompt has the token {}, but the vocabulary is {}", token,
+              vocabulary);
       tokens.push_back(static_cast<int32_t>(token));
     }
     require(words.eof(), "--prompt '{}' must be token numbers, because the vocabulary ({}) is not that of bytes (256)",

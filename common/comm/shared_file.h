@@ -15,8 +15,9 @@ struct FilePart {
   int64_t bytes;
 };
 
-// Makes a file of so many bytes, with this beginning, and takes the room for all of them on the disk, so that a full disk
-// is found before anything else is written. One rank calls it; the others begin to write after it. Throws UserError.
+// Makes a file of so many bytes, with this beginning, and takes the room for all of them on the disk, so that a full
+// disk is found before anything else is written. One rank calls it; the others begin to write after it. Throws
+// UserError.
 void create_shared_file(const std::string& path, std::string_view beginning, int64_t bytes);
 
 // All ranks write their parts with MPI-IO, which joins small parts of many ranks to large ones; `parts` ascend in the

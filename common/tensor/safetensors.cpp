@@ -86,8 +86,9 @@ StoredTensor tensor_in(const nlohmann::json& json, std::string_view data, const 
   require(is_whole, "{}: the tensor {} needs dtype, shape and two data_offsets", name, tensor);
   const std::string type = json["dtype"];
   const std::optional<Dtype> dtype = dtype_of(type);
-  require(dtype.has_value(), "{}: the tensor {} is of type {}, which is not one of F32, BF16, F16, I32, F8_E4M3, F8_E5M2",
-          name, tensor, type);
+  require(dtype.has_value(),
+          "{}: the tensor {} is of type {}, which is not one of F32, BF16, F16, I32, F8_E4M3, F8_E5M2", name, tensor,
+          type);
   StoredTensor stored{*dtype, shape_of(json["shape"], data.size(), name, tensor), {}};
   const uint64_t begin = size_in(json["data_offsets"][0], name, tensor);
   const uint64_t end = size_in(json["data_offsets"][1], name, tensor);

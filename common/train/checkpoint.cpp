@@ -135,8 +135,9 @@ void Checkpoints::require_same_model(const nlohmann::json& stored, const std::st
       is_llama ? nlohmann::json(transformers_config(llama_config_in(stored, path), Dtype::f32, 0)) : stored;
   for (const auto& [key, value] : own.items()) {
     if (key == "dtype" || key == "max_position_embeddings") continue;  // those may differ
-    require(theirs.contains(key) && theirs[key] == value, "{} is of another model: {} is {} there, and {} in this run",
-            path, key, theirs.contains(key) ? theirs[key].dump() : "absent", value.dump());
+    require(theirs.contains(key) && theirs[key] == nlohmann::json(value),
+            "{} is of another model: {} is {} there, and {} in this run", path, key,
+            theirs.contains(key) ? theirs[key].dump() : "absent", value.dump());
   }
 }
 
@@ -251,8 +252,8 @@ RunPosition Checkpoints::read_trainer_json(const std::string& path) {
     // Where a batch is another one now, as many of those as fit into what was taken.
     position.data_step = json.at("data").at("rows").get<int64_t>() / (options_.batch * task_.rows_per_sample());
     optimizer_.set_steps(json.at("updates").get<int64_t>());
-    scaler_.restore({json.at("loss_scale").at("scale").get<double>(),
-                     json.at("loss_scale").at("good_steps").get<int64_t>()});
+    scaler_.restore(
+        {json.at("loss_scale").at("scale").get<double>(), json.at("loss_scale").at("good_steps").get<int64_t>()});
   } catch (const nlohmann::json::exception& error) {
     require(false, "{} is no checkpoint's: {}", path, error.what());
   }

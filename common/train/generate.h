@@ -20,8 +20,8 @@ int32_t choose_token(const Tensor& scores, const Sampling& sampling, RandomStrea
 // A Llama that remembers the tokens it was given. Puts attention with a cache in place of each layer's core.
 class Generator {
  public:
-  // The model is materialised, whole or divided over tensor-parallel ranks that all give it the same tokens; it outlives
-  // the generator.
+  // The model is materialised, whole or divided over tensor-parallel ranks that all give it the same tokens; it
+  // outlives the generator.
   Generator(Model& model, const LlamaConfig& config, const DeviceHandle& device);
 
   // The scores [1, vocabulary] of what follows after these tokens and all before.

@@ -151,8 +151,9 @@ void TrainOptions::declare_checkpoint(Options& options) {
   options.add("--every", checkpoint.every, "between checkpoints; 0: one after the last step only",
               {.minimum = 0, .unit = "steps"});
   options.add("--keep", checkpoint.keep, "so many of the newest checkpoints; 0: all", {.minimum = 0});
-  options.add("--resume", checkpoint.resume,
-              "go on from the newest checkpoint, if there is one, on whatever mesh; SIGTERM writes one and ends the run");
+  options.add(
+      "--resume", checkpoint.resume,
+      "go on from the newest checkpoint, if there is one, on whatever mesh; SIGTERM writes one and ends the run");
   options.add("--async-checkpoint", checkpoint.async, "train on while a copy in the host's memory is written");
   options.add("--init-from", checkpoint.init_from,
               "begin with the parameters of this folder, as Hugging Face's transformers writes it");
@@ -169,8 +170,8 @@ void TrainOptions::settle_checkpoint(const Options& given, const std::string& mo
   const std::string path = checkpoint.init_from + "/config.json";
   const LlamaConfig stored = llama_config_in(read_json(path), path);
   const auto take = [&](const char* name, auto& value, const auto& of_folder) {
-    require(!given.given(name) || value == of_folder, "{} {} disagrees with {}, which says {}; leave {} out", name, value,
-            path, of_folder, name);
+    require(!given.given(name) || value == of_folder, "{} {} disagrees with {}, which says {}; leave {} out", name,
+            value, path, of_folder, name);
     value = of_folder;
   };
   take("--dim", llama.dim, stored.dim);

@@ -15,6 +15,7 @@
 #include "common/train/gather.h"
 #include "common/train/peak.h"
 #include "common/train/routing.h"
+#include "common/train/step_lines.h"
 
 namespace ninefold {
 namespace {
@@ -127,7 +128,8 @@ void Trainer::train(RunPosition position, StepClock& clock) {
     const int64_t step = position.step++;
     world_.set_step(step);
     const DataPosition data = sampler.position_of(position.data_step++);
-    StepResult result = train_step({step, sampler.global_batch(data)}, data.epoch, oracle_ && options_.checks(step, first));
+    StepResult result =
+        train_step({step, sampler.global_batch(data)}, data.epoch, oracle_ && options_.checks(step, first));
     const OutsideTheBooks outside(world_);
     result.virtual_milliseconds = clock.end_step();
     progress.update(step + 1);
@@ -239,32 +241,18 @@ void Trainer::update(int64_t step, double lr, double norm, const std::optional<R
 }
 
 void Trainer::log_step(int64_t step, bool print, const StepResult& result) {
-  const double rows = static_cast<double>(options_.batch * task_.rows_per_sample());
-  record_.steps.push_back({.step = step,
-                           .loss = result.loss,
-                           .gradient_norm = result.gradient_norm,
-                           .loss_scale = result.loss_scale,
-                           .skipped = result.skipped,
-                           .milliseconds = result.seconds * 1e3,
-                           .virtual_milliseconds = result.virtual_milliseconds,
-                           .rows_per_second = rows / result.seconds,
-                           .routing = result.routing});
+  record_.steps.push_back(
+      {.step = step,
+       .loss = result.loss,
+       .gradient_norm = result.gradient_norm,
+       .loss_scale = result.loss_scale,
+       .skipped = result.skipped,
+       .milliseconds = result.seconds * 1e3,
+       .virtual_milliseconds = result.virtual_milliseconds,
+       .rows_per_second = static_cast<double>(options_.batch * task_.rows_per_sample()) / result.seconds});
   if (world_.rank() != 0 || !print) return;
-  if (record_.steps.size() == 1) {
-    fmt::print("{:>7} {:>9} {:>10} {:>9} {}{:>12} {:>10} {:>7}{}{}\n", "step", "loss", "grad norm",
-               record_.has_virtual_time ? "wall ms" : "ms",
-               record_.has_virtual_time ? fmt::format("{:>10} ", "virtual ms") : "", std::string(task_.unit()) + "/s",
-               "GFLOP/s", "% peak", routes_ ? routing_heading() : "",
-               scaler_.enabled() ? fmt::format(" {:>10}", "loss scale") : "");
-  }
-  const double flops = record_.flops_per_row * rows / result.seconds;
-  fmt::print(
-      "{:>7} {:>9.5f} {:>10.4f} {:>9.1f} {}{:>12.0f} {:>10.1f} {:>7}{}{}\n", step, result.loss, result.gradient_norm,
-      result.seconds * 1e3, record_.has_virtual_time ? fmt::format("{:>10.3f} ", result.virtual_milliseconds) : "",
-      rows / result.seconds, flops * 1e-9, peak_before_ > 0 ? fmt::format("{:.1f}", 100 * flops / peak_before_) : "-",
-      result.routing ? routing_columns(*result.routing) : "",
-      scaler_.enabled() ? fmt::format(" {:>10}{}", result.loss_scale, result.skipped ? "  overflow: skipped" : "")
-                        : "");
+  if (record_.steps.size() == 1) fmt::print("{}", step_heading(record_, scaler_.enabled()));
+  fmt::print("{}", step_line(record_, scaler_.enabled(), peak_before_));
   std::fflush(stdout);
 }
 

@@ -18,7 +18,7 @@
 
 namespace ninefold {
 
-class Checkpoints;   // common/train/checkpoint.h
+class Checkpoints;  // common/train/checkpoint.h
 struct RunPosition;
 
 // Several ranks share each sample: this one has the rows at `positions` of it, and the others of `group` the rest.

@@ -173,16 +173,16 @@ nlohmann::json read_json(const std::string& path) {
 
 ModelFolder::ModelFolder(const std::string& path) {
   std::error_code ignored;
-  require(std::filesystem::is_directory(path, ignored), "{} is no folder; name one with config.json and model.safetensors",
-          path);
+  require(std::filesystem::is_directory(path, ignored),
+          "{} is no folder; name one with config.json and model.safetensors", path);
   config_ = read_json(path + "/config.json");
   const std::string index = path + "/model.safetensors.index.json";
   if (std::filesystem::exists(path + "/model.safetensors", ignored)) {
     files_.emplace_back(path + "/model.safetensors");
     tensors_ = files_.back().tensors();
   } else {
-    require(std::filesystem::exists(index, ignored), "{} has neither model.safetensors nor model.safetensors.index.json",
-            path);
+    require(std::filesystem::exists(index, ignored),
+            "{} has neither model.safetensors nor model.safetensors.index.json", path);
     open_all(path, read_json(index));
   }
 }

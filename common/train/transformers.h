@@ -28,8 +28,8 @@ std::string_view torch_name(Dtype dtype);
 
 // Llama's config.json. `length`: of the sequences that the model is trained on.
 nlohmann::ordered_json transformers_config(const LlamaConfig& config, Dtype dtype, int64_t length);
-// The other way. Throws UserError for a model that is no Llama, or one with what this Llama does not have. `name` stands
-// for the file in sentences.
+// The other way. Throws UserError for a model that is no Llama, or one with what this Llama does not have. `name`
+// stands for the file in sentences.
 LlamaConfig llama_config_in(const nlohmann::json& config, const std::string& name);
 
 // Reads a file of JSON. Throws UserError.

@@ -93,8 +93,15 @@ TEST(Transformers, HasANameForEveryParameter) {
 }
 
 TEST(Transformers, ConfigurationsComeBack) {
-  const LlamaConfig config{.dim = 96, .layers = 3, .heads = 6, .kv_heads = 2, .ffn = 200, .vocab = 1000,
-                           .rope_theta = 500000, .norm_eps = 1e-6f, .tied_embeddings = true};
+  const LlamaConfig config{.dim = 96,
+                           .layers = 3,
+                           .heads = 6,
+                           .kv_heads = 2,
+                           .ffn = 200,
+                           .vocab = 1000,
+                           .rope_theta = 500000,
+                           .norm_eps = 1e-6f,
+                           .tied_embeddings = true};
   const nlohmann::json json = transformers_config(config, Dtype::bf16, 128);
   for (const char* key : {"architectures", "model_type", "hidden_size", "num_key_value_heads", "rope_parameters",
                           "tie_word_embeddings", "dtype", "head_dim", "rms_norm_eps", "vocab_size"}) {
@@ -165,7 +172,8 @@ struct HuggingFace {
       squares += reference * reference;
       error_squares += std::pow(logits[i] - reference, 2);
     }
-    return {std::sqrt(error_squares / squares), std::abs(loss_sum / static_cast<double>(sequences * length) - expected["loss"].floats[0])};
+    return {std::sqrt(error_squares / squares),
+            std::abs(loss_sum / static_cast<double>(sequences * length) - expected["loss"].floats[0])};
   }
 
   // The first tokens, and what the model makes of them.
@@ -224,12 +232,18 @@ TEST(HuggingFace, ConvertsTypesAndWarnsOfWhatIsExtra) {
   EXPECT_EQ(ops::cast(bf16, Dtype::f32).to_vector<float>(), (std::vector<float>{2, 3}));
   EXPECT_EQ(warning_of_extra_tensors(stored.tensors, "file", {{"a", &parameter, f32}}),
             "warning: file has 1 tensor(s) that this model does not have, and leaves out: b\n");
-  EXPECT_EQ(sentence_of([&] { load_tensors(stored.tensors, "file", {{"a", &parameter, f32}}, false); }),
+  EXPECT_EQ(sentence_of([&] {
+              load_tensors(stored.tensors, "file", {{"a", &parameter, f32}}, false);
+            }),
             "file: a is of type BF16, but this model needs F32");
-  EXPECT_EQ(sentence_of([&] { load_tensors(stored.tensors, "file", {{"c", &parameter, f32}}, true); }),
+  EXPECT_EQ(sentence_of([&] {
+              load_tensors(stored.tensors, "file", {{"c", &parameter, f32}}, true);
+            }),
             "file has no tensor c, which this model needs");
   parameter.shape = {5};
-  EXPECT_EQ(sentence_of([&] { load_tensors(stored.tensors, "file", {{"a", &parameter, f32}}, true); }),
+  EXPECT_EQ(sentence_of([&] {
+              load_tensors(stored.tensors, "file", {{"a", &parameter, f32}}, true);
+            }),
             "file: a has the shape [4], but this model needs [5]");
 }
 

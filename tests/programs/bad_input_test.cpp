@@ -41,7 +41,31 @@ void write_mnist(const TemporaryFolder& folder, const std::string& name, const s
   if (!content.empty() || name == "empty_images") folder.write(name + "/" + replaced, content);
 }
 
+// A model's folder with another text in place of `text` in one of its files.
+void write_model(const TemporaryFolder& folder, const std::string& name, const std::string& file,
+                 const std::string& text, const std::string& other) {
+  std::filesystem::create_directories(folder.path(name));
+  for (const std::string one : {"config.json", "model.safetensors"}) {
+    std::string content = file_content(NINEFOLD_TEST_DATA "/hf_llama/" + one);
+    if (one == file) content.replace(content.find(text), text.size(), other);
+    folder.write(name + "/" + one, content);
+  }
+}
+
+void write_bad_models(const TemporaryFolder& folder) {
+  const std::string model = "model.safetensors", norm = "\"model.norm.weight\"";
+  write_model(folder, "missing_tensor", model, norm, "\"model.morn.weight\"");
+  write_model(folder, "other_shape", "config.json", "\"intermediate_size\": 128", "\"intermediate_size\": 120");
+  write_model(folder, "checkpoints/step_4", "", "", "");
+  write_model(folder, "long_header", "", "", "");
+  std::string content = folder.read("long_header/" + model);
+  folder.write("long_header/" + model, content.replace(0, 8, std::string("\0\0\0\0\0\0\0\x80", 8)));
+  write_model(folder, "cut", "", "", "");
+  folder.write("cut/" + model, file_content(NINEFOLD_TEST_DATA "/hf_llama/" + model).substr(0, 5000));
+}
+
 void write_bad_files(const TemporaryFolder& folder) {
+  write_bad_models(folder);
   const std::string text = file_content(data_folder + "/kjv.txt.gz");
   const std::string images = file_content(data_folder + "/mnist/train-images-idx3-ubyte.gz");
   folder.write("empty.txt", "");
@@ -207,6 +231,25 @@ std::vector<BadInput> bad_for_tensor_parallelism() {
   };
 }
 
+std::vector<BadInput> bad_for_checkpoints() {
+  return {
+      {"every", "--every 2", "--every needs --checkpoint FOLDER"},
+      {"meta", "--device meta --steps 0 --checkpoint {folder}checkpoints", "device meta has shapes only: there is"},
+      {"below_a_file", "--checkpoint {folder}short.txt/run", "the folder cannot be made"},
+      {"there_are_some", "--checkpoint {folder}checkpoints",
+       "there are checkpoints up to step 4 already; add --resume"},
+      {"other_sizes", "--checkpoint {folder}checkpoints --resume",
+       "step_4/config.json is of another model: head_dim is 16 there, and 64 in this run"},
+      {"no_folder", "--init-from {folder}nowhere", "nowhere/config.json does not exist"},
+      {"size", "--init-from {folder}cut --dim 32", "--dim 32 disagrees with"},
+      {"cut", "--init-from {folder}cut", "cut/model.safetensors: the tensor lm_head.weight is larger than the file"},
+      {"header", "--init-from {folder}long_header", "its header would be 9223372036854775808 bytes long"},
+      {"missing_tensor", "--init-from {folder}missing_tensor", "missing_tensor has no tensor model.norm.weight"},
+      {"shape", "--init-from {folder}other_shape",
+       "model.layers.0.mlp.gate_proj.weight has the shape [128, 64], but this model needs [120, 64]"},
+  };
+}
+
 std::vector<BadInput> bad_for_the_bench() {
   return {
       {"sizes", "-b 8 -e 4", "-b (8) must not be above -e (4)"},
@@ -272,6 +315,12 @@ TEST(BadInput, OfTheCombinedTrainer) {
 
 TEST(BadInput, OfDataParallelLlama) {
   expect_refused(NINEFOLD_02_TRAIN, tiny_llama, bad_for_llama() + bad_for_buckets());
+}
+
+TEST(BadInput, OfCheckpoints) {
+  for (const BadInput& bad : bad_for_checkpoints()) {
+    expect_refused(NINEFOLD_03_TRAIN, "--length 16 --batch 12 --steps 4 --no-measure-peak", bad);
+  }
 }
 
 TEST(BadInput, OfDataParallelMnist) {

@@ -1,5 +1,5 @@
-// Checkpoints as a user meets them: runs that go on, on the same ranks or others, after SIGTERM, after being killed; and
-// the folders they leave.
+// Checkpoints as a user meets them: runs that go on, on the same ranks or others, after SIGTERM, after being killed;
+// and the folders they leave.
 #include <sys/file.h>
 
 #include <cmath>
@@ -93,7 +93,7 @@ TEST(Checkpoint, GoesOnOnAnotherMesh) {
             fmt::format("{} --every 3 --checkpoint {}", options, folder.path("run")));
   const std::vector<double> whole = losses_in(folder, "report.json");
   for (const Program& run : {Program{1, NINEFOLD_02_TRAIN}, Program{4, NINEFOLD_03_TRAIN, "--stage 3"},
-                         Program{4, NINEFOLD_05_TRAIN, "--tp 4"}, Program{4, NINEFOLD_06_TRAIN, "--pp 4"}}) {
+                             Program{4, NINEFOLD_05_TRAIN, "--tp 4"}, Program{4, NINEFOLD_06_TRAIN, "--pp 4"}}) {
     std::filesystem::remove_all(folder.path("other"));
     std::filesystem::create_directory(folder.path("other"));
     std::filesystem::copy(folder.path("run/step_3"), folder.path("other/step_3"));
@@ -106,8 +106,7 @@ TEST(Checkpoint, GoesOnOnAnotherMesh) {
 
 TEST(Checkpoint, KeepsTheNewestAndHasNothingLeftToDo) {
   const TemporaryFolder folder;
-  const std::string options =
-      fmt::format("{} --steps 5 --every 1 --keep 2 --checkpoint {}", small, folder.path("run"));
+  const std::string options = fmt::format("{} --steps 5 --every 1 --keep 2 --checkpoint {}", small, folder.path("run"));
   std::filesystem::create_directories(folder.path("run/step_9.tmp"));  // of a run that was killed
   output_of({2, NINEFOLD_02_TRAIN}, options);
   EXPECT_EQ(names_in(folder.path("run")), (std::vector<std::string>{".lock", "step_4", "step_5"}));
@@ -118,14 +117,13 @@ TEST(Checkpoint, KeepsTheNewestAndHasNothingLeftToDo) {
 TEST(Checkpoint, IsOneOfTransformers) {
   const TemporaryFolder folder;
   const auto write = [&](const std::string& source, const std::string& options) {
-    output_of({2, NINEFOLD_03_TRAIN, "--lr 0 --weight-decay 0"},
-              fmt::format("{} --steps 1 --init-from {} --checkpoint {} {}", short_run, source, folder.path("run"),
-                          options));
+    output_of(
+        {2, NINEFOLD_03_TRAIN, "--lr 0 --weight-decay 0"},
+        fmt::format("{} --steps 1 --init-from {} --checkpoint {} {}", short_run, source, folder.path("run"), options));
   };
   write(hf_llama, "");
   std::ifstream original(hf_llama + "/model.safetensors", std::ios::binary);
-  EXPECT_TRUE(std::string(std::istreambuf_iterator<char>(original), {}) ==
-              folder.read("run/step_1/model.safetensors"));
+  EXPECT_TRUE(std::string(std::istreambuf_iterator<char>(original), {}) == folder.read("run/step_1/model.safetensors"));
   const auto config = nlohmann::json::parse(folder.read("run/step_1/config.json"));
   std::ifstream stream(hf_llama + "/config.json");
   const auto expected = nlohmann::json::parse(stream);
@@ -151,8 +149,8 @@ TEST(Checkpoint, IsOneOfTransformers) {
 
 TEST(Checkpoint, SigtermWritesOneAndEndsWell) {
   const TemporaryFolder folder;
-  const std::string options = fmt::format("{} {} --no-check --checkpoint {}", NINEFOLD_02_TRAIN, small,
-                                          folder.path("run"));
+  const std::string options =
+      fmt::format("{} {} --no-check --checkpoint {}", NINEFOLD_02_TRAIN, small, folder.path("run"));
   Command command(2, options + " --steps 1000000 --async-checkpoint");
   command.read_until("\n      3 ");
   const std::vector<pid_t> ranks = command.processes("train");
@@ -174,8 +172,8 @@ TEST(Checkpoint, SurvivesBeingKilled) {
   std::random_device random;
   for (int kill = 0; kill < 5; ++kill) {
     const std::string async = kill % 2 == 0 ? "" : "--async-checkpoint";
-    Command command(run.ranks, fmt::format("{} {} --checkpoint {} --resume {}", run.program, options,
-                                           folder.path("run"), async));
+    Command command(run.ranks,
+                    fmt::format("{} {} --checkpoint {} --resume {}", run.program, options, folder.path("run"), async));
     command.read_until(kill == 0 ? "tokens/s" : "going on");
     const std::vector<pid_t> ranks = command.processes("train");
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 100'000));
@@ -212,14 +210,14 @@ TEST(Checkpoint, TwoRunsDoNotWriteOneFolder) {
 // A file system of 840 kB has room for one checkpoint of 581 kB.
 TEST(Checkpoint, AFullDiskLeavesTheOldOnes) {
   const TemporaryFolder folder;
-  const std::string script = folder.write("run.sh", fmt::format(R"(mount -t tmpfs -o size=840k tmpfs {0} || exit 42
+  const std::string script =
+      folder.write("run.sh", fmt::format(R"(mount -t tmpfs -o size=840k tmpfs {0} || exit 42
 timeout 60 {1} -n 2 {2} {3} --no-check --steps 4 --every 2 --checkpoint {0}/run
 code=$?
 ls {0}/run; ls {0}/run/step_2
 exit $code
 )",
-                                                                folder.path("disk"), NINEFOLD_MPIEXEC,
-                                                                NINEFOLD_02_TRAIN, small));
+                                         folder.path("disk"), NINEFOLD_MPIEXEC, NINEFOLD_02_TRAIN, small));
   std::filesystem::create_directory(folder.path("disk"));
   FILE* const pipe = ::popen(fmt::format("unshare --user --map-root-user --mount sh {} 2>&1", script).c_str(), "r");
   std::string output;

@@ -14,8 +14,8 @@ namespace {
 class Blocks {
  public:
   Blocks(const std::vector<MPI_Aint>& addresses, const std::vector<int>& lengths) {
-    mpi::check(MPI_Type_create_hindexed(static_cast<int>(lengths.size()), lengths.data(), addresses.data(), MPI_BYTE,
-                                        &type_));
+    mpi::check(
+        MPI_Type_create_hindexed(static_cast<int>(lengths.size()), lengths.data(), addresses.data(), MPI_BYTE, &type_));
     mpi::check(MPI_Type_commit(&type_));
   }
   ~Blocks() { MPI_Type_free(&type_); }
