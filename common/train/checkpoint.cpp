@@ -70,7 +70,9 @@ Checkpoints::Checkpoints(const TrainOptions& options, const Options& command_lin
       model_file_(model_tensors_, mesh),
       optimizer_file_(optimizer_tensors_, mesh) {
   const CheckpointOptions& wanted = options.checkpoint;
-  if (wanted.folder.empty() || world_.rank() != 0) return;
+  if (wanted.folder.empty()) return;
+  termination_ = std::make_unique<Termination>();
+  if (world_.rank() != 0) return;
   folder_ = std::make_unique<CheckpointFolder>(wanted.folder);
   const std::vector<int64_t> steps = checkpoint_steps(wanted.folder);
   require(wanted.resume || steps.empty(),
@@ -147,7 +149,7 @@ bool Checkpoints::after_step(const RunPosition& position) {
   struct Flags {
     bool is_to_end, is_written;
   };
-  const auto all = control::all_gather(world_.group(), Flags{termination_.is_requested(), is_written()});
+  const auto all = control::all_gather(world_.group(), Flags{termination_->is_requested(), is_written()});
   const bool ends = std::any_of(all.begin(), all.end(), [](const Flags& flags) { return flags.is_to_end; });
   if (background_ && std::all_of(all.begin(), all.end(), [](const Flags& flags) { return flags.is_written; })) commit();
 

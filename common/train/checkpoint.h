@@ -75,7 +75,7 @@ class Checkpoints {
   std::vector<CarriedTensor> model_tensors_, optimizer_tensors_;
   TensorFile model_file_, optimizer_file_;
   std::unique_ptr<CheckpointFolder> folder_;  // on rank 0
-  Termination termination_;
+  std::unique_ptr<Termination> termination_;  // where there is a folder
   int64_t unfinished_ = 0;  // the step whose checkpoint is being written
   std::unique_ptr<Background> background_;
 };

@@ -114,6 +114,17 @@ TEST(Checkpoint, KeepsTheNewestAndHasNothingLeftToDo) {
   EXPECT_NE(output.find("all 5 steps are made"), std::string::npos) << output;
 }
 
+// Two batches of 24 samples are four of 12.
+TEST(Checkpoint, GoesOnInTheDataWhereTheBatchIsAnotherOne) {
+  const TemporaryFolder folder;
+  const std::string options = fmt::format("{} --checkpoint {}", small, folder.path("run"));
+  output_of({2, NINEFOLD_02_TRAIN}, options + " --steps 4");
+  output_of({2, NINEFOLD_02_TRAIN}, options + " --steps 7 --batch 24 --resume");
+  const auto json = nlohmann::json::parse(folder.read("run/step_7/trainer.json"));
+  EXPECT_EQ(json["data"]["batches"], 5);
+  EXPECT_EQ(json["updates"], 7);
+}
+
 TEST(Checkpoint, IsOneOfTransformers) {
   const TemporaryFolder folder;
   const auto write = [&](const std::string& source, const std::string& options) {
