@@ -1,6 +1,6 @@
 // Every mesh: all factorisations of the ranks over pp, dp_replicate, dp_shard and tp, each with other options of its
 // techniques, equal the serial model and keep their books. The short form takes each mesh once; the whole, which is
-// disabled unless asked for, many times, and 16 ranks too (./run test --full).
+// in its full form many times, and 16 ranks too (./run test --full).
 #include <random>
 
 #include "06_pipeline/generators/generators.h"
@@ -79,7 +79,7 @@ TEST(Sweep, EveryMeshIsTheSerialModel) {
   for (const Sizes& mesh : factorisations(job_size())) expect_equal_to_serial(options_of(mesh, seed++));
 }
 
-TEST(Sweep, DISABLED_EveryMeshInManyWays) {
+TEST(WholeProduct, OfMeshesInManyWays) {
   uint32_t seed = 1000;
   for (int round = 0; round < 5; ++round) {
     for (const Sizes& mesh : factorisations(job_size())) expect_equal_to_serial(options_of(mesh, seed++));
