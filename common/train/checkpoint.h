@@ -76,7 +76,7 @@ class Checkpoints {
   TensorFile model_file_, optimizer_file_;
   std::unique_ptr<CheckpointFolder> folder_;  // on rank 0
   std::unique_ptr<Termination> termination_;  // where there is a folder
-  int64_t unfinished_ = 0;  // the step whose checkpoint is being written
+  int64_t unfinished_ = 0;                    // the step whose checkpoint is being written
   std::unique_ptr<Background> background_;
 };
 
