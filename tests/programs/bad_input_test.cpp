@@ -305,6 +305,18 @@ std::vector<BadInput> bad_for_combinations() {
   };
 }
 
+std::vector<BadInput> bad_for_experts() {
+  return {
+      {"top_k", "--experts 4 --top-k 5", "top-k (5) must be from 1 to experts (4)"},
+      {"capacity_zero", "--capacity-factor 0", "--capacity-factor (0) must be at least 0.01"},
+      {"capacity_negative", "--capacity-factor -1", "--capacity-factor (-1) must be at least 0.01"},
+      {"dropless", "--dropless --capacity-factor 1.25", "--dropless and --capacity-factor (1.25) contradict each other"},
+      {"router", "--router softmaxx", "--router must be one of softmax, topk_softmax, sigmoid, not 'softmaxx'"},
+      {"balance", "--balance loss", "--balance must be one of none, auxiliary, bias, not 'loss'"},
+      {"experts", "--experts -2", "--experts (-2) must be at least 0"},
+  };
+}
+
 constexpr std::string_view mnist = "--model mnist_cnn --batch 12 --steps 4 --no-measure-peak";
 
 TEST(BadInput, OfTheCombinedTrainer) {
@@ -376,6 +388,7 @@ TEST(BadInput, OfPipelines) {
 TEST(BadInput, OfTensorParallelism) { expect_refused(NINEFOLD_05_TRAIN, tiny_llama, bad_for_tensor_parallelism()); }
 
 TEST(BadInput, OfTheBench) { expect_refused(NINEFOLD_01_BENCH, "", bad_for_the_bench()); }
+TEST(BadInput, OfExperts) { expect_refused(NINEFOLD_08_TRAIN, tiny_llama, bad_for_experts()); }
 
 // More ranks than elements, and more segments than bytes.
 TEST(SmallInput, IsNoBadInput) {
