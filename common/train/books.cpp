@@ -280,8 +280,10 @@ void write_report(const std::string& path, const RunRecord& record, const TrainO
                    {"loss_max_abs", record.check.loss_max_abs},
                    {"gradient_max_rel", record.check.gradient_max_rel},
                    {"parameter_max_rel", record.check.parameter_max_rel},
-                   {"worst_parameter", record.check.worst_parameter},
-                   {"routed_otherwise", record.check.routed_otherwise}};
+                   {"worst_parameter", record.check.worst_parameter}};
+  if (!record.steps.empty() && record.steps.back().routing) {
+    json["check"]["routed_otherwise"] = record.check.routed_otherwise;
+  }
   for (const MemoryRecord& entry : record.memory) {
     json["memory"][std::string(name_of(entry.kind))] = {{"predicted", entry.predicted},
                                                         {"measured_peak", entry.measured_peak}};
