@@ -14,9 +14,9 @@ int64_t padded(const Parameter& parameter, Dtype gradient) {
 
 }  // namespace
 
-Replicated::Replicated(Model& model, const Group& group, const DdpOptions& options, const DeviceHandle& device,
+Replicated::Replicated(Model& model, const DataGroups& groups, const DdpOptions& options, const DeviceHandle& device,
                        Dtype gradient)
-    : group_(group), variant_(options.variant), gradient_(gradient), reduce_(options.reduce) {
+    : groups_(groups), variant_(options.variant), gradient_(gradient), reduce_(options.reduce) {
   fill_buckets(model, options.bucket_mb * 1e6);
   if (variant_ == DdpVariant::naive) return;
   for (Bucket& bucket : buckets_) lay_out(bucket, device);
@@ -34,17 +34,23 @@ void Replicated::fill_buckets(Model& model, double bucket_bytes) {
   const auto parameters = parameters_of(model);
   for (auto parameter = parameters.rbegin(); parameter != parameters.rend(); ++parameter) {
     if (!(*parameter)->placement.is_held()) continue;
-    const bool is_full = buckets_.empty() || variant_ == DdpVariant::naive ||
-                         (variant_ != DdpVariant::flat &&
-                          static_cast<double>(buckets_.back().elements * size_of(gradient_)) >= bucket_bytes);
-    if (is_full) {
-      buckets_.emplace_back();
-      buckets_.back().label =
-          variant_ == DdpVariant::naive ? (*parameter)->name : fmt::format("bucket {}", buckets_.size() - 1);
+    const bool is_naive = variant_ == DdpVariant::naive;
+    Bucket* bucket = open_bucket(groups_.of(**parameter), bucket_bytes);
+    if (!bucket) {
+      bucket = &buckets_.emplace_back(Bucket{.group = &groups_.of(**parameter)});
+      bucket->label = is_naive ? (*parameter)->name : fmt::format("bucket {}", buckets_.size() - 1);
     }
-    buckets_.back().parameters.push_back(*parameter);
-    buckets_.back().elements += variant_ == DdpVariant::naive ? (*parameter)->size() : padded(**parameter, gradient_);
+    bucket->parameters.push_back(*parameter);
+    bucket->elements += is_naive ? elements((*parameter)->local_shape()) : padded(**parameter, gradient_);
   }
+}
+
+Replicated::Bucket* Replicated::open_bucket(const Group& group, double bucket_bytes) {
+  const auto is_of_group = [&](const Bucket& bucket) { return bucket.group == &group; };
+  const auto last = std::find_if(buckets_.rbegin(), buckets_.rend(), is_of_group);
+  if (last == buckets_.rend() || variant_ == DdpVariant::naive) return nullptr;
+  const bool is_full = static_cast<double>(last->elements * size_of(gradient_)) >= bucket_bytes;
+  return is_full && variant_ != DdpVariant::flat ? nullptr : &*last;
 }
 
 // One tensor of zeros, with the gradients of the bucket's parameters as views into it.
@@ -74,17 +80,17 @@ void Replicated::listen() {
 void Replicated::start_next() {
   Bucket& bucket = buckets_[started_++];
   bucket.summed = bucket.stored();
-  if (converts()) {
+  if (converts(bucket)) {
     const MemoryScope scope(*bucket.stored().device(), MemoryKind::communication);
     bucket.summed = ops::cast(bucket.stored(), reduce_);
   }
-  bucket.pending = group_.labelled(bucket.label).start_all_reduce(bucket.summed);
+  bucket.pending = bucket.group->labelled(bucket.label).start_all_reduce(bucket.summed);
 }
 
 void Replicated::finish(Bucket& bucket) const {
   if (!bucket.summed.defined()) return;
   bucket.pending.wait();
-  if (converts()) ops::copy_(bucket.stored(), bucket.summed);
+  if (converts(bucket)) ops::copy_(bucket.stored(), bucket.summed);
   bucket.summed = {};
   bucket.complete = 0;
 }
@@ -101,20 +107,21 @@ void Replicated::reduce_gradients() {
 
 void Replicated::broadcast_parameters() const {
   for (const Bucket& bucket : buckets_) {
-    for (const Parameter* parameter : bucket.parameters) group_.broadcast(parameter->value, 0);
+    for (const Parameter* parameter : bucket.parameters) bucket.group->broadcast(parameter->value, 0);
   }
 }
 
 void Replicated::predict_traffic(TrafficLedger& ledger, int64_t steps) const {
-  if (group_.size() == 1) return;
   for (const Bucket& bucket : buckets_) {
-    ledger.predict(group_.name(), Operation::all_reduce, steps, group_.all_reduce_volume(bucket.elements, reduce_));
+    if (bucket.group->size() == 1) continue;
+    ledger.predict(bucket.group->name(), Operation::all_reduce, steps,
+                   bucket.group->all_reduce_volume(bucket.elements, reduce_));
   }
 }
 
 Numerics Replicated::numerics() const {
-  const bool rounds_alike = reduce_ == Dtype::f32 || group_.size() <= 2;
-  return group_.sums_in_rank_order() && rounds_alike ? Numerics::bit_identical : Numerics::bounded;
+  const bool rounds_alike = reduce_ == Dtype::f32 || groups_.all().size() <= 2;
+  return groups_.all().sums_in_rank_order() && rounds_alike ? Numerics::bit_identical : Numerics::bounded;
 }
 
 Parallelism Replicated::parallelism() {

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "02_ddp/data_groups.h"
 #include "common/comm/group.h"
 #include "common/comm/traffic.h"
 #include "common/nn/model.h"
@@ -33,15 +34,16 @@ class Replicated {
  public:
   // To be called before `materialize`: but for naive it lays the gradients, of type `gradient`, into one buffer a
   // bucket. `model` and `device` outlive it.
-  Replicated(Model& model, const Group& group, const DdpOptions& options, const DeviceHandle& device, Dtype gradient);
+  Replicated(Model& model, const DataGroups& groups, const DdpOptions& options, const DeviceHandle& device,
+             Dtype gradient);
   ~Replicated();
   Replicated(const Replicated&) = delete;
   Replicated& operator=(const Replicated&) = delete;
 
-  // Gives every rank the parameters of rank 0 of the group. After `materialize`, once.
+  // Gives every rank the parameters of rank 0 of their group. After `materialize`, once.
   void broadcast_parameters() const;
 
-  // After the step's last backward: returns when all gradients are sums over the group.
+  // After the step's last backward: returns when all gradients are sums over their groups.
   void reduce_gradients();
 
   // Books what `steps` steps send, one call a bucket (naive: a parameter) however many micro-batches a step has: 2
@@ -62,24 +64,27 @@ class Replicated {
  private:
   // What one all_reduce sums: neighbours in the order of the backward; under naive, flat: one parameter, all.
   struct Bucket {
-    std::vector<Parameter*> parameters;
-    std::string label;  // in a trace
+    const Group* group;
+    std::vector<Parameter*> parameters{};
+    std::string label{};  // in a trace
     int64_t elements = 0;
-    Tensor gradients;  // undefined under naive, where the parameter's own gradient is summed
-    Tensor summed;     // while on its way: the gradients, or what they were converted to
+    Tensor gradients{};  // undefined under naive, where the parameter's own gradient is summed
+    Tensor summed{};     // while on its way: the gradients, or what they were converted to
     size_t complete = 0;
-    Pending pending;
+    Pending pending{};
     bool is_complete() const { return complete == parameters.size(); }
     const Tensor& stored() const { return gradients.defined() ? gradients : parameters.front()->gradient; }
   };
   void fill_buckets(Model& model, double bucket_bytes);
+  // The last bucket of the group, where it may take another parameter.
+  Bucket* open_bucket(const Group& group, double bucket_bytes);
   void lay_out(Bucket& bucket, const DeviceHandle& device) const;
   void listen();
-  bool converts() const { return reduce_ != gradient_ && group_.size() > 1; }
+  bool converts(const Bucket& bucket) const { return reduce_ != gradient_ && bucket.group->size() > 1; }
   void start_next();
   void finish(Bucket& bucket) const;
 
-  Group group_;
+  DataGroups groups_;
   DdpVariant variant_;
   Dtype gradient_, reduce_;
   std::vector<Bucket> buckets_;

@@ -18,15 +18,15 @@ Mesh ShardingMesh::over(World& world) const {
 Parallelism divide(Model& model, const Mesh& mesh, const ShardingPolicy& policy, const TrainOptions& options) {
   const DeviceHandle& device = mesh.world().device();
   if (policy.stage == 0) {
-    const Group data = mesh.flatten({"dp_replicate", "dp_shard", "cp"});
+    const DataGroups data(mesh, {"dp_replicate", "dp_shard", "cp", "ep"}, model);
     const DdpOptions ddp{.reduce = policy.reduce_dtype};
     const auto replicated = std::make_shared<Replicated>(model, data, ddp, device, options.grad_dtype);
     Parallelism parallelism = replicated->parallelism();
     parallelism.technique = replicated;
     return parallelism;
   }
-  const std::shared_ptr<Sharding> sharding =
-      shard(model, {mesh.flatten({"dp_shard", "cp"}), mesh["dp_replicate"]}, policy, device);
+  const DataGroups shards(mesh, {"dp_shard", "cp", "ep"}, model);
+  const std::shared_ptr<Sharding> sharding = shard(model, {shards, mesh["dp_replicate"]}, policy, device);
   if (mesh.world().rank() == 0 && options.verbose) fmt::print("{}", sharding->description());
   Parallelism parallelism = sharding->parallelism(options.micro_batches);
   parallelism.technique = sharding;

@@ -9,7 +9,7 @@ namespace ninefold {
 
 class FullySharded : public Sharding {
  public:
-  FullySharded(Model& model, const ShardGroups& groups, const ShardingPolicy& policy, const DeviceHandle& device)
+  FullySharded(Model& model, const DataShards& groups, const ShardingPolicy& policy, const DeviceHandle& device)
       : Sharding(model, groups, policy, {.values = false, .gradients = false}, device), device_(device) {}
 
   void before_forward(size_t place) override {
@@ -43,7 +43,7 @@ class FullySharded : public Sharding {
   }
 
   void share_scales() {
-    ninefold::share_scales(units(), groups().shard, device_);
+    ninefold::share_scales(units(), groups().shard.all(), device_);
     has_scales_ = true;
   }
 

@@ -10,11 +10,13 @@ namespace {
 
 constexpr std::string_view root_name = "root";
 
+// The units that a path belongs to, outer ones first.
+using UnitsAt = std::map<std::string, std::vector<size_t>>;
+
 // Enters and leaves the layers of units as the forward does.
 class Walker : public Visitor {
  public:
-  // `unit_of`: the unit that a path belongs to.
-  Walker(ShardingPlan& plan, const std::map<std::string, size_t>& unit_of) : plan_(plan), unit_of_(unit_of) {}
+  Walker(ShardingPlan& plan, const UnitsAt& units_at) : plan_(plan), units_at_(units_at) {}
 
   void slot(std::string_view name, std::unique_ptr<Layer>& child) override { member(name, *child); }
   void member(std::string_view name, Layer& child) override {
@@ -22,28 +24,47 @@ class Walker : public Visitor {
     const std::string outer = path_;
     if (!path_.empty() && !name.empty()) path_.push_back('.');
     path_.append(name);
-    const auto found = unit_of_.find(path_);
-    if (found == unit_of_.end()) {
-      child.visit(*this);
-    } else {
-      const size_t place = plan_.walk.enter(found->second);
-      plan_.units[found->second].layers.push_back({path_, place});
-      child.visit(*this);
-      plan_.walk.leave(place);
+    std::vector<size_t> places;
+    const auto found = units_at_.find(path_);
+    if (found != units_at_.end()) {
+      for (const size_t unit : found->second) {
+        places.push_back(plan_.walk.enter(unit));
+        plan_.units[unit].layers.push_back({path_, places.back()});
+      }
     }
+    child.visit(*this);
+    for (auto place = places.rbegin(); place != places.rend(); ++place) plan_.walk.leave(*place);
     path_ = outer;
   }
 
  private:
   ShardingPlan& plan_;
-  const std::map<std::string, size_t>& unit_of_;
+  const UnitsAt& units_at_;
   std::string path_;
 };
 
+// A unit of one flat buffer for each group that the parameters of `unit` have.
+std::vector<UnitPlan> split_by_group(const UnitPlan& unit, const DataGroups& groups) {
+  std::vector<UnitPlan> parts;
+  std::vector<const Group*> group_of_part;
+  for (Parameter* parameter : unit.parameters) {
+    const Group* const group = &groups.of(*parameter);
+    const auto found = std::find(group_of_part.begin(), group_of_part.end(), group);
+    const auto part = static_cast<size_t>(found - group_of_part.begin());
+    if (found == group_of_part.end()) {
+      const bool is_first = parts.empty();
+      parts.push_back({is_first ? unit.name : fmt::format("{} over {}", unit.name, group->name()), unit.path, {}});
+      group_of_part.push_back(group);
+    }
+    parts[part].parameters.push_back(parameter);
+  }
+  return parts;
+}
+
 // A parameter belongs to the innermost layer that is a unit, and to the root where there is none.
-std::vector<UnitPlan> assign_parameters(Model& model, const std::vector<std::string>& paths) {
-  std::vector<UnitPlan> units = {{std::string(root_name), {}, {}}};
-  for (const std::string& path : paths) units.push_back({path, {}, {}});
+std::vector<UnitPlan> assign_parameters(Model& model, const std::vector<std::string>& paths, const DataGroups& groups) {
+  std::vector<UnitPlan> units = {{std::string(root_name), std::string(root_name), {}}};
+  for (const std::string& path : paths) units.push_back({path, path, {}});
   for (Parameter* parameter : parameters_of(model)) {
     const auto holds = [&](const UnitPlan& unit) {
       return unit.name != root_name && is_below(parameter->name, unit.name);
@@ -51,8 +72,23 @@ std::vector<UnitPlan> assign_parameters(Model& model, const std::vector<std::str
     const auto innermost = std::find_if(units.rbegin(), units.rend(), holds);
     (innermost == units.rend() ? units.front() : *innermost).parameters.push_back(parameter);
   }
-  std::erase_if(units, [](const UnitPlan& unit) { return unit.parameters.empty(); });
-  return units;
+  std::vector<UnitPlan> split;
+  for (const UnitPlan& unit : units) {
+    for (UnitPlan& part : split_by_group(unit, groups)) split.push_back(std::move(part));
+  }
+  return split;
+}
+
+std::vector<std::string> children_that_use(Model& model, const std::vector<Parameter*>& parameters) {
+  std::vector<std::string> names;
+  for (size_t child = 0; child < model.size(); ++child) {
+    const auto used = parameters_used_by(model.child(child));
+    const auto is_among = [&](const Parameter* parameter) {
+      return std::count(parameters.begin(), parameters.end(), parameter) > 0;
+    };
+    if (std::any_of(used.begin(), used.end(), is_among)) names.push_back(model.name_of(child));
+  }
+  return names;
 }
 
 // The first `count` different units of [unit, end) that are neither *unit nor `gathered`.
@@ -105,35 +141,32 @@ bool Walk::keeps_after_forward(size_t place, Reshard reshard, bool backward_foll
   return reshard == Reshard::never || (reshard == Reshard::standard && is_last_unit(unit));
 }
 
-ShardingPlan plan_sharding(Model& model, const std::string& wrap) {
-  ShardingPlan plan{assign_parameters(model, unit_paths(model, wrap)), Walk()};
-  std::map<std::string, size_t> unit_of;
+ShardingPlan plan_sharding(Model& model, const std::string& wrap, const DataGroups& groups) {
+  ShardingPlan plan{assign_parameters(model, unit_paths(model, wrap), groups), Walk()};
+  UnitsAt units_at;
   for (size_t unit = 0; unit < plan.units.size(); ++unit) {
-    if (plan.units[unit].name != root_name) unit_of[plan.units[unit].name] = unit;
-  }
-  if (!plan.units.empty() && plan.units.front().name == root_name) {
-    plan.walk = Walk(0);
-    const auto& parameters = plan.units.front().parameters;
-    const auto is_of_root = [&](const Parameter* parameter) {
-      return std::count(parameters.begin(), parameters.end(), parameter) > 0;
-    };
-    for (size_t child = 0; child < model.size(); ++child) {
-      const auto used = parameters_used_by(model.child(child));
-      if (std::any_of(used.begin(), used.end(), is_of_root)) unit_of[model.name_of(child)] = 0;
+    const UnitPlan& planned = plan.units[unit];
+    if (planned.path != root_name) {
+      units_at[planned.path].push_back(unit);
+      continue;
     }
+    if (unit == 0) plan.walk = Walk(0);
+    for (const std::string& child : children_that_use(model, planned.parameters)) units_at[child].push_back(unit);
   }
-  Walker walker(plan, unit_of);
+  Walker walker(plan, units_at);
   model.visit(walker);
   return plan;
 }
 
+UnitLayout layout_of(const UnitPlan& unit, int ranks) {
+  std::vector<int64_t> sizes;
+  for (const Parameter* parameter : unit.parameters) sizes.push_back(elements(parameter->layer_shape()));
+  return UnitLayout(unit.name, ranks, std::move(sizes));
+}
+
 std::vector<UnitLayout> layouts_of(const ShardingPlan& plan, int ranks) {
   std::vector<UnitLayout> layouts;
-  for (const UnitPlan& unit : plan.units) {
-    std::vector<int64_t> sizes;
-    for (const Parameter* parameter : unit.parameters) sizes.push_back(elements(parameter->layer_shape()));
-    layouts.emplace_back(unit.name, ranks, std::move(sizes));
-  }
+  for (const UnitPlan& unit : plan.units) layouts.push_back(layout_of(unit, ranks));
   return layouts;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "02_ddp/data_groups.h"
 #include "03_zero_fsdp/layout.h"
 #include "03_zero_fsdp/policy.h"
 #include "common/nn/model.h"
@@ -48,26 +49,28 @@ class Walk {
 
 struct UnitPlan {
   std::string name;
+  std::string path;                    // of the layer that it is, "root" where it is none
   std::vector<Parameter*> parameters;  // in forward order
   // The unit's layers: their paths, and their places in the walk.
   struct Layer {
     std::string path;
     size_t place;
   };
-  std::vector<Layer> layers;
+  std::vector<Layer> layers{};
 };
 
 // Units in forward order. The root unit, "root", holds what no other does; it comes first, and is absent where it would
-// be empty. Its layers are the model's own children.
+// be empty. Its layers are the model's own children. A layer with parameters of several groups is a unit for each.
 struct ShardingPlan {
   std::vector<UnitPlan> units;
   Walk walk;
 };
 
-// `wrap` as in units.h. The model outlives the plan.
-ShardingPlan plan_sharding(Model& model, const std::string& wrap);
+// `wrap` as in units.h. `groups`: over which each parameter will be divided. The model outlives the plan.
+ShardingPlan plan_sharding(Model& model, const std::string& wrap, const DataGroups& groups = {});
 
-// The layout of each unit over `ranks` ranks.
+// The layout of a unit, or of each, over `ranks` ranks.
+UnitLayout layout_of(const UnitPlan& unit, int ranks);
 std::vector<UnitLayout> layouts_of(const ShardingPlan& plan, int ranks);
 
 }  // namespace ninefold

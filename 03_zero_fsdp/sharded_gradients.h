@@ -8,7 +8,7 @@ namespace ninefold {
 
 class ShardedGradients : public ShardedOptimizer {
  public:
-  ShardedGradients(Model& model, const ShardGroups& groups, const ShardingPolicy& policy, const DeviceHandle& device)
+  ShardedGradients(Model& model, const DataShards& groups, const ShardingPolicy& policy, const DeviceHandle& device)
       : ShardedOptimizer(model, groups, policy, {.values = true, .gradients = false}, device) {}
 };
 

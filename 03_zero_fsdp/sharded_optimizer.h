@@ -9,7 +9,7 @@ namespace ninefold {
 
 class ShardedOptimizer : public Sharding {
  public:
-  ShardedOptimizer(Model& model, const ShardGroups& groups, const ShardingPolicy& policy, const DeviceHandle& device)
+  ShardedOptimizer(Model& model, const DataShards& groups, const ShardingPolicy& policy, const DeviceHandle& device)
       : ShardedOptimizer(model, groups, policy, {.values = true, .gradients = true}, device) {}
 
   void before_forward(size_t place) override { unit_at(place).wait_unsharded(); }

@@ -63,17 +63,20 @@ class ShardedLayer : public Layer {
 
 }  // namespace
 
-Sharding::Sharding(Model& model, const ShardGroups& groups, const ShardingPolicy& policy, Unit::Whole whole,
+Sharding::Sharding(Model& model, const DataShards& groups, const ShardingPolicy& policy, Unit::Whole whole,
                    const DeviceHandle& device)
     : groups_(groups), policy_(policy) {
-  ShardingPlan plan = plan_sharding(model, policy.wrap);
+  ShardingPlan plan = plan_sharding(model, policy.wrap, groups_.shard);
   walk_ = plan.walk;
-  const std::vector<UnitLayout> layouts = layouts_of(plan, groups.shard.size());
-  for (size_t i = 0; i < plan.units.size(); ++i) {
-    const UnitPlan& unit = plan.units[i];
-    units_.push_back(std::make_unique<Unit>(layouts[i], unit.parameters, groups, policy, whole, device));
+  for (const UnitPlan& unit : plan.units) {
+    const ShardGroups own = groups.of(*unit.parameters.front());
+    units_.push_back(
+        std::make_unique<Unit>(layout_of(unit, own.shard.size()), unit.parameters, own, policy, whole, device));
     units_.back()->on_gradients_complete = [this, &reduced = *units_.back()] { start_reduce(reduced); };
-    for (const auto& [path, place] : unit.layers) {
+  }
+  // Of two units that are the same layer the first is entered first.
+  for (auto unit = plan.units.rbegin(); unit != plan.units.rend(); ++unit) {
+    for (const auto& [path, place] : unit->layers) {
       for_each_match(model, path, [&, place = place](const std::string&, std::unique_ptr<Layer>& slot) {
         slot = std::make_unique<ShardedLayer>(std::move(slot), *this, place, policy.types.compute);
       });
@@ -114,9 +117,9 @@ std::string Sharding::description() const {
 }
 
 Numerics Sharding::numerics() const {
-  const bool rounds_once = groups_.replicate.size() == 1 && !policy_.reduce_each_micro_batch;
+  const bool rounds_once = groups_.replicate.all().size() == 1 && !policy_.reduce_each_micro_batch;
   const bool rounds_alike = policy_.types.reduce == Dtype::f32 && (policy_.types.gradient == Dtype::f32 || rounds_once);
-  const bool in_order = groups_.shard.sums_in_rank_order() && groups_.replicate.sums_in_rank_order();
+  const bool in_order = groups_.shard.all().sums_in_rank_order() && groups_.replicate.all().sums_in_rank_order();
   return in_order && rounds_alike ? Numerics::bit_identical : Numerics::bounded;
 }
 
@@ -127,10 +130,11 @@ std::vector<UnitLayout> Sharding::layouts() const {
 }
 
 void Sharding::predict_traffic(TrafficLedger& ledger, int64_t steps, int64_t micro_batches) const {
-  const Group &shards = groups_.shard, &replicas = groups_.replicate;
   const std::vector<UnitLayout> layouts = this->layouts();
   const std::vector<UnitCalls> calls = predict_calls(layouts, walk_, policy_, micro_batches);
-  for (size_t unit = 0; shards.size() > 1 && unit < layouts.size(); ++unit) {
+  for (size_t unit = 0; unit < layouts.size(); ++unit) {
+    const Group& shards = units_[unit]->groups().shard;
+    if (shards.size() == 1) continue;
     const int64_t gathers = steps * calls[unit].all_gathers, reductions = steps * calls[unit].reduce_scatters;
     const int64_t whole = layouts[unit].padded;
     ledger.predict(shards.name(), Operation::all_gather, gathers,
@@ -138,11 +142,14 @@ void Sharding::predict_traffic(TrafficLedger& ledger, int64_t steps, int64_t mic
     ledger.predict(shards.name(), Operation::reduce_scatter, reductions,
                    shards.reduce_scatter_volume(whole, policy_.types.reduce));
   }
-  if (shards.size() > 1 && policy_.types.quantizes()) {  // scales, before the first step and after each
-    ledger.predict(shards.name(), Operation::all_reduce, steps + 1,
-                   shards.all_reduce_volume(static_cast<int64_t>(layouts.size()), Dtype::i32));
+  const Group& all = groups_.shard.all();
+  if (all.size() > 1 && policy_.types.quantizes()) {  // scales, before the first step and after each
+    ledger.predict(all.name(), Operation::all_reduce, steps + 1,
+                   all.all_reduce_volume(static_cast<int64_t>(layouts.size()), Dtype::i32));
   }
-  for (size_t unit = 0; replicas.size() > 1 && unit < layouts.size(); ++unit) {
+  for (size_t unit = 0; unit < layouts.size(); ++unit) {
+    const Group& replicas = units_[unit]->groups().replicate;
+    if (replicas.size() == 1) continue;
     ledger.predict(replicas.name(), Operation::all_reduce, steps,
                    replicas.all_reduce_volume(layouts[unit].shard(), policy_.types.gradient));
   }
@@ -150,7 +157,7 @@ void Sharding::predict_traffic(TrafficLedger& ledger, int64_t steps, int64_t mic
 
 Parallelism Sharding::parallelism(int64_t micro_batches) {
   Parallelism parallelism{
-      .grouping = {.inner_ranks = groups_.shard.size(),
+      .grouping = {.inner_ranks = groups_.shard.all().size(),
                    .each_micro_batch = policy_.reduce_each_micro_batch,
                    .in_f32 = policy_.types.reduce == Dtype::f32},
       .reduce_gradients = [this] { reduce_gradients(); },
@@ -164,12 +171,12 @@ Parallelism Sharding::parallelism(int64_t micro_batches) {
       .numerics = numerics()};
   if (policy_.types.quantizes()) {
     parallelism.round_as_gathered = [this](const auto& whole) { round_as_gathered(units_, whole); };
-    parallelism.gather_error = [this] { return gather_error(units_, groups_.shard); };
+    parallelism.gather_error = [this] { return gather_error(units_, groups_.shard.all()); };
   }
   return parallelism;
 }
 
-std::unique_ptr<Sharding> shard(Model& model, const ShardGroups& groups, const ShardingPolicy& policy,
+std::unique_ptr<Sharding> shard(Model& model, const DataShards& groups, const ShardingPolicy& policy,
                                 const DeviceHandle& device) {
   if (policy.stage == 1) return std::make_unique<ShardedOptimizer>(model, groups, policy, device);
   if (policy.stage == 2) return std::make_unique<ShardedGradients>(model, groups, policy, device);

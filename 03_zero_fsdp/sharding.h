@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "02_ddp/data_groups.h"
 #include "03_zero_fsdp/predict.h"
 #include "03_zero_fsdp/unit.h"
 #include "common/nn/model.h"
@@ -17,11 +18,17 @@
 
 namespace ninefold {
 
+// The groups of every parameter: a unit is made of parameters that have the same.
+struct DataShards {
+  DataGroups shard, replicate;
+  ShardGroups of(const Parameter& parameter) const { return {shard.of(parameter), replicate.of(parameter)}; }
+};
+
 class Sharding {
  public:
   // To be called on a model without storage, before `materialize`, after every other technique has wrapped its layers.
   // `model` and `device` outlive it.
-  Sharding(Model& model, const ShardGroups& groups, const ShardingPolicy& policy, Unit::Whole whole,
+  Sharding(Model& model, const DataShards& groups, const ShardingPolicy& policy, Unit::Whole whole,
            const DeviceHandle& device);
   virtual ~Sharding() = default;
   Sharding(const Sharding&) = delete;
@@ -59,7 +66,7 @@ class Sharding {
   // The order in which layers of units are entered and left.
   const Walk& walk() const { return walk_; }
   const ShardingPolicy& policy() const { return policy_; }
-  const ShardGroups& groups() const { return groups_; }
+  const DataShards& groups() const { return groups_; }
 
  private:
   std::vector<UnitLayout> layouts() const;
@@ -69,7 +76,7 @@ class Sharding {
   void start_reduce(Unit& unit);
   void finish_reduce();
 
-  ShardGroups groups_;
+  DataShards groups_;
   ShardingPolicy policy_;
   std::vector<std::unique_ptr<Unit>> units_;
   Walk walk_;
@@ -77,7 +84,7 @@ class Sharding {
 };
 
 // Shards `model` by `policy.stage` (1, 2 or 3).
-std::unique_ptr<Sharding> shard(Model& model, const ShardGroups& groups, const ShardingPolicy& policy,
+std::unique_ptr<Sharding> shard(Model& model, const DataShards& groups, const ShardingPolicy& policy,
                                 const DeviceHandle& device);
 
 }  // namespace ninefold

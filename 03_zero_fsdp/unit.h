@@ -36,6 +36,7 @@ class Unit {
 
   const UnitLayout& layout() const { return layout_; }
   const std::vector<Parameter*>& parameters() const { return parameters_; }
+  const ShardGroups& groups() const { return groups_; }
 
   // Of values that are gathered in f8. Set before the first unshard, and after each update.
   void set_scale(float scale);

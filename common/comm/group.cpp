@@ -149,6 +149,16 @@ Volume Group::all_to_all_volume(int64_t elements, Dtype dtype) const {
   return state_->collectives->volume({.operation = Operation::all_to_all, .in = paper, .out = paper});
 }
 
+Volume Group::all_to_all_volume(const std::vector<int64_t>& out_rows, const std::vector<int64_t>& in_rows,
+                                int64_t features, Dtype dtype) const {
+  if (size() == 1) return {};
+  const DeviceHandle meta = make_meta_device();
+  const auto paper = [&](const std::vector<int64_t>& rows) {
+    return Tensor::empty(meta, {std::accumulate(rows.begin(), rows.end(), int64_t{0}), features}, dtype);
+  };
+  return state_->collectives->volume(all_to_all_call(*this, paper(out_rows), paper(in_rows), out_rows, in_rows));
+}
+
 bool Group::sums_in_rank_order() const { return size() <= 2 || state_->collectives->sums_in_rank_order(); }
 
 Pending Group::start(Call&& call) const { return world().start(*this, std::move(call)); }

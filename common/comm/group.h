@@ -84,6 +84,9 @@ class Group {
   Volume all_gather_volume(int64_t elements, Dtype dtype) const;
   Volume reduce_scatter_volume(int64_t elements, Dtype dtype) const;
   Volume all_to_all_volume(int64_t elements, Dtype dtype) const;
+  // The same for an all_to_all with parts of out_rows[i] and in_rows[j] rows of `features` elements.
+  Volume all_to_all_volume(const std::vector<int64_t>& out_rows, const std::vector<int64_t>& in_rows, int64_t features,
+                           Dtype dtype) const;
 
   // Whether an f32 sum over this group has the bits of ((x0 + x1) + x2) + …: always for up to two ranks, because a sum
   // of two has no order, else where the collectives see to it.

@@ -1,0 +1,35 @@
+// What expert parallelism sends and keeps, by formula from the rows that the routers chose.
+#pragma once
+
+#include "08_expert_parallel/expert_parallel.h"
+#include "common/comm/traffic.h"
+#include "common/nn/llama.h"
+#include "common/train/trainer.h"
+
+namespace ninefold {
+
+// Books what the exchanges of the micro-batches in `parallel.counted()` send over the group, n ranks, D = dim, e bytes an
+// element, E experts. Of a mixture with s rows of this rank's tokens for experts of other ranks, and r rows of theirs for
+// its own:
+//   all_to_all   e D s    dispatch, and again in the backward with the gradients of results
+//                e D r    combine, and again in the backward with the gradients of rows
+//   all_gather   (n-1) 4 E    the counts
+// A layer that runs its forward again sends all but the backward's once more.
+void predict_traffic(TrafficLedger& ledger, const ExpertParallel& parallel, const LlamaConfig& config,
+                     const Recomputation& recomputation, Dtype compute);
+
+// Peak bytes of activations of one micro-batch of `tokens` with these exchanges, one a layer. With the names of
+// llama_activation_bytes, R rows of own tokens and A rows of own experts, a layer keeps in place of its experts' terms
+//   e (A (D + 3 F) + R D) + 4 (R + 2 A)    rows, gate, up, hidden; results; each row's token, and its places
+// and its moments are
+//   e (N D + A D + 2 A F) + 4 N (k + 1)    the SwiGLU's backward: dy, gradients of results where their experts are, dgate,
+//                                          dup; gates' gradients, losses
+//   e (N D + max(2 A, R + A) D)            the combine: the residual stream; rows and results in two orders. Where the
+//                                          forward runs again, also dy
+int64_t activation_bytes(const LlamaConfig& config, int64_t tokens, const Precision& precision,
+                         const Recomputation& recomputation, const std::vector<ExchangedRows>& exchanged);
+
+// What the trainer needs to know: the data ranks' technique `data`, and beside it `parallel`.
+Parallelism beside(Parallelism data, std::shared_ptr<const ExpertParallel> parallel, const TrainOptions& options);
+
+}  // namespace ninefold
