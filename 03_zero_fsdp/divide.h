@@ -17,8 +17,8 @@ struct ShardingMesh {
 };
 
 // Divides the states of `model` by `policy.stage` over dp_shard, and over cp and ep where the mesh has them, because
-// ranks along them have other tokens; what is itself divided along one of these, over the others. Stage 0 is chapter 02:
-// every rank holds everything. To be called on a model without storage, before `materialize`, after every other
+// ranks along them have other tokens; what is itself divided along one of these, over the others. Stage 0 is chapter
+// 02: every rank holds everything. To be called on a model without storage, before `materialize`, after every other
 // technique has wrapped its layers. `options` are resolved; the model and the mesh outlive what is returned.
 Parallelism divide(Model& model, const Mesh& mesh, const ShardingPolicy& policy, const TrainOptions& options);
 

@@ -45,7 +45,8 @@ Tensor index_tensor(const DeviceHandle& device, const std::vector<int32_t>& inde
 }  // namespace
 
 void ExpertParallel::count(int64_t layer, const ExchangePlan& plan, const Step& step) {
-  if (step.training && !step.recomputing) counted_[{step.number, step.first_sample}][layer] = {plan.sent, plan.received};
+  if (step.training && !step.recomputing)
+    counted_[{step.number, step.first_sample}][layer] = {plan.sent, plan.received};
 }
 
 std::vector<std::vector<ExchangedRows>> ExpertParallel::counted() const {

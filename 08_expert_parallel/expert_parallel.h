@@ -1,7 +1,8 @@
 // Expert parallelism: each rank holds some of the experts, and tokens travel to where theirs are (Lepikhin et al. 2020,
 // GShard, arXiv 2006.16668; Gale et al. 2022, MegaBlocks, arXiv 2211.15841).
 //
-//   rows of own tokens ── all_to_all ── by expert ── own experts ── by arrival ── all_to_all ── results, as the rows were
+//   rows of own tokens ── all_to_all ── by expert ── own experts ── by arrival ── all_to_all ── results, as the rows
+//   were
 //                          dispatch                                               combine
 //
 // In the backward the gradients of the results take the way of the rows, and the gradients of the rows that of the
@@ -43,10 +44,10 @@ class ExpertParallel {
   std::map<std::pair<int64_t, int64_t>, std::map<int64_t, ExchangedRows>> counted_;  // by step and first sample
 };
 
-// Divides the experts of every mixture of the model over the ranks of the group, by ranges, and makes their rows travel.
-// To be called on a model without storage, before what wraps whole layers. The placements of the experts' parameters
-// name the group's mesh dimension. The model must not outlive what is returned. Throws UserError where the experts do
-// not divide. In a group of one rank nothing changes.
+// Divides the experts of every mixture of the model over the ranks of the group, by ranges, and makes their rows
+// travel. To be called on a model without storage, before what wraps whole layers. The placements of the experts'
+// parameters name the group's mesh dimension. The model must not outlive what is returned. Throws UserError where the
+// experts do not divide. In a group of one rank nothing changes.
 std::unique_ptr<ExpertParallel> expert_parallel(Model& model, const Group& group);
 
 // The experts of one rank behind an exchange of rows.

@@ -8,9 +8,9 @@
 
 namespace ninefold {
 
-// Books what the exchanges of the micro-batches in `parallel.counted()` send over the group, n ranks, D = dim, e bytes an
-// element, E experts. Of a mixture with s rows of this rank's tokens for experts of other ranks, and r rows of theirs for
-// its own:
+// Books what the exchanges of the micro-batches in `parallel.counted()` send over the group, n ranks, D = dim, e bytes
+// an element, E experts. Of a mixture with s rows of this rank's tokens for experts of other ranks, and r rows of
+// theirs for its own:
 //   all_to_all   e D s    dispatch, and again in the backward with the gradients of results
 //                e D r    combine, and again in the backward with the gradients of rows
 //   all_gather   (n-1) 4 E    the counts
@@ -22,7 +22,8 @@ void predict_traffic(TrafficLedger& ledger, const ExpertParallel& parallel, cons
 // llama_activation_bytes, R rows of own tokens and A rows of own experts, a layer keeps in place of its experts' terms
 //   e (A (D + 3 F) + R D) + 4 (R + 2 A)    rows, gate, up, hidden; results; each row's token, and its places
 // and its moments are
-//   e (N D + A D + 2 A F) + 4 N (k + 1)    the SwiGLU's backward: dy, gradients of results where their experts are, dgate,
+//   e (N D + A D + 2 A F) + 4 N (k + 1)    the SwiGLU's backward: dy, gradients of results where their experts are,
+//   dgate,
 //                                          dup; gates' gradients, losses
 //   e (N D + max(2 A, R + A) D)            the combine: the residual stream; rows and results in two orders. Where the
 //                                          forward runs again, also dy

@@ -30,7 +30,7 @@ inline constexpr CollectiveFault all_collective_faults[] = {
     CollectiveFault::stale_buffer,  CollectiveFault::wrong_group,  CollectiveFault::reorder_sums,
     CollectiveFault::reorder_chunks};
 
-// Only floating-point collectives are broken, and never all_to_all with uneven parts.
+// Only floating-point collectives are broken, and all_to_all with uneven parts by drop_one_rank alone.
 class FaultyCollectives : public Collectives {
  public:
   FaultyCollectives(std::unique_ptr<Collectives> inner, CollectiveFault fault, int rank, int size)
@@ -87,7 +87,8 @@ class FaultyCollectives : public Collectives {
   }
 
   bool breakable(const Call& call) const {
-    if (!call.tensor().defined() || call.tensor().dtype() == Dtype::i32 || !call.in_counts.empty()) return false;
+    if (!call.tensor().defined() || call.tensor().dtype() == Dtype::i32) return false;
+    if (!call.in_counts.empty()) return fault_ == CollectiveFault::drop_one_rank;
     switch (fault_) {
       case CollectiveFault::scale_by_two:
       case CollectiveFault::divide_twice:

@@ -80,7 +80,7 @@ inline std::shared_ptr<const Task> task_of(const Job& job) {
 // How a program splits the work on a model that has no storage yet.
 using Parallelize = std::function<Parallelism(Model& model, const Mesh& mesh, const TrainOptions& options)>;
 
-// The whole run, with the data divided over dp_replicate and dp_shard.
+// The whole run, with the data divided over dp_replicate, dp_shard and ep.
 inline Outcome train(Job job, const Parallelize& parallelize) {
   TrainOptions& options = job.options;
   const Options command_line("test", "");
@@ -95,7 +95,7 @@ inline Outcome train(Job job, const Parallelize& parallelize) {
     });
   }
   const Mesh mesh(world, job.mesh);
-  const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
+  const Group data = mesh.flatten({"dp_replicate", "dp_shard", "ep"});
   const auto task = task_of(job);
   options.resolve(data.size());
   const auto model = task->make_model();
