@@ -49,13 +49,18 @@ void ExpertParallel::count(int64_t layer, const ExchangePlan& plan, const Step& 
     counted_[{step.number, step.first_sample}][layer] = {plan.sent, plan.received};
 }
 
-std::vector<std::vector<ExchangedRows>> ExpertParallel::counted() const {
-  std::vector<std::vector<ExchangedRows>> all;
-  for (const auto& [micro_batch, layers] : counted_) {
-    std::vector<ExchangedRows>& rows = all.emplace_back();
-    for (const auto& [layer, exchanged] : layers) rows.push_back(exchanged);
+ExpertParallel::MicroBatches ExpertParallel::counted_from(int64_t step) const {
+  MicroBatches result;
+  for (auto micro_batch = counted_.lower_bound({step, 0}); micro_batch != counted_.end(); ++micro_batch) {
+    std::vector<ExchangedRows>& rows = result.emplace_back();
+    for (const auto& [layer, exchanged] : micro_batch->second) rows.push_back(exchanged);
   }
-  return all;
+  return result;
+}
+
+ExpertParallel::MicroBatches ExpertParallel::counted() const { return counted_from(0); }
+ExpertParallel::MicroBatches ExpertParallel::counted_in_last_step() const {
+  return counted_.empty() ? MicroBatches() : counted_from(counted_.rbegin()->first.first);
 }
 
 std::unique_ptr<ExpertParallel> expert_parallel(Model& model, const Group& group) {

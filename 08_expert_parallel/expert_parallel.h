@@ -32,14 +32,18 @@ class ExpertParallel {
   explicit ExpertParallel(Group group) : group_(std::move(group)) {}
 
   const Group& group() const { return group_; }
-  // The rows of every mixture of the model, in forward order, in each micro-batch that was trained: those are counted
-  // that the routers chose, not those that were sent.
-  std::vector<std::vector<ExchangedRows>> counted() const;
+  // The rows of every mixture of the model, in forward order, in each micro-batch that was trained, or in those of the
+  // last step: those are counted that the routers chose, not those that were sent.
+  using MicroBatches = std::vector<std::vector<ExchangedRows>>;
+  MicroBatches counted() const;
+  MicroBatches counted_in_last_step() const;
 
   // A mixture of the model, the `layer`-th from 0, has planned its exchange.
   void count(int64_t layer, const ExchangePlan& plan, const Step& step);
 
  private:
+  MicroBatches counted_from(int64_t step) const;
+
   Group group_;
   std::map<std::pair<int64_t, int64_t>, std::map<int64_t, ExchangedRows>> counted_;  // by step and first sample
 };

@@ -76,14 +76,13 @@ Parallelism beside(Parallelism data, std::shared_ptr<const ExpertParallel> paral
   both.numerics = Numerics::bounded;
   both.technique = std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<const ExpertParallel>>>(
       data.technique, parallel);
-  both.predict_memory = [data, parallel, &options](MemoryByKind& bytes) {
-    data.predict_memory(bytes);
-    int64_t& activations = bytes[static_cast<size_t>(MemoryKind::activations)];
-    activations = 0;
-    for (const std::vector<ExchangedRows>& micro_batch : parallel->counted()) {
-      activations = std::max(activations, activation_bytes(options.llama, options.micro_batch * options.length,
-                                                           options.precision(), options.recomputation, micro_batch));
+  both.predict_activations = [parallel, &options](const RoutingRecord&) {
+    int64_t most = 0;
+    for (const std::vector<ExchangedRows>& micro_batch : parallel->counted_in_last_step()) {
+      most = std::max(most, activation_bytes(options.llama, options.micro_batch * options.length, options.precision(),
+                                             options.recomputation, micro_batch));
     }
+    return most;
   };
   both.predict_traffic = [data, parallel, &options](TrafficLedger& ledger, int64_t steps) {
     data.predict_traffic(ledger, steps);
