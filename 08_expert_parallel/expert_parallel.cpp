@@ -1,5 +1,6 @@
 #include "08_expert_parallel/expert_parallel.h"
 
+#include "08_expert_parallel/divided_experts.h"
 #include "common/nn/replace.h"
 
 namespace ninefold {
@@ -63,13 +64,14 @@ ExpertParallel::MicroBatches ExpertParallel::counted_in_last_step() const {
   return counted_.empty() ? MicroBatches() : counted_from(counted_.rbegin()->first.first);
 }
 
-std::unique_ptr<ExpertParallel> expert_parallel(Model& model, const Group& group) {
-  auto parallel = std::make_unique<ExpertParallel>(group);
-  if (group.size() == 1) return parallel;
+std::unique_ptr<ExpertParallel> expert_parallel(Model& model, const Group& group, const std::optional<Group>& tensor) {
+  auto parallel = std::make_unique<ExpertParallel>(group, tensor);
+  if (!parallel->divides()) return parallel;
   Divider divider(group);
   int64_t layer = 0;
   for_each_experts(model, "layers.*.feed_forward.experts", [&](const std::string&, std::unique_ptr<Experts>& experts) {
-    experts->visit(divider);
+    if (group.size() > 1) experts->visit(divider);
+    if (tensor && tensor->size() > 1) experts = std::make_unique<DividedExperts>(std::move(experts), *tensor);
     experts = std::make_unique<ExchangedExperts>(std::move(experts), *parallel, layer++);
   });
   return parallel;

@@ -12,6 +12,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -29,9 +30,14 @@ struct ExchangedRows {
 
 class ExpertParallel {
  public:
-  explicit ExpertParallel(Group group) : group_(std::move(group)) {}
+  // `tensor`: the ranks that each expert is cut over; absent: none is.
+  explicit ExpertParallel(Group group, std::optional<Group> tensor = std::nullopt)
+      : group_(std::move(group)), tensor_(std::move(tensor)) {}
 
   const Group& group() const { return group_; }
+  const std::optional<Group>& tensor() const { return tensor_; }
+  // Whether anything is done at all.
+  bool divides() const { return group_.size() > 1 || (tensor_ && tensor_->size() > 1); }
   // The rows of every mixture of the model, in forward order, in each micro-batch that was trained, or in those of the
   // last step: those are counted that the routers chose, not those that were sent.
   using MicroBatches = std::vector<std::vector<ExchangedRows>>;
@@ -45,14 +51,17 @@ class ExpertParallel {
   MicroBatches counted_from(int64_t step) const;
 
   Group group_;
+  std::optional<Group> tensor_;
   std::map<std::pair<int64_t, int64_t>, std::map<int64_t, ExchangedRows>> counted_;  // by step and first sample
 };
 
 // Divides the experts of every mixture of the model over the ranks of the group, by ranges, and makes their rows
 // travel. To be called on a model without storage, before what wraps whole layers. The placements of the experts'
-// parameters name the group's mesh dimension. The model must not outlive what is returned. Throws UserError where the
-// experts do not divide. In a group of one rank nothing changes.
-std::unique_ptr<ExpertParallel> expert_parallel(Model& model, const Group& group);
+// parameters name the group's mesh dimension. With `tensor`, whose ranks have the same tokens, each expert is also cut
+// over that group. The model must not outlive what is returned. Throws UserError where the experts do not divide. In
+// groups of one rank nothing changes.
+std::unique_ptr<ExpertParallel> expert_parallel(Model& model, const Group& group,
+                                                const std::optional<Group>& tensor = std::nullopt);
 
 // The experts of one rank behind an exchange of rows.
 // forward:  all_gather of counts, all_to_all of rows, all_to_all of results

@@ -8,11 +8,19 @@ namespace ninefold {
 void predict_traffic(TrafficLedger& ledger, const ExpertParallel& parallel, const LlamaConfig& config,
                      const Recomputation& recomputation, Dtype compute) {
   const Group& group = parallel.group();
+  const bool exchanges = group.size() > 1, sums = parallel.tensor() && parallel.tensor()->size() > 1;
   const Volume counts = group.all_gather_volume(group.size() * config.moe.experts, Dtype::i32);
   for (const std::vector<ExchangedRows>& micro_batch : parallel.counted()) {
     for (size_t layer = 0; layer < micro_batch.size(); ++layer) {
       const auto& [sent, received] = micro_batch[layer];
       const int64_t forwards = recomputation.applies_to(static_cast<int64_t>(layer)) ? 2 : 1;
+      if (sums) {
+        const Group& tensor = *parallel.tensor();
+        const int64_t rows = std::accumulate(received.begin(), received.end(), int64_t{0});
+        ledger.predict(tensor.name(), Operation::all_reduce, forwards + 1,
+                       tensor.all_reduce_volume(rows * config.dim, compute));
+      }
+      if (!exchanges) continue;
       const Volume dispatch = group.all_to_all_volume(received, sent, config.dim, compute);
       const Volume combine = group.all_to_all_volume(sent, received, config.dim, compute);
       ledger.predict(group.name(), Operation::all_gather, forwards, counts);
@@ -31,11 +39,11 @@ struct Block {
 };
 
 Block block_bytes(const LlamaConfig& config, int64_t tokens, int64_t e, const Recomputation& recomputation,
-                  const ExchangedRows& exchanged) {
+                  const ExchangedRows& exchanged, int64_t parts) {
   const int64_t own = std::accumulate(exchanged.sent.begin(), exchanged.sent.end(), int64_t{0});
   const int64_t arrived = std::accumulate(exchanged.received.begin(), exchanged.received.end(), int64_t{0});
-  const int64_t dim = config.dim, kv = config.kv_dim(), ffn = config.ffn, top_k = config.moe.top_k;
-  const int64_t experts = config.moe.experts, shared = config.moe.shared_experts * ffn;
+  const int64_t dim = config.dim, kv = config.kv_dim(), ffn = config.ffn / parts, top_k = config.moe.top_k;
+  const int64_t experts = config.moe.experts, shared = config.moe.shared_experts * config.ffn;
   const int64_t shared_bytes = tokens * e * 3 * shared, stream = tokens * e * dim;
   Block bytes;
   bytes.kept = tokens * (e * (6 * dim + 2 * kv) + 4 * (config.heads + 2) + 4 * (experts + 2 * top_k)) + shared_bytes +
@@ -54,7 +62,7 @@ Block block_bytes(const LlamaConfig& config, int64_t tokens, int64_t e, const Re
 
 }  // namespace
 
-int64_t activation_bytes(const LlamaConfig& config, int64_t tokens, const Precision& precision,
+int64_t activation_bytes(const LlamaConfig& config, int64_t parts, int64_t tokens, const Precision& precision,
                          const Recomputation& recomputation, const std::vector<ExchangedRows>& exchanged) {
   const int64_t e = size_of(precision.compute);
   const int64_t cast_scores = precision.output == precision.compute ? 0 : size_of(precision.output) * config.vocab;
@@ -62,7 +70,7 @@ int64_t activation_bytes(const LlamaConfig& config, int64_t tokens, const Precis
   int64_t held = 0, peak = 0;
   for (size_t layer = 0; layer < exchanged.size(); ++layer) {
     const bool runs_again = recomputation.applies_to(static_cast<int64_t>(layer));
-    const Block block = block_bytes(config, tokens, e, recomputation, exchanged[layer]);
+    const Block block = block_bytes(config, tokens, e, recomputation, exchanged[layer], parts);
     const int64_t combine = block.combine + (runs_again ? tokens * (e * config.dim + 4) : 0);
     peak = std::max(peak, held + block.kept + std::max(block.backward, combine));
     held += runs_again ? block.checkpoint : block.kept;
@@ -71,16 +79,17 @@ int64_t activation_bytes(const LlamaConfig& config, int64_t tokens, const Precis
 }
 
 Parallelism beside(Parallelism data, std::shared_ptr<const ExpertParallel> parallel, const TrainOptions& options) {
-  if (parallel->group().size() == 1) return data;
+  if (!parallel->divides()) return data;
+  const int64_t parts = parallel->tensor() ? parallel->tensor()->size() : 1;
   Parallelism both = data;
   both.numerics = Numerics::bounded;
   both.technique = std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<const ExpertParallel>>>(
       data.technique, parallel);
-  both.predict_activations = [parallel, &options](const RoutingRecord&) {
+  both.predict_activations = [parallel, parts, &options](const RoutingRecord&) {
     int64_t most = 0;
     for (const std::vector<ExchangedRows>& micro_batch : parallel->counted_in_last_step()) {
-      most = std::max(most, activation_bytes(options.llama, options.micro_batch * options.length, options.precision(),
-                                             options.recomputation, micro_batch));
+      most = std::max(most, activation_bytes(options.llama, parts, options.micro_batch * options.length,
+                                             options.precision(), options.recomputation, micro_batch));
     }
     return most;
   };

@@ -14,7 +14,9 @@ namespace ninefold {
 //   all_to_all   e D s    dispatch, and again in the backward with the gradients of results
 //                e D r    combine, and again in the backward with the gradients of rows
 //   all_gather   (n-1) 4 E    the counts
-// A layer that runs its forward again sends all but the backward's once more.
+// A layer that runs its forward again sends all but the backward's once more. Where experts are cut over a group, it
+// sums the results of the A rows that its ranks compute with, and in the backward the rows' gradients:
+//   all_reduce   A D: 2, and one more where the forward runs again
 void predict_traffic(TrafficLedger& ledger, const ExpertParallel& parallel, const LlamaConfig& config,
                      const Recomputation& recomputation, Dtype compute);
 
@@ -27,7 +29,8 @@ void predict_traffic(TrafficLedger& ledger, const ExpertParallel& parallel, cons
 //                                          dup; gates' gradients, losses
 //   e (N D + max(2 A, R + A) D)            the combine: the residual stream; rows and results in two orders. Where the
 //                                          forward runs again, also dy
-int64_t activation_bytes(const LlamaConfig& config, int64_t tokens, const Precision& precision,
+// where F is what a rank has of an expert's features, 1 / `parts` of them.
+int64_t activation_bytes(const LlamaConfig& config, int64_t parts, int64_t tokens, const Precision& precision,
                          const Recomputation& recomputation, const std::vector<ExchangedRows>& exchanged);
 
 // What the trainer needs to know: the data ranks' technique `data`, and beside it `parallel`.

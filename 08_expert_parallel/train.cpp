@@ -13,7 +13,7 @@ namespace {
 using namespace ninefold;
 
 struct ProgramOptions {
-  int64_t dp_replicate = 1, dp_shard = 1, ep = Options::automatic;
+  int64_t dp_replicate = 1, dp_shard = 1, ep = Options::automatic, expert_tp = 1;
   ShardingPolicy policy;
   RecomputationOptions recomputation;
   TrainOptions train;
@@ -29,6 +29,8 @@ struct ProgramOptions {
     options.group("Expert parallelism");
     options.add("--ep", ep, "ranks that divide the experts, each with other tokens; auto: the ranks left over",
                 {.minimum = 1, .may_be_auto = true});
+    options.add("--expert-tp", expert_tp, "ranks that each expert is cut over; they have the same tokens",
+                {.minimum = 1});
     train.declare_moe(options);
     policy.declare(options);
     options.add("--dp-shard", dp_shard, "times that over which the ranks of --ep are repeated, and states divided",
@@ -53,12 +55,15 @@ struct ProgramOptions {
     train.recomputation = recomputation.resolve();
   }
 
-  // Dimensions dp_replicate, dp_shard and ep, all of them of data.
+  // Dimensions dp_replicate, dp_shard and ep, all of them of data, and expert_tp.
   Mesh mesh_over(World& world) const {
-    require(ep == Options::automatic || world.size() % ep == 0, "ep ({}) must divide the data-parallel ranks ({})", ep,
-            world.size());
-    return Mesh(world,
-                {{"dp_replicate", mesh_size(dp_replicate)}, {"dp_shard", mesh_size(dp_shard)}, {"ep", mesh_size(ep)}});
+    const int64_t data_ranks = world.size() / expert_tp;
+    require(ep == Options::automatic || data_ranks % ep == 0, "ep ({}) must divide the data-parallel ranks ({})", ep,
+            data_ranks);
+    return Mesh(world, {{"dp_replicate", mesh_size(dp_replicate)},
+                        {"dp_shard", mesh_size(dp_shard)},
+                        {"ep", mesh_size(ep)},
+                        {"expert_tp", static_cast<int>(expert_tp)}});
   }
 };
 
@@ -78,7 +83,7 @@ int run(int argc, char** argv) {
 
   const auto model = task->make_model();
   cast_scores(*model, train.precision());
-  const std::shared_ptr<const ExpertParallel> experts = expert_parallel(*model, mesh["ep"]);
+  const std::shared_ptr<const ExpertParallel> experts = expert_parallel(*model, mesh["ep"], mesh["expert_tp"]);
   checkpoint_activations(*model, "layers.*", train.recomputation);
   const Parallelism parallelism = beside(divide(*model, mesh, options.policy, train), experts, train);
   materialize(*model, world.device(), train.precision(), train.seed);

@@ -16,7 +16,8 @@ using Change = std::function<void(Model& model, Parallelism& parallelism)>;
 
 Parallelize divided(int64_t stage = 0, const Change& change = {}) {
   return [stage, change](Model& model, const Mesh& mesh, const TrainOptions& options) {
-    const std::shared_ptr<ExpertParallel> parallel = expert_parallel(model, mesh["ep"]);
+    const auto tensor = mesh.has("expert_tp") ? std::optional(mesh["expert_tp"]) : std::nullopt;
+    const std::shared_ptr<ExpertParallel> parallel = expert_parallel(model, mesh["ep"], tensor);
     if (options.recomputation.every > 0) checkpoint_activations(model, "layers.*", options.recomputation);
     ShardingPolicy policy{.stage = stage};
     TrainOptions settled = options;
@@ -115,6 +116,19 @@ TEST(ExpertParallel, BesideDataParallelism) {
   job.options.micro_batches = 2;
   job.options.batch = 16;
   expect_within_the_bound(job, 3);
+}
+
+// Ranks that share their tokens and every expert, in exchanges of half as many.
+TEST(ExpertParallel, CutsEveryExpert) {
+  if (job_size() == 8) return;  // as on four
+  Job job = job_of({.experts = 8, .top_k = 2, .shared_experts = 1});
+  job.mesh = {{"dp_replicate", 1}, {"dp_shard", 1}, {"ep", 0}, {"expert_tp", 2}};
+  expect_within_the_bound(job);
+  job.options.recomputation = {.every = 1, .save = {SavedOperation::matmul}};
+  expect_within_the_bound(job);
+  job.options.dtype = Dtype::bf16;
+  job.mesh = {{"dp_replicate", 1}, {"dp_shard", 0}, {"ep", 1}, {"expert_tp", 2}};
+  expect_within_the_bound(job, /*stage=*/3);
 }
 
 // Where every token visits every expert nobody needs to count: each rank has N rows for each expert.

@@ -310,10 +310,16 @@ std::vector<BadInput> bad_for_experts() {
       {"top_k", "--experts 4 --top-k 5", "top-k (5) must be from 1 to experts (4)"},
       {"capacity_zero", "--capacity-factor 0", "--capacity-factor (0) must be at least 0.01"},
       {"capacity_negative", "--capacity-factor -1", "--capacity-factor (-1) must be at least 0.01"},
-      {"dropless", "--dropless --capacity-factor 1.25", "--dropless and --capacity-factor (1.25) contradict each other"},
+      {"dropless", "--dropless --capacity-factor 1.25",
+       "--dropless and --capacity-factor (1.25) contradict each other"},
       {"router", "--router softmaxx", "--router must be one of softmax, topk_softmax, sigmoid, not 'softmaxx'"},
       {"balance", "--balance loss", "--balance must be one of none, auxiliary, bias, not 'loss'"},
       {"experts", "--experts -2", "--experts (-2) must be at least 0"},
+      {"no_experts", "--experts 0", "there is nothing to divide: --experts must be at least 1"},
+      {"ep_of_experts", "--experts 6 --ep 4", "experts (6) must be divisible by ep (4)"},
+      {"ep_of_ranks", "--experts 6 --ep 3", "ep (3) must divide the data-parallel ranks (4)"},
+      {"too_many", "--ep 2 --dp-shard 4", "dp_shard(4) x ep(2) = 8 ranks, but the job has 4"},
+      {"expert_tp", "--expert-tp 2 --ffn 25", "ffn (25) must be divisible by expert_tp (2)"},
   };
 }
 
