@@ -54,7 +54,8 @@ std::vector<SequenceLayout> ProgramOptions::chosen(int ranks) const {
     if (!is_named && layouts != "all") continue;
     const int neighbours = layout == Layout::hybrid ? static_cast<int>(ulysses) : 0;
     try {
-      SequenceLayout one(layout, ranks, neighbours);
+      const SequenceLayout one(layout, ranks, neighbours);
+      if (layout == Layout::hybrid && one.blocks() == 1 && !is_named) continue;  // ulysses
       one.validate(problem.length, problem.heads, problem.kv_heads);
       found.push_back(one);
     } catch (const UserError&) {

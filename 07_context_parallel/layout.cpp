@@ -102,7 +102,7 @@ std::vector<RingStep> ring_plan(const SequenceLayout& layout, int block, int64_t
   std::vector<RingStep> plan;
   for (int step = 0; step < layout.blocks(); ++step) {
     const int from = (block - step + layout.blocks()) % layout.blocks();
-    plan.push_back({from, visible_pairs(queries, layout.block_positions(from, length))});
+    plan.push_back({from, visible_pairs(queries, layout.block_positions(from, length)), step + 1 == layout.blocks()});
   }
   return plan;
 }

@@ -63,6 +63,7 @@ int64_t visible_pairs(const std::vector<int32_t>& queries, const std::vector<int
 struct RingStep {
   int block;
   int64_t pairs;
+  bool is_last;  // nobody needs these keys after this
 };
 // At step s the rank holds the keys of the block s places before its own.
 std::vector<RingStep> ring_plan(const SequenceLayout& layout, int block, int64_t length);

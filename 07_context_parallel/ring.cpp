@@ -1,22 +1,51 @@
 #include "07_context_parallel/ring.h"
 
+#include <optional>
+
 namespace ninefold {
 namespace {
 
 Tensor as(const Tensor& x, Dtype dtype) { return x.dtype() == dtype ? x : ops::cast(x, dtype); }
 
-// f32, on its way between ranks; zeros where there is nothing to begin with.
-Ring::Pair to_be_passed(const ops::AttentionGradients& gradients, const Ring::Pair& like) {
-  const MemoryScope scope(*like[0].device(), MemoryKind::communication);
-  const auto copy = [](const Tensor& x, const Tensor& shaped) {
-    return x.defined() ? ops::cast(x, Dtype::f32) : Tensor::zeros(shaped.device(), shaped.shape(), Dtype::f32);
-  };
-  return {copy(gradients.dk, like[0]), copy(gradients.dv, like[1])};
-}
+// The gradients of keys and values: of this rank's own, which stay here, and of those that come by, whose sum over the
+// ranks they have passed travels with them. In f32.
+class KeyGradients {
+ public:
+  // `own`: what this rank's queries add to its own.
+  KeyGradients(const Ring& ring, const ops::AttentionGradients& own)
+      : ring_(ring), own_{as(own.dk, Dtype::f32), as(own.dv, Dtype::f32)} {}
 
-void add(const Ring::Pair& sum, const Ring::Pair& part) {
-  for (size_t i = 0; i < sum.size(); ++i) ops::add_(sum[i], part[i]);
-}
+  // `part`: what they add to those that are here now, which look like `keys`; nothing where it is undefined.
+  void add_and_pass_on(const ops::AttentionGradients& part, const Ring::Pair& keys) {
+    Ring::Pair sum = passing_.wait();
+    if (!sum[0].defined()) {
+      sum = begin(part, keys);
+    } else if (part.dk.defined()) {
+      ops::add_(sum[0], part.dk);
+      ops::add_(sum[1], part.dv);
+    }
+    passing_ = ring_.pass_gradients(sum);
+  }
+
+  // With what all other ranks have added.
+  Ring::Pair finish() {
+    const Ring::Pair others = passing_.wait();
+    for (size_t i = 0; i < own_.size() && others[i].defined(); ++i) ops::add_(own_[i], others[i]);
+    return own_;
+  }
+
+ private:
+  static Ring::Pair begin(const ops::AttentionGradients& part, const Ring::Pair& keys) {
+    const MemoryScope scope(*keys[0].device(), MemoryKind::communication);
+    if (part.dk.defined()) return {ops::cast(part.dk, Dtype::f32), ops::cast(part.dv, Dtype::f32)};
+    const auto zeros = [](const Tensor& like) { return Tensor::zeros(like.device(), like.shape(), Dtype::f32); };
+    return {zeros(keys[0]), zeros(keys[1])};
+  }
+
+  const Ring& ring_;
+  Ring::Pair own_;
+  Ring::Passing passing_;
+};
 
 }  // namespace
 
@@ -71,22 +100,20 @@ ops::AttentionShape RingAttention::shape_of(const Tensor& q, const Tensor& k, co
 ops::Attention RingAttention::attend(const Tensor& q, const Ring::Pair& own, const Step& step) const {
   const Ring::Course& course = this->course(step);
   const ops::AttentionShape shape = shape_of(q, own[0], step);
-  ops::Attention sum;
   Ring::Pair here = own;
-  for (size_t i = 0; i < course.steps.size(); ++i) {
-    const auto [block, pairs] = course.steps[i];
-    Ring::Passing passing;
-    if (i + 1 < course.steps.size()) passing = ring_->pass_keys(here);
+  ops::Attention sum;
+  for (const auto& [block, pairs, is_last] : course.steps) {
+    Ring::Passing keys = is_last ? Ring::Passing() : ring_->pass_keys(here);
     if (pairs > 0) {
       const ops::Attention part = ops::attention_block(q, step.positions, here[0], here[1],
                                                        course.positions[static_cast<size_t>(block)], shape);
-      if (i == 0) {
-        sum = {as(part.out, ring_->options().merge), part.log_sum_exp};
-      } else {
+      if (sum.out.defined()) {
         ops::merge_attention_(sum, part, shape);
+      } else {  // this rank's own block, which is first
+        sum = {as(part.out, ring_->options().merge), part.log_sum_exp};
       }
     }
-    here = passing.wait();
+    here = keys.wait();
   }
   return {as(sum.out, q.dtype()), sum.log_sum_exp};
 }
@@ -104,36 +131,28 @@ ops::AttentionGradients RingAttention::backward(const Tensor& dout, Saved& saved
   const Tensor log_sum_exp = saved.pop(), out = saved.pop(), v = saved.pop(), k = saved.pop(), q = saved.pop();
   const Step& step = saved.step();
   const Ring::Course& course = this->course(step);
+  const auto differentiate = [&](const Ring::Pair& keys, int block) {
+    return ops::attention_block_backward(dout, q, step.positions, keys[0], keys[1],
+                                         course.positions[static_cast<size_t>(block)], {out, log_sum_exp},
+                                         shape_of(q, k, step));
+  };
+  Ring::Pair here = {k, v};
   Tensor dq;
-  Ring::Pair here = {k, v}, own;  // own: dk, dv of this rank's block
-  Ring::Passing gradients;        // dk, dv of another, that all ranks before this one have added to
-  for (size_t i = 0; i < course.steps.size(); ++i) {
-    const auto [block, pairs] = course.steps[i];
-    Ring::Passing keys;
-    if (i + 1 < course.steps.size()) keys = ring_->pass_keys(here);
-    ops::AttentionGradients part;
-    if (pairs > 0) {
-      part = ops::attention_block_backward(dout, q, step.positions, here[0], here[1],
-                                           course.positions[static_cast<size_t>(block)], {out, log_sum_exp},
-                                           shape_of(q, k, step));
-    }
-    if (i == 0) {
+  std::optional<KeyGradients> gradients;
+  for (const auto& [block, pairs, is_last] : course.steps) {
+    Ring::Passing keys = is_last ? Ring::Passing() : ring_->pass_keys(here);
+    const ops::AttentionGradients part = pairs > 0 ? differentiate(here, block) : ops::AttentionGradients{};
+    if (!gradients) {  // this rank's own block
       dq = as(part.dq, Dtype::f32);
-      own = {as(part.dk, Dtype::f32), as(part.dv, Dtype::f32)};
+      gradients.emplace(*ring_, part);
     } else {
       if (pairs > 0) ops::add_(dq, part.dq);
-      Ring::Pair sum = gradients.wait();
-      if (!sum[0].defined()) {
-        sum = to_be_passed(part, here);
-      } else if (pairs > 0) {
-        add(sum, {part.dk, part.dv});
-      }
-      gradients = ring_->pass_gradients(sum);
+      gradients->add_and_pass_on(part, here);
     }
     here = keys.wait();
   }
-  if (const Ring::Pair others = gradients.wait(); others[0].defined()) add(own, others);
-  return {as(dq, q.dtype()), as(own[0], k.dtype()), as(own[1], v.dtype())};
+  const auto [dk, dv] = gradients->finish();
+  return {as(dq, q.dtype()), as(dk, k.dtype()), as(dv, v.dtype())};
 }
 
 }  // namespace ninefold

@@ -250,6 +250,21 @@ std::vector<BadInput> bad_for_checkpoints() {
   };
 }
 
+std::vector<BadInput> bad_for_context_parallelism() {
+  return {
+      {"length", "--length 20",
+       "length (20) must be divisible by 2 x cp = 8 for the layout zigzag over cp (4); try --"},
+      {"striped", "--layout striped --length 30", "length (30) must be divisible by 4 for the layout striped over cp"},
+      {"kv_heads", "--layout ulysses", "but there are 2: at most 2 ranks can share them; for more use --layout hybrid"},
+      {"layout", "--layout zigzags", "--layout must be one of contiguous, striped, zigzag, gathered, ulysses, hybrid"},
+      {"neighbours", "--layout hybrid --ulysses 3", "--ulysses (3) must divide --cp (4)"},
+      {"neighbours_of_a_ring", "--ulysses 2", "--ulysses (2) is for --layout hybrid; with zigzag leave it out"},
+      {"too_few", "--cp 2", "cp(2) = 2 ranks, but the job has 4"},
+      {"limit", "--memory-limit 10kB", "memory limit of 10.0 kB has no room for"},
+      {"no_limit", "--memory-limit 1000", "--memory-limit needs a number above 0 with one of B, kB, MB, GB, TB, such"},
+  };
+}
+
 std::vector<BadInput> bad_for_the_bench() {
   return {
       {"sizes", "-b 8 -e 4", "-b (8) must not be above -e (4)"},
@@ -392,6 +407,8 @@ TEST(BadInput, OfPipelines) {
 }
 
 TEST(BadInput, OfTensorParallelism) { expect_refused(NINEFOLD_05_TRAIN, tiny_llama, bad_for_tensor_parallelism()); }
+
+TEST(BadInput, OfContextParallelism) { expect_refused(NINEFOLD_07_TRAIN, tiny_llama, bad_for_context_parallelism()); }
 
 TEST(BadInput, OfTheBench) { expect_refused(NINEFOLD_01_BENCH, "", bad_for_the_bench()); }
 TEST(BadInput, OfExperts) { expect_refused(NINEFOLD_08_TRAIN, tiny_llama, bad_for_experts()); }
