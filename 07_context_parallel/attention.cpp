@@ -18,7 +18,7 @@ using namespace ninefold;
 struct ProgramOptions {
   AttentionProblem problem;
   std::string layouts = "all";
-  int64_t ulysses = 0, repeat = 3;
+  int64_t ulysses = 0, repeat = 3, machine_ranks = 0;
   bool baseline = true;
   Dtype merge = Dtype::f32;
   std::string cluster;
@@ -39,7 +39,11 @@ struct ProgramOptions {
     options.group("Measurement");
     options.add("--repeat", repeat, "runs of each layout, in turn; times are their medians", {.minimum = 1});
     options.add("--baseline", baseline, "compute the same on rank 0 alone, and compare with it");
-    options.add("--cluster", cluster, "also report the time on these machines, with a link \"cp=10GB/s,5us\"");
+    options.add("--cluster", cluster,
+                "report the time on these machines instead, such as \"cp=10GB/s,5us compute=1TF/s\"");
+    options.add("--machine-ranks", machine_ranks,
+                "neighbours on one machine, joined by the link cp; others by the link machines; 0: all",
+                {.minimum = 0});
   }
 
   // Those named; under `all` those that fit the problem.
@@ -120,9 +124,10 @@ int run(int argc, char** argv) {
   WorldOptions world_options{.device = make_cpu_device()};
   if (!options.cluster.empty()) world_options.cluster = Cluster::parse(options.cluster);
   World world(world_options, collectives::ours());
-  const Mesh mesh(world, {{"cp", 0}});
+  const Mesh mesh(world,
+                  {{"machines", options.machine_ranks == 0 ? 1 : 0}, {"cp", static_cast<int>(options.machine_ranks)}});
   const std::vector<SequenceLayout> chosen = options.chosen(world.size());
-  AttentionMeasurement measurement(mesh["cp"], problem, options.repeat);
+  AttentionMeasurement measurement(mesh.flatten({"machines", "cp"}), problem, options.repeat);
 
   std::vector<AttentionRun> runs;
   if (options.baseline) runs.push_back(measurement.alone());
@@ -137,8 +142,7 @@ int run(int argc, char** argv) {
   }
   if (on_first_rank()) {
     fmt::print("attention of {}, over {} ranks\n", to_string(problem), world.size());
-    print_times(runs, alone, false);
-    if (!options.cluster.empty()) print_times(runs, alone, true);
+    print_times(runs, alone, !options.cluster.empty());
     print_work(runs);
     if (alone) print_errors(runs);
     fmt::print("\n{}\n", is_right ? "PASSED" : "FAILED");

@@ -171,6 +171,11 @@ class Bench {
         [=] { return ops::attention_block(q, positions, k, v, positions, shape).out; });
     add("attention " + name + " backward", Bound::arithmetic,
         [=] { return ops::attention_block_backward(dout, q, positions, k, v, positions, forward, shape).dq; });
+    const ops::Attention sum = {ops::cast(forward.out, Dtype::f32), forward.log_sum_exp};
+    add("merge_attention " + name, Bound::memory, [=] {
+      ops::merge_attention_(sum, forward, shape);
+      return sum.out;
+    });
   }
 
   void add_convolution(const std::string& name, const Shape& x_shape, const Shape& weight_shape, bool needs_dx) {

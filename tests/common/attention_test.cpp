@@ -165,6 +165,52 @@ TEST_P(Attention, GivesTheSameBitsAtAnyAlignment) {
 }
 
 // What ring attention does: two blocks of keys, each with its own log-sum-exp, weighted and added.
+TEST_P(Attention, MergesTheAttentionOfOtherKeys) {
+  const ops::AttentionShape shape = {2, 4, 2, 24};
+  for (const float scale : {1.0f, 10.0f}) {
+    AttentionProblem whole = problem(shape, counting(70, 10), counting(80));
+    ops::scale_(whole.q, scale);
+    AttentionProblem parts[2] = {whole, whole};
+    const Indices middle = {5, 12, 40}, others = [&] {
+      Indices all = counting(80);
+      for (const int32_t key : middle) std::erase(all, key);
+      return all;
+    }();
+    const auto keys = [&](const Tensor& x, const Indices& some) {
+      Indices rows = some;
+      for (const int32_t key : some) rows.push_back(80 + key);
+      return ops::embedding(positions(rows), x);
+    };
+    for (int i = 0; i < 2; ++i) {
+      parts[i].k_positions = i == 0 ? middle : others;
+      parts[i].k = keys(whole.k, parts[i].k_positions);
+      parts[i].v = keys(whole.v, parts[i].k_positions);
+    }
+    const ExpectedAttention expected = naive(whole);
+    for (const int first : {0, 1}) {
+      const ops::Attention part = forward(parts[first]);
+      const ops::Attention sum = {ops::cast(part.out, Dtype::f32), part.log_sum_exp};
+      ops::merge_attention_(sum, forward(parts[1 - first]), shape);
+      expect_near("out", ops::cast(sum.out, GetParam()), expected.out);
+      expect_near("log-sum-exp", sum.log_sum_exp, expected.log_sum_exp);
+    }
+  }
+}
+
+// A row that sees no key of a block stays as it is; one that has seen none so far becomes the block's.
+TEST_P(Attention, MergesRowsWithoutKeys) {
+  const ops::AttentionShape shape = {1, 2, 1, 16};
+  const AttentionProblem of = problem(shape, counting(70), counting(70));
+  const AttentionProblem unseen = problem(shape, counting(70), counting(70, 1000));
+  const ops::Attention seen = forward(of), sum = {copy_of(seen.out), copy_of(seen.log_sum_exp)};
+  ops::merge_attention_(sum, forward(unseen), shape);
+  EXPECT_TRUE(same_bits(sum.out, seen.out) && same_bits(sum.log_sum_exp, seen.log_sum_exp));
+  const ops::Attention empty = forward(unseen);
+  ops::merge_attention_(empty, seen, shape);
+  EXPECT_TRUE(same_bits(empty.out, seen.out) && same_bits(empty.log_sum_exp, seen.log_sum_exp));
+}
+
+// The gradients of blocks, given the whole row's log-sum-exp, are those of the whole.
 TEST_P(Attention, BlocksOfKeysMergeIntoTheWhole) {
   const int64_t length = 200, cut = 90, heads = 2, d = 16;
   const AttentionProblem of = problem({1, heads, 1, d}, counting(length), counting(length));

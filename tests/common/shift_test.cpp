@@ -219,6 +219,12 @@ std::vector<Operation> product_operations() {
                                   in.random({2 * 21, 2 * 24}, 3), in.positions(21), {2, 4, 2, 24});
          return std::vector{a.out, a.log_sum_exp};
        }},
+      {"merge_attention",
+       [](const Inputs& in) {
+         const ops::Attention sum = {in.random_f32({2 * 21, 4 * 24}, 1), in.random_f32({2, 4, 21}, 2)};
+         ops::merge_attention_(sum, {in.random({2 * 21, 4 * 24}, 3), in.random_f32({2, 4, 21}, 4)}, {2, 4, 2, 24});
+         return std::vector{sum.out, sum.log_sum_exp};
+       }},
       {"attention_block_backward",
        [](const Inputs& in) {
          const Tensor q = in.random({2 * 21, 4 * 24}, 1), k = in.random({2 * 21, 2 * 24}, 2),

@@ -92,8 +92,7 @@ function(add_program_test name)
   add_test_program(${target} ${name} GTest::gtest_main ninefold_data)
   add_dependencies(${target} 01_collectives_bench 02_ddp_train 03_zero_fsdp_train 03_zero_fsdp_mnist
     04_model_parallel_train 05_tensor_parallel_train 06_pipeline_train 07_context_parallel_train
-    08_expert_parallel_train
-    09_combined_3d_train 09_combined_3d_generate)
+    08_expert_parallel_train 09_combined_3d_train 09_combined_3d_generate)
   target_compile_definitions(${target} PRIVATE NINEFOLD_MPIEXEC="${MPIEXEC_EXECUTABLE}"
     NINEFOLD_01_BENCH="$<TARGET_FILE:01_collectives_bench>" NINEFOLD_02_TRAIN="$<TARGET_FILE:02_ddp_train>"
     NINEFOLD_03_TRAIN="$<TARGET_FILE:03_zero_fsdp_train>" NINEFOLD_03_MNIST="$<TARGET_FILE:03_zero_fsdp_mnist>"
