@@ -17,13 +17,6 @@ std::vector<RowRun> runs_of(const SequenceLayout& layout, const Step& step, int6
 
 }  // namespace
 
-ops::AttentionShape GatheredAttention::shape_of(const Tensor& q, const Tensor& k, const Step& step) const {
-  return {.batch = q.dim(0) / step.rows_per_sample,
-          .heads = q.dim(1) / head_dim_,
-          .kv_heads = k.dim(1) / head_dim_,
-          .head_dim = head_dim_};
-}
-
 GatheredAttention::Whole GatheredAttention::gather(const Tensor& k, const Tensor& v, const Step& step) const {
   const MemoryScope scope(*k.device(), MemoryKind::communication);
   const std::vector<RowRun> runs = runs_of(layout_, step, k.dim(0));
@@ -57,7 +50,8 @@ Tensor GatheredAttention::forward(const Tensor& q, const Tensor& k, const Tensor
   const Step& step = saved.step();
   const auto [out, log_sum_exp] = saved.keep(SavedOperation::attention, [&] {
     const Whole all = gather(k, v, step);
-    const auto result = ops::attention_block(q, step.positions, all.k, all.v, all.positions, shape_of(q, k, step));
+    const auto result =
+        ops::attention_block(q, step.positions, all.k, all.v, all.positions, attention_shape(q, k, step, head_dim_));
     return std::array{result.out, result.log_sum_exp};
   });
   for (const Tensor& tensor : {q, k, v, out, log_sum_exp}) saved.push(tensor);
@@ -72,7 +66,7 @@ ops::AttentionGradients GatheredAttention::backward(const Tensor& dout, Saved& s
     const Whole all = gather(k, v, step);
     const MemoryScope scope(*q.device(), MemoryKind::communication);
     whole = ops::attention_block_backward(dout, q, step.positions, all.k, all.v, all.positions, {out, log_sum_exp},
-                                          shape_of(q, k, step));
+                                          attention_shape(q, k, step, head_dim_));
   }
   whole.dq.book_as(MemoryKind::activations);
   return {whole.dq, scatter(whole.dk, k, step), scatter(whole.dv, v, step)};

@@ -24,7 +24,6 @@ class GatheredAttention : public AttentionCore {
   };
   Whole gather(const Tensor& k, const Tensor& v, const Step& step) const;
   Tensor scatter(const Tensor& whole, const Tensor& like, const Step& step) const;
-  ops::AttentionShape shape_of(const Tensor& q, const Tensor& k, const Step& step) const;
   Group group_;
   SequenceLayout layout_;
   int64_t head_dim_;

@@ -90,16 +90,9 @@ const Ring::Course& RingAttention::course(const Step& step) const {
   return ring_->course(step.rows_per_sample * ring_->size(), step.positions.device());
 }
 
-ops::AttentionShape RingAttention::shape_of(const Tensor& q, const Tensor& k, const Step& step) const {
-  return {.batch = q.dim(0) / step.rows_per_sample,
-          .heads = q.dim(1) / head_dim_,
-          .kv_heads = k.dim(1) / head_dim_,
-          .head_dim = head_dim_};
-}
-
 ops::Attention RingAttention::attend(const Tensor& q, const Ring::Pair& own, const Step& step) const {
   const Ring::Course& course = this->course(step);
-  const ops::AttentionShape shape = shape_of(q, own[0], step);
+  const ops::AttentionShape shape = attention_shape(q, own[0], step, head_dim_);
   Ring::Pair here = own;
   ops::Attention sum;
   for (const auto& [block, pairs, is_last] : course.steps) {
@@ -134,7 +127,7 @@ ops::AttentionGradients RingAttention::backward(const Tensor& dout, Saved& saved
   const auto differentiate = [&](const Ring::Pair& keys, int block) {
     return ops::attention_block_backward(dout, q, step.positions, keys[0], keys[1],
                                          course.positions[static_cast<size_t>(block)], {out, log_sum_exp},
-                                         shape_of(q, k, step));
+                                         attention_shape(q, k, step, head_dim_));
   };
   Ring::Pair here = {k, v};
   Tensor dq;

@@ -82,7 +82,6 @@ class RingAttention : public AttentionCore {
  private:
   const Ring::Course& course(const Step& step) const;
   ops::Attention attend(const Tensor& q, const Ring::Pair& own, const Step& step) const;
-  ops::AttentionShape shape_of(const Tensor& q, const Tensor& k, const Step& step) const;
   std::shared_ptr<Ring> ring_;
   int64_t head_dim_;
 };

@@ -6,17 +6,18 @@ namespace ninefold {
 
 using ops::RopeDirection;
 
-ops::AttentionShape PlainAttention::shape_of(const Tensor& q, const Tensor& k, const Step& step) const {
+ops::AttentionShape attention_shape(const Tensor& q, const Tensor& k, const Step& step, int64_t head_dim) {
   return {.batch = q.dim(0) / step.rows_per_sample,
-          .heads = q.dim(1) / head_dim_,
-          .kv_heads = k.dim(1) / head_dim_,
-          .head_dim = head_dim_};
+          .heads = q.dim(1) / head_dim,
+          .kv_heads = k.dim(1) / head_dim,
+          .head_dim = head_dim};
 }
 
 Tensor PlainAttention::forward(const Tensor& q, const Tensor& k, const Tensor& v, Saved& saved) {
   const Tensor& positions = saved.step().positions;
   const auto [out, log_sum_exp] = saved.keep(SavedOperation::attention, [&] {
-    const auto result = ops::attention_block(q, positions, k, v, positions, shape_of(q, k, saved.step()));
+    const auto result =
+        ops::attention_block(q, positions, k, v, positions, attention_shape(q, k, saved.step(), head_dim_));
     return std::array{result.out, result.log_sum_exp};
   });
   for (const Tensor& tensor : {q, k, v, out, log_sum_exp}) saved.push(tensor);
@@ -27,7 +28,7 @@ ops::AttentionGradients PlainAttention::backward(const Tensor& dout, Saved& save
   const Tensor log_sum_exp = saved.pop(), out = saved.pop(), v = saved.pop(), k = saved.pop(), q = saved.pop();
   const Tensor& positions = saved.step().positions;
   return ops::attention_block_backward(dout, q, positions, k, v, positions, {out, log_sum_exp},
-                                       shape_of(q, k, saved.step()));
+                                       attention_shape(q, k, saved.step(), head_dim_));
 }
 
 Attention::Attention(const AttentionConfig& config)

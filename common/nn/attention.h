@@ -15,6 +15,9 @@ class AttentionCore {
   virtual int64_t head_dim() const = 0;
 };
 
+// That of attention among the rows of a step, however many heads q and k have.
+ops::AttentionShape attention_shape(const Tensor& q, const Tensor& k, const Step& step, int64_t head_dim);
+
 // All keys are here: one attention block.
 class PlainAttention : public AttentionCore {
  public:
@@ -24,7 +27,6 @@ class PlainAttention : public AttentionCore {
   int64_t head_dim() const override { return head_dim_; }
 
  private:
-  ops::AttentionShape shape_of(const Tensor& q, const Tensor& k, const Step& step) const;
   int64_t head_dim_;
 };
 
