@@ -35,10 +35,7 @@ struct ProgramOptions {
                 {.minimum = 1});
     options.add("--dp-replicate", dp_replicate, "ranks that hold copies of each shard (HSDP)", {.minimum = 1});
     recomputation.declare(options);
-    train.declare_run(options);
-    train.declare_llama(options);
-    train.declare_optimizer(options);
-    train.declare_report(options);
+    train.declare(options);
   }
 };
 
@@ -48,6 +45,7 @@ int run(int argc, char** argv) {
   Options command_line("07/train", "Context parallelism: every sequence divided over the ranks.");
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
+  train.settle_checkpoint(command_line);
   train.settle_check(command_line);
   if (options.dp_shard == 1) options.policy.stage = 0;  // every rank holds the whole model
   options.policy.settle_types(train);
