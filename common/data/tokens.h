@@ -13,10 +13,10 @@ namespace ninefold {
 // The tokens of one file, in order.
 class Tokens {
  public:
-  // A name ending in ".bin" (or ".bin.gz") holds 16-bit tokens: nanoGPT's layout (uint16, little endian, nothing else)
-  // or llm.c's (a header of 256 int32 - magic 20240520, version 1, count - then uint16). Any other file, gzip or
-  // not, is text whose bytes are the tokens. Throws UserError for a file that breaks its layout, and for a token that
-  // is not below `vocabulary`.
+  // A name ending in ".bin" (or ".bin.gz") holds tokens of 16 or 32 bits, little endian: in nanoGPT's layout (uint16,
+  // nothing else) or llm.c's (a header of 256 int32 - magic, version, count - then uint16 after 20240520, 1, as for
+  // GPT-2, or uint32 after 20240801, 7, as for Llama 3). Any other file, gzip or not, is text whose bytes are the
+  // tokens. Throws UserError for a file that breaks its layout, and for a token that is not below `vocabulary`.
   static Tokens load(const std::string& path, int64_t vocabulary);
   // The same from content in memory. `name` chooses the layout and stands for the file in sentences.
   static Tokens parse(std::string content, const std::string& name, int64_t vocabulary);
@@ -31,7 +31,7 @@ class Tokens {
 
   std::string content_, name_;
   size_t offset_;  // of the first token, in bytes
-  int width_;      // bytes of a token: 1 or 2
+  int width_;      // bytes of a token: 1, 2 or 4
 };
 
 enum class TokenSplit {

@@ -208,6 +208,8 @@ TEST(Tokens, ReadsEveryLayout) {
   EXPECT_EQ(values(Tokens::parse("a\xff", "f.txt", 256)), (std::vector<int32_t>{97, 255}));
   EXPECT_EQ(values(Tokens::parse(little_endian<uint16_t>({1, 300, 65535}), "f.bin", 65536)), expected);
   EXPECT_EQ(values(Tokens::parse(llm_c(20240520, 1, 3, {1, 300, 65535}), "f.bin", 65536)), expected);
+  EXPECT_EQ(values(Tokens::parse(llm_c(20240801, 7, 2, {1, 0, 62719, 1}), "f.bin", 128256)),
+            (std::vector<int32_t>{1, 128255}));
   const TemporaryFolder folder;
   EXPECT_EQ(values(Tokens::load(folder.write("f.bin.gz", gzip(llm_c(20240520, 1, 1, {7}))), 8)),
             std::vector<int32_t>{7});
@@ -234,9 +236,18 @@ TEST(Tokens, SaysWhatIsWrong) {
   EXPECT_EQ(
       refusal(llm_c(20240520, 1, 0, {})),
       "f.bin has 0 bytes behind its header, but the 0 tokens that the header announces need 0; get the file again");
-  EXPECT_EQ(refusal(llm_c(20240801, 7, 1, {7, 0})),
-            "f.bin has a header with magic 20240801, but token files have 20240520; get a token file of llm.c with "
-            "16-bit tokens");
+  EXPECT_EQ(
+      refusal(llm_c(20240802, 7, 1, {7, 0})),
+      "f.bin has a header with magic 20240802, but token files have 20240520 (16-bit tokens) or 20240801 (32-bit); "
+      "get a token file of llm.c");
+  EXPECT_EQ(refusal(llm_c(20240801, 1, 1, {7, 0})),
+            "f.bin has version 1, but version 7 (32-bit tokens) is read; write it again");
+  EXPECT_EQ(
+      refusal(llm_c(20240801, 7, 1, {7})),
+      "f.bin has 2 bytes behind its header, but the 1 tokens that the header announces need 4; get the file again");
+  EXPECT_EQ(
+      refusal(llm_c(20240801, 7, 1, {0, 65535}), 128256),
+      "f.bin has the token 4294901760 at position 0, but the vocabulary is 128256; give --vocab 4294901761 or more");
   EXPECT_EQ(refusal(llm_c(20240520, 1, 1, {7}).substr(0, 100)),
             "f.bin is cut: its header has 100 of 1024 bytes; get the file again");
   EXPECT_EQ(
