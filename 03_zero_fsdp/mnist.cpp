@@ -5,7 +5,7 @@
 #include "01_collectives/collectives.h"
 #include "03_zero_fsdp/divide.h"
 #include "common/base/report.h"
-#include "common/train/safetensors.h"
+#include "common/train/tensor_files.h"
 
 namespace {
 
@@ -77,7 +77,7 @@ int run(int argc, char** argv) {
   materialize(*model, world.device(), train.precision(), train.seed);
 
   const int exit_code = Trainer("03/mnist", train, command_line, mesh, data, *task, *model, parallelism).run();
-  if (options.save_model) save_safetensors(saved_model, world, parameters_of(*model));
+  if (options.save_model) save_safetensors(saved_model, mesh, parameters_of(*model));
   return exit_code;
 }
 

@@ -50,4 +50,7 @@ class OpenFile {
   int descriptor_;
 };
 
+// Renames a file or folder; its new name is on the disk, too, when it returns. False: errno says why not.
+bool rename_on_disk(const std::string& from, const std::string& to);
+
 }  // namespace ninefold

@@ -70,11 +70,8 @@ void AtomicFile::write(std::string_view content) { require_success(file_->write(
 
 void AtomicFile::commit() {
   require_success(file_->flush());
-  require_success(::rename(temporary_.c_str(), path_.c_str()) == 0);
+  require_success(rename_on_disk(temporary_, path_));
   file_.reset();
-  // The rename itself is on the disk only when the folder is. Some file systems refuse; the file is whole anyway.
-  OpenFile folder(folder_of(path_), O_RDONLY | O_DIRECTORY);
-  if (folder.is_open()) folder.flush();
 }
 
 void write_file_atomically(const std::string& path, std::string_view content) {

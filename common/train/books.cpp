@@ -222,6 +222,12 @@ std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& paramete
   return memory;
 }
 
+void predict_no_step(std::vector<MemoryRecord>& memory) {
+  for (MemoryRecord& entry : memory) {
+    if (entry.kind == MemoryKind::activations || entry.kind == MemoryKind::gathered) entry.predicted = 0;
+  }
+}
+
 void measure_memory(std::vector<MemoryRecord>& memory, const Device& device) {
   for (MemoryRecord& entry : memory) entry.measured_peak = device.ledger().peak(entry.kind);
 }

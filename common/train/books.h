@@ -90,6 +90,8 @@ struct RunRecord {
 std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& parameters, const TrainOptions& options,
                                          const Task& task, int64_t evaluated,
                                          const std::function<void(MemoryByKind&)>& technique);
+// Where no step is made, there is nothing of what steps need.
+void predict_no_step(std::vector<MemoryRecord>& memory);
 // Adds this rank's measured peaks.
 void measure_memory(std::vector<MemoryRecord>& memory, const Device& device);
 // Of every kind the largest prediction and the largest peak of all ranks.

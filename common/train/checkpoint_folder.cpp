@@ -24,16 +24,8 @@ std::optional<int64_t> step_of(std::string_view name) {
   return is_number ? std::optional(step) : std::nullopt;
 }
 
-// Names are on the disk only when their folder is.
-void flush(const std::string& path) {
-  OpenFile folder(path, O_RDONLY | O_DIRECTORY);
-  require(folder.is_open() && folder.flush(), "{} cannot be written to the disk: {}", path, std::strerror(errno));
-}
-
 void rename(const std::string& from, const std::string& to) {
-  std::error_code error;
-  fs::rename(from, to, error);
-  require(!error, "{} cannot be renamed to {}: {}", from, to, error.message());
+  require(rename_on_disk(from, to), "{} cannot be renamed to {}: {}", from, to, std::strerror(errno));
 }
 
 }  // namespace
@@ -92,10 +84,11 @@ void CheckpointFolder::begin(int64_t step) {
 
 void CheckpointFolder::commit(int64_t keep) {
   expect(begun_.has_value(), "nothing was begun in {}", path_);
-  flush(unfinished_path(path_, *begun_));
+  // The names in it are on the disk only when it is.
+  OpenFile folder(unfinished_path(path_, *begun_), O_RDONLY | O_DIRECTORY);
+  if (folder.is_open()) folder.flush();
   rename(unfinished_path(path_, *begun_), checkpoint_path(path_, *begun_));
   begun_.reset();
-  flush(path_);
   keep_newest(keep);
 }
 

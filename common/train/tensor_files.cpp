@@ -4,6 +4,7 @@
 #include <cstring>
 #include <set>
 
+#include "common/base/open_file.h"
 #include "common/train/gather.h"
 
 namespace ninefold {
@@ -60,6 +61,23 @@ void TensorFile::add_parts(const CarriedTensor& carried, int64_t offset) {
     if (follows) last->bytes += part.bytes;
     if (!follows && part.bytes > 0) parts_.push_back(part);
   }
+}
+
+void save_safetensors(const std::string& path, const Mesh& mesh, const std::vector<Parameter*>& parameters) {
+  std::vector<CarriedTensor> tensors;
+  for (const Parameter* parameter : parameters) {
+    tensors.push_back({parameter->name, parameter, parameter->owned.value});
+  }
+  const TensorFile file(std::move(tensors), mesh);
+  const std::string unfinished = path + ".tmp";
+  const Group& world = mesh.world().group();
+  if (world.rank() == 0) create_shared_file(unfinished, file.header(), file.bytes());
+  world.barrier();
+  write_together(unfinished, file.parts());
+  world.barrier();
+  if (world.rank() != 0) return;
+  require(rename_on_disk(unfinished, path), "{} cannot be written: {}; choose another place", path,
+          std::strerror(errno));
 }
 
 void load_tensors(const std::map<std::string, StoredTensor>& stored, const std::string& where,

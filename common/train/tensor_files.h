@@ -44,6 +44,10 @@ class TensorFile {
   std::vector<FilePart> parts_;
 };
 
+// Writes whole parameters, in the type in which they are owned, under their own names. All ranks call it. Throws
+// UserError on rank 0 where the file cannot be made; then an old one of that name is still there.
+void save_safetensors(const std::string& path, const Mesh& mesh, const std::vector<Parameter*>& parameters);
+
 // Fills this rank's elements of the tensors. `where` stands for the file or folder in sentences. Throws UserError for a
 // tensor that is missing, or of another shape, or of another type; with `converts` floats of other types are rounded.
 void load_tensors(const std::map<std::string, StoredTensor>& stored, const std::string& where,

@@ -20,11 +20,6 @@
 namespace ninefold {
 namespace {
 
-DistributedSampler make_sampler(const Task& task, const TrainOptions& options) {
-  return DistributedSampler({.samples = task.samples(Split::train), .batch = options.batch, .seed = options.seed},
-                            /*ranks=*/1, /*rank=*/0);
-}
-
 std::vector<std::pair<std::string, double>> memory_series(const Ledger& ledger) {
   std::vector<std::pair<std::string, double>> series;
   for (int kind = 0; kind < memory_kinds; ++kind) {
@@ -108,20 +103,19 @@ RunPosition Trainer::begin() {
   const OutsideTheBooks outside(world_);
   parallelism_.after_load();
   world_.wait_for_all();
-  if (position.step >= options_.steps) {
-    world_.traffic().clear();
-    for (const MemoryKind kind : {MemoryKind::activations, MemoryKind::gathered}) {
-      record_.memory.at(static_cast<size_t>(kind)).predicted = 0;
-    }
-    if (world_.rank() == 0) fmt::print("all {} steps are made: --steps says how many in all\n", position.step);
-  } else {
+  if (position.step < options_.steps) {
     record_.memory.at(static_cast<size_t>(MemoryKind::host)).predicted += checkpoints_->predict_snapshot_bytes();
+    return position;
   }
+  world_.traffic().clear();
+  predict_no_step(record_.memory);
+  if (world_.rank() == 0) fmt::print("all {} steps are made: --steps says how many in all\n", position.step);
   return position;
 }
 
 void Trainer::train(RunPosition position, StepClock& clock) {
-  DistributedSampler sampler = make_sampler(task_, options_);
+  DistributedSampler sampler({.samples = task_.samples(Split::train), .batch = options_.batch, .seed = options_.seed},
+                             /*ranks=*/1, /*rank=*/0);
   Progress progress("training", options_.steps, world_.rank() == 0 && options_.log_every > 1);
   const int64_t first = position.step;
   for (bool ends = false; position.step < options_.steps && !ends;) {

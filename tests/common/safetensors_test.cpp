@@ -1,8 +1,7 @@
 // A model in one file, written from shards.
-#include "common/train/safetensors.h"
-
 #include <gtest/gtest.h>
 
+#include "common/train/tensor_files.h"
 #include "tests/support/safetensors.h"
 #include "tests/support/temporary_folder.h"
 
@@ -24,6 +23,7 @@ TEST(SafetensorsHeader, GivesEveryTensorItsPlace) {
 TEST(SaveSafetensors, JoinsTheParts) {
   const TemporaryFolder folder;
   World world({.device = make_cpu_device()}, mpi_collectives());
+  const Mesh mesh(world, {{"dp_shard", 0}});
   std::vector<Parameter> parameters;
   for (const Shape& shape : {Shape{7, 3}, Shape{40}, Shape{5}}) {
     Parameter& parameter = parameters.emplace_back(shape, ops::Distribution{.kind = ops::Distribution::Kind::normal});
@@ -36,7 +36,7 @@ TEST(SaveSafetensors, JoinsTheParts) {
   }
   std::vector<Parameter*> all;
   for (Parameter& parameter : parameters) all.push_back(&parameter);
-  save_safetensors(folder.path("model.safetensors"), world, all);
+  save_safetensors(folder.path("model.safetensors"), mesh, all);
   if (world.rank() != 0) return;
   EXPECT_EQ(folder.files(), 1);
   const GoldenFile file = read_safetensors(folder.path("model.safetensors"));
