@@ -35,7 +35,7 @@ namespace {
 // Bytes of the activations of one block.
 struct Block {
   int64_t kept = 0, checkpoint = 0;
-  int64_t backward = 0, combine = 0;  // on top of what is kept
+  int64_t backward = 0, combine = 0, combine_again = 0;  // on top of what is kept
 };
 
 Block block_bytes(const LlamaConfig& config, int64_t tokens, int64_t e, const Recomputation& recomputation,
@@ -56,7 +56,10 @@ Block block_bytes(const LlamaConfig& config, int64_t tokens, int64_t e, const Re
   const int64_t shared_done = shared > 0 ? stream - shared_bytes : 0;
   bytes.backward = stream + e * arrived * (dim + std::max(dim, 2 * ffn)) + tokens * 4 * (top_k + 1) + shared_done;
   bytes.backward = std::max(bytes.backward, stream + tokens * (e * 2 * shared + 4));
-  bytes.combine = stream + e * dim * std::max(2 * arrived, own + arrived);
+  // The shared experts compute after the others.
+  bytes.combine = stream + e * dim * std::max(2 * arrived, own + arrived) - shared_bytes;
+  const bool keeps_products = recomputation.saves(SavedOperation::matmul);
+  bytes.combine_again = bytes.combine + stream + tokens * 4 + (keeps_products ? shared_bytes * 2 / 3 : 0);
   return bytes;
 }
 
@@ -71,7 +74,7 @@ int64_t activation_bytes(const LlamaConfig& config, int64_t parts, int64_t token
   for (size_t layer = 0; layer < exchanged.size(); ++layer) {
     const bool runs_again = recomputation.applies_to(static_cast<int64_t>(layer));
     const Block block = block_bytes(config, tokens, e, recomputation, exchanged[layer], parts);
-    const int64_t combine = block.combine + (runs_again ? tokens * (e * config.dim + 4) : 0);
+    const int64_t combine = runs_again ? block.combine_again : block.combine;
     peak = std::max(peak, held + block.kept + std::max(block.backward, combine));
     held += runs_again ? block.checkpoint : block.kept;
   }

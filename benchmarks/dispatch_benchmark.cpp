@@ -157,7 +157,7 @@ struct Silent : benchmark::BenchmarkReporter {
 
 int run(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
-  const DeviceHandle device = make_device(DeviceType::cpu, 1);
+  const DeviceHandle device = make_cpu_device();
   World world({.device = device}, collectives::ours());
   const Mesh mesh(world, {{"ep", 0}});
   require(experts % world.size() == 0, "experts ({}) must be divisible by the ranks ({})", experts, world.size());
