@@ -206,5 +206,28 @@ TEST(ContextParallel, TheCheckFindsWrongOperations) {
                            divided({}));
 }
 
+// Everything with everything: what the tests above try in pairs.
+TEST(WholeProduct, OfLayoutsHeadsTypesAndStages) {
+  for (const auto& [layout, name] : layouts) {
+    for (const int64_t kv_heads : {1, 2, 4, 8}) {
+      for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+        for (const int64_t stage : {0, 1, 2, 3}) {
+          const int data = stage > 0 ? 2 : 1;
+          if (job_size() % data != 0) continue;
+          Job job = job_over(data);
+          const int context = job_size() / data;
+          const int neighbours = layout == Layout::ulysses ? context : layout == Layout::hybrid ? 2 : 1;
+          if (context % neighbours != 0 || kv_heads % neighbours != 0) continue;
+          job.options.llama.kv_heads = kv_heads;
+          job.options.dtype = dtype;
+          for (const bool overlap : {true, false}) {
+            expect_within_the_bound(job, {.layout = layout, .stage = stage, .overlap = overlap});
+          }
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ninefold
