@@ -1,6 +1,7 @@
 // A model in one file, written from shards.
 #include <gtest/gtest.h>
 
+#include "common/comm/control.h"
 #include "common/train/tensor_files.h"
 #include "tests/support/safetensors.h"
 #include "tests/support/temporary_folder.h"
@@ -36,10 +37,11 @@ TEST(SaveSafetensors, JoinsTheParts) {
   }
   std::vector<Parameter*> all;
   for (Parameter& parameter : parameters) all.push_back(&parameter);
-  save_safetensors(folder.path("model.safetensors"), mesh, all);
+  const std::string path = control::broadcast_bytes(world.group(), folder.path("model.safetensors"));
+  save_safetensors(path, mesh, all);
   if (world.rank() != 0) return;
   EXPECT_EQ(folder.files(), 1);
-  const GoldenFile file = read_safetensors(folder.path("model.safetensors"));
+  const GoldenFile file = read_safetensors(path);
   EXPECT_EQ(file.metadata.at("format"), "pt");
   ASSERT_EQ(file.tensors.size(), 3u);
   for (Parameter& parameter : parameters) {
