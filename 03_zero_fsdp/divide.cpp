@@ -1,6 +1,7 @@
 #include "03_zero_fsdp/divide.h"
 
 #include "02_ddp/replicate.h"
+#include "03_zero_fsdp/gather_f8.h"
 #include "03_zero_fsdp/sharding.h"
 
 namespace ninefold {
@@ -25,8 +26,9 @@ Parallelism divide(Model& model, const Mesh& mesh, const ShardingPolicy& policy,
     parallelism.technique = replicated;
     return parallelism;
   }
-  const DataGroups shards(mesh, {"dp_shard", "cp", "ep"}, model);
-  const std::shared_ptr<Sharding> sharding = shard(model, {shards, mesh["dp_replicate"]}, policy, device);
+  const DataShards groups{DataGroups(mesh, {"dp_shard", "cp", "ep"}, model), mesh["dp_replicate"],
+                          groups_of_parts(parameters_of(model), mesh)};
+  const std::shared_ptr<Sharding> sharding = shard(model, groups, policy, device);
   if (mesh.world().rank() == 0 && options.verbose) fmt::print("{}", sharding->description());
   Parallelism parallelism = sharding->parallelism(options.micro_batches);
   parallelism.technique = sharding;

@@ -43,7 +43,7 @@ class FullySharded : public Sharding {
   }
 
   void share_scales() {
-    ninefold::share_scales(units(), groups().shard.all(), device_);
+    ninefold::share_scales(units(), groups().parts(), device_);
     has_scales_ = true;
   }
 

@@ -8,21 +8,31 @@
 #include <vector>
 
 #include "03_zero_fsdp/unit.h"
+#include "common/comm/mesh.h"
 
 namespace ninefold {
 
 using Units = std::vector<std::unique_ptr<Unit>>;
 
-// Gives every unit the scale that brings the largest of its values, on whichever rank of the shard group, to the
-// largest number of the type. Throws UserError on all ranks if a value on any is not finite.
-void share_scales(const Units& units, const Group& shards, const DeviceHandle& device);
+// For each mesh dimension along which ranks hold different parts of these parameters, by their placements: this rank's
+// group, where it is of more ranks than one.
+std::vector<Group> groups_of_parts(const std::vector<Parameter*>& parameters, const Mesh& mesh);
+
+// From the largest magnitudes of what this rank owns of several sets of parameters, the largest of all ranks' of these
+// groups: one all_reduce a group. Infinity and NaN count as larger than all numbers.
+std::vector<float> share_largest(const std::vector<std::vector<Parameter*>>& parameters,
+                                 const std::vector<Group>& groups, const DeviceHandle& device);
+
+// Gives every unit the scale that brings the largest of its values, on whichever rank of these groups, to the largest
+// number of the type. Throws UserError on all ranks if a value on any is not finite.
+void share_scales(const Units& units, const std::vector<Group>& groups, const DeviceHandle& device);
 
 // Does to a whole model what gathering does: `whole`, which has the parameters of the units by name, gets values from
 // its owned values.
 void round_as_gathered(const Units& units, const std::vector<Parameter*>& whole);
 
 // How far gathered values are from those owned: the norm of the difference by the norm of the values, over all units
-// and the ranks of the shard group.
-double gather_error(const Units& units, const Group& shards);
+// and the ranks of these groups.
+double gather_error(const Units& units, const std::vector<Group>& groups);
 
 }  // namespace ninefold

@@ -142,10 +142,10 @@ void Sharding::predict_traffic(TrafficLedger& ledger, int64_t steps, int64_t mic
     ledger.predict(shards.name(), Operation::reduce_scatter, reductions,
                    shards.reduce_scatter_volume(whole, policy_.types.reduce));
   }
-  const Group& all = groups_.shard.all();
-  if (all.size() > 1 && policy_.types.quantizes()) {  // scales, before the first step and after each
-    ledger.predict(all.name(), Operation::all_reduce, steps + 1,
-                   all.all_reduce_volume(static_cast<int64_t>(layouts.size()), Dtype::i32));
+  for (const Group& group : groups_.parts()) {
+    if (group.size() == 1 || !policy_.types.quantizes()) continue;  // scales, before the first step and after each
+    ledger.predict(group.name(), Operation::all_reduce, steps + 1,
+                   group.all_reduce_volume(static_cast<int64_t>(layouts.size()), Dtype::i32));
   }
   for (size_t unit = 0; unit < layouts.size(); ++unit) {
     const Group& replicas = units_[unit]->groups().replicate;
@@ -171,7 +171,7 @@ Parallelism Sharding::parallelism(int64_t micro_batches) {
       .numerics = numerics()};
   if (policy_.types.quantizes()) {
     parallelism.round_as_gathered = [this](const auto& whole) { round_as_gathered(units_, whole); };
-    parallelism.gather_error = [this] { return gather_error(units_, groups_.shard.all()); };
+    parallelism.gather_error = [this] { return gather_error(units_, groups_.parts()); };
   }
   return parallelism;
 }

@@ -21,7 +21,14 @@ namespace ninefold {
 // The groups of every parameter: a unit is made of parameters that have the same.
 struct DataShards {
   DataGroups shard, replicate;
+  std::vector<Group> cut{};  // over which parameters were cut before
   ShardGroups of(const Parameter& parameter) const { return {shard.of(parameter), replicate.of(parameter)}; }
+  // All that hold parts of one parameter.
+  std::vector<Group> parts() const {
+    std::vector<Group> groups = cut;
+    groups.insert(groups.begin(), shard.all());
+    return groups;
+  }
 };
 
 class Sharding {

@@ -97,6 +97,7 @@ void Unit::start_quantized_gather() {
 void Unit::set_scale(float scale) {
   expect(state_ == State::sharded, "the scale of {} changes while its values are gathered", layout_.name);
   scale_ = scale;
+  for (Parameter* parameter : parameters_) parameter->f8_scale = scale;
 }
 
 void Unit::wait_unsharded() {

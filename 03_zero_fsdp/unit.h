@@ -38,7 +38,7 @@ class Unit {
   const std::vector<Parameter*>& parameters() const { return parameters_; }
   const ShardGroups& groups() const { return groups_; }
 
-  // Of values that are gathered in f8. Set before the first unshard, and after each update.
+  // Of values that are gathered in f8, and of each parameter then. Set before the first unshard, and after each update.
   void set_scale(float scale);
   float scale() const { return scale_; }
 

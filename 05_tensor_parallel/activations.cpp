@@ -26,9 +26,37 @@ struct PerToken {
   double columns;          // logits of this rank
   double statistics;       // log-sum-exp
   double deviation;        // of a norm
+};
 
-  // What a layer's backward needs.
-  double kept() const { return 4 * stream + 2 * heads + 2 * kv_heads + 3 * ffn + statistics + 2 * deviation; }
+// The same of a layer, some of whose operands are of a byte an element. What is rounded exists twice for a while.
+struct LayerBytes : PerToken {
+  LayerBytes(const PerToken& bytes, const F8Operands& operands, double e) : PerToken(bytes), f8(operands) {
+    const auto operand = [e](bool rounded, double width) { return rounded ? width / e : width; };
+    attention_input = operand(f8.attention, stream);
+    ffn_input = operand(f8.ffn, stream);
+    ffn_whole = operand(f8.ffn, gathered > 0 ? gathered : stream);
+    hidden = operand(f8.w2, ffn);
+    rounded_out = f8.wo ? heads / e : 0;
+    dgate = f8.ffn ? ffn / e : 0;
+    dy = f8.w2 ? stream / e : 0;
+    dy_whole = operand(f8.w2, gathered);
+  }
+  F8Operands f8;
+  double attention_input, ffn_input, hidden;  // as they are kept
+  double rounded_out;                         // of attention, beside what attention itself keeps
+  double ffn_whole;                           // what w1 and w3 multiply
+  double dgate, dy;                           // rounded gradients of w1's and of w2's result
+  double dy_whole;                            // dy of all rows, where they are gathered
+
+  // What the backward needs of the feed-forward, and of the layer.
+  double kept_ffn() const { return 2 * ffn + hidden; }
+  double kept() const {
+    return 2 * stream + attention_input + ffn_input + 2 * heads + rounded_out + 2 * kv_heads + kept_ffn() + statistics +
+           2 * deviation;
+  }
+  // Beside what is kept: the second norm's result, and hidden, before they were rounded.
+  double ffn_input_before() const { return f8.ffn ? stream : 0; }
+  double hidden_before() const { return f8.w2 ? ffn : 0; }
 };
 
 double checkpoint(const PerToken& bytes, const Recomputation& recomputation) {
@@ -46,38 +74,50 @@ double summed(const PerToken& bytes, const LlamaDivision& division) {
   return bytes.all + (division.sequence_parallel ? bytes.stream : 0);
 }
 
+// The feed-forward's input where it is gathered.
+double gathered_input(const LayerBytes& bytes) { return bytes.gathered > 0 ? bytes.ffn_whole : 0; }
+
 // The largest moment of a layer's forward: all that is kept and the sum, beside the feed-forward's input while there is
 // no hidden yet, or w2's result.
-double in_forward(const PerToken& bytes, const LlamaDivision& division) {
-  return bytes.kept() + bytes.stream + std::max(bytes.gathered - bytes.ffn, summed(bytes, division));
+double in_forward(const LayerBytes& bytes, const LlamaDivision& division) {
+  return bytes.kept() + bytes.stream + bytes.ffn_input_before() +
+         std::max(gathered_input(bytes) - bytes.hidden, bytes.hidden_before() + summed(bytes, division));
 }
 
 // The same where the layer runs again later: beside the checkpoint there is only what the forward still needs.
-double in_first_forward(const PerToken& bytes, const LlamaDivision& division) {
+double in_first_forward(const LayerBytes& bytes, const LlamaDivision& division) {
   const Recomputation& recomputation = division.recomputation;
   const bool has_products = recomputation.saves(SavedOperation::matmul);
   const double attended = recomputation.saves(SavedOperation::reduce_scatter) ? 0 : bytes.stream;
   const double before = checkpoint(bytes, recomputation) + attended + 2 * bytes.stream;  // the norm's result, the sum
   const double gate_and_up = has_products ? 0 : 2 * bytes.ffn;
-  return before +
-         std::max({gate_and_up + bytes.gathered, gate_and_up + bytes.ffn, bytes.ffn + summed(bytes, division)});
+  const double input = gathered_input(bytes) + (bytes.f8.ffn ? bytes.ffn_input : 0);
+  const double hidden = bytes.ffn + (bytes.f8.w2 ? bytes.hidden : 0);
+  return before + std::max({gate_and_up + input, gate_and_up + hidden, hidden + summed(bytes, division)});
 }
 
 // In a layer's whole backward, beside what is kept.
-double in_backward(const PerToken& bytes, const LlamaDivision& division, bool runs_again) {
-  const double again = 2 * bytes.stream + std::max(bytes.gathered - bytes.ffn, 0.0);  // dy, sum; w1's input
-  // w2: dy, gathered; in pieces dhidden, too, before hidden goes. w3, w1: dx, and their input or dy; in pieces the
-  // block of rows that is being gathered, too.
-  const double w2 = bytes.stream + bytes.gathered + (division.async ? bytes.ffn : 0);
-  const double dx = 2 * bytes.all - bytes.ffn + (division.async ? bytes.stream : 0);
-  const double swiglu = bytes.stream + 2 * bytes.ffn;  // dy; dgate, dup
+double in_backward(const LayerBytes& bytes, const LlamaDivision& division, bool runs_again) {
+  // dy, sum; w1's input, or hidden before it is rounded.
+  const double again = 2 * bytes.stream + bytes.ffn_input_before() +
+                       std::max({gathered_input(bytes) - bytes.hidden, bytes.hidden_before(), 0.0});
+  // w2: dy, gathered, and dhidden in place of hidden; in pieces dhidden, too, before hidden goes.
+  const double dhidden = bytes.ffn - bytes.hidden;
+  const double dy_whole = bytes.gathered > 0 ? bytes.dy_whole : bytes.dy;
+  const double w2 = bytes.stream + dy_whole + std::max(dhidden, bytes.gathered > 0 ? bytes.dy : 0.0) +
+                    (division.async ? bytes.ffn : 0);
+  const double swiglu = bytes.stream + dhidden + 2 * bytes.ffn;  // dy; dgate, dup
+  // w3, w1: dgate, dup and dx, dy, and their input, which is not kept any more; in pieces the block of rows that is
+  // being gathered, too.
+  const double dx = 2 * bytes.ffn - bytes.kept_ffn() + bytes.all + bytes.stream - bytes.ffn_input + bytes.ffn_whole +
+                    bytes.dgate + (division.async ? bytes.stream : 0);
   return std::max({runs_again ? again : 0, w2, swiglu, dx});
 }
 
 // In the first half of a layer's backward, all told: the linear layers' inputs and the gradients of their outputs stay,
 // gathered. In the SwiGLU, beside dy, all of dy, dhidden, dgate and dup; in w1's backward, dgate, dup, dx and the
 // input; in the attention's, with q, k, v and their gradients; in wq's, dx and the input.
-double in_input_gradient(const PerToken& bytes, const LlamaDivision& division) {
+double in_input_gradient(const LayerBytes& bytes, const LlamaDivision& division) {
   const double piece = division.async ? bytes.stream : 0;
   const double swiglu = bytes.kept() + bytes.stream + bytes.gathered + 3 * bytes.ffn;
   const double w1 = bytes.kept() + bytes.stream + 2 * bytes.gathered + bytes.all + piece;
@@ -116,12 +156,16 @@ struct End {
 
 StageActivations stage_activations(const LlamaDivision& division, const LlamaPart& part, int ranks, int64_t tokens,
                                    Dtype compute) {
-  const PerToken bytes(division, ranks, size_of(compute));
-  const End end(bytes, division, ranks, size_of(compute));
-  const double weights = 4 * bytes.all + 2 * bytes.heads + 2 * bytes.kv_heads + 3 * bytes.ffn;
+  const PerToken of_all(division, ranks, size_of(compute));
+  const End end(of_all, division, ranks, size_of(compute));
+  const double weights = 4 * of_all.all + 2 * of_all.heads + 2 * of_all.kv_heads + 3 * of_all.ffn;
   const double losses = part.has_head ? end.losses : 0, head_weights = part.has_head ? end.kept_for_weights : 0;
   double held = 0, forward = 0, backward = 0, input_gradient = 0;
+  int64_t scales = 0;
   for (int64_t i = 0; i < part.layers; ++i) {
+    const F8Operands f8(division.f8_linears, part.first_layer + i);
+    const LayerBytes bytes(of_all, f8, static_cast<double>(size_of(compute)));
+    scales += f8.attention + f8.wo + f8.ffn + f8.w2;
     const bool again = division.recomputation.applies_to(part.first_layer + i);
     const double behind = static_cast<double>(part.layers - 1 - i) * weights + head_weights;
     forward = std::max(forward, held + (again ? in_first_forward(bytes, division) : in_forward(bytes, division)));
@@ -135,11 +179,13 @@ StageActivations stage_activations(const LlamaDivision& division, const LlamaPar
     input_gradient = std::max(input_gradient, held + end.input_gradient);
     held += end.kept;
   }
-  const auto all = [&](double per_token) { return static_cast<int64_t>(per_token * static_cast<double>(tokens)); };
+  const auto all = [&](double per_token) {
+    return static_cast<int64_t>(per_token * static_cast<double>(tokens)) + scales * allocation_unit;
+  };
   return {.kept = all(held),
           .kept_for_weights =
-              all(static_cast<double>(part.layers) * weights + head_weights + (part.has_embedding ? bytes.all : 0)),
-          .forward = all(std::max(forward, held + (part.has_head ? 0 : bytes.stream))),
+              all(static_cast<double>(part.layers) * weights + head_weights + (part.has_embedding ? of_all.all : 0)),
+          .forward = all(std::max(forward, held + (part.has_head ? 0 : of_all.stream))),
           .backward = all(std::max(backward, held)),
           .input_gradient = all(std::max(input_gradient, held)),
           .evaluation = part.has_head ? all(end.evaluation) : 0};

@@ -10,8 +10,11 @@ namespace ninefold {
 // kv_dim, H = heads, each layer keeps
 //   e N (4 D + (2 D + 2 K + 3 F) / n) + 4 N (2 + H / n)        without sequence parallelism
 //   e N (6 D + 2 K + 3 F) / n + 4 N (2 + H) / n                with it: everything is divided
-// K / n is at least one head. Until its weight gradients are computed, where they wait, it keeps
-//   e N (4 D + (2 D + 2 K + 3 F) / n)                          either way: inputs and gradients stay gathered
+// In f8 both norms' results and hidden are kept in a byte an element, not in e, and attention's result in one more;
+// with each 64 bytes for a scale. K / n is at least one head. Until its weight gradients are computed, where they wait,
+// it keeps
+//   e N (4 D + (2 D + 2 K + 3 F) / n)                          either way: inputs and gradients stay gathered; not in
+//   f8
 // On top of that comes the largest moment of a forward, a backward or the loss: what is gathered, a sum over the ranks
 // on its way (in pieces three blocks of rows, else all rows), or two gradients.
 StageActivations stage_activations(const LlamaDivision& division, const LlamaPart& part, int ranks, int64_t tokens,

@@ -45,10 +45,10 @@ class LayerEnd {
       : conjugate_(conjugate), group_(group), features_(features), in_pieces_(in_pieces) {}
 
   const Group& group() const { return group_; }
+  // Whether a rank has a part of the rows on the outer side.
+  bool divides_rows() const { return conjugate_ == Conjugate::gather_rows || conjugate_ == Conjugate::scatter_rows; }
   // Whether the matmul beside it is to be cut.
-  bool in_pieces() const {
-    return in_pieces_ && (conjugate_ == Conjugate::gather_rows || conjugate_ == Conjugate::scatter_rows);
-  }
+  bool in_pieces() const { return in_pieces_ && divides_rows(); }
 
   // `reduce` writes into x, which must be nobody else's; the others return x itself or a new tensor.
   Tensor forward(const Tensor& x) const;

@@ -20,6 +20,7 @@ std::string host_name() {
 Plan LlamaDivision::plan() const {
   Plan plan = llama_plan(config, sequence_parallel, loss_parallel);
   plan.async = async;
+  plan.f8_linears = f8_linears;
   return plan;
 }
 
@@ -34,16 +35,36 @@ void LlamaDivision::validate(int ranks, int64_t length) const {
   require(config.ffn % ranks == 0, "ffn ({}) must be divisible by tp ({})", config.ffn, ranks);
   require(!async || sequence_parallel,
           "--async-tp overlaps what sequence parallelism sends; leave it or --no-sequence-parallel out");
+  require(!async || f8_linears.empty(),
+          "--async-tp cuts products before a tensor is there whole, to which f8 needs the scale; leave it or "
+          "--matmul-dtype f8 out");
   require(!sequence_parallel || length % ranks == 0,
           "length ({}) must be divisible by tp ({}), because sequence parallelism divides the tokens; or add "
           "--no-sequence-parallel",
           length, ranks);
 }
 
+void F8Options::declare(Options& options) {
+  options.add_choice<std::optional<Dtype>>(
+      "--matmul-dtype", matmul_dtype, {{"auto", std::nullopt}, {"f8", Dtype::f8_e4m3}},
+      "type of what linear layers multiply; auto: as computed; f8: e4m3 forward, e5m2 gradients, one scale a tensor");
+  options.add("--f8-layers", layers, "pattern of the layers whose linear layers multiply in f8");
+}
+
+std::string F8Options::pattern(const Options& given, Dtype compute) const {
+  require(matmul_dtype || !given.given("--f8-layers"),
+          "--f8-layers {} says which layers multiply in f8, but none do; add --matmul-dtype f8", layers);
+  require(!matmul_dtype || compute != Dtype::f16,
+          "--matmul-dtype f8 scales every tensor by its largest element, and f16 the loss by its overflows; use f32 or "
+          "bf16");
+  return matmul_dtype ? layers : "";
+}
+
 void TensorParallelOptions::declare(Options& options) {
   options.add("--sequence-parallel", sequence_parallel, "divide what lies between the layers by tokens");
   options.add("--loss-parallel", loss_parallel, "compute the loss without gathering the logits");
   options.add("--async-tp", async, "cut matmuls in pieces, so that they overlap with what is sent between them");
+  f8.declare(options);
 }
 
 std::string TensorParallelOptions::without_effect(int ranks, const Options& given) const {

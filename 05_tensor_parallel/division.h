@@ -5,6 +5,7 @@
 #include "common/base/options.h"
 #include "common/comm/group.h"
 #include "common/nn/recomputation.h"
+#include "common/train/options.h"
 
 namespace ninefold {
 
@@ -12,21 +13,35 @@ struct LlamaDivision {
   LlamaConfig config;
   bool sequence_parallel = true, loss_parallel = true, async = false;
   Recomputation recomputation;
+  std::string f8_linears{};  // as Plan's
 
   // Throws UserError where heads, features or the sequence do not divide over so many ranks.
   void validate(int ranks, int64_t length) const;
   Plan plan() const;
 };
 
+// What a user decides about products in 8 bits.
+struct F8Options {
+  std::optional<Dtype> matmul_dtype;
+  std::string layers = "layers.*";
+
+  void declare(Options& options);
+  // The pattern of Plan::f8_linears. Throws UserError where layers were named for nothing, and where layers compute in
+  // f16, whose overflows a scale of each tensor would hide from the scale of the loss.
+  std::string pattern(const Options& given, Dtype compute) const;
+};
+
 struct TensorParallelOptions {
   bool sequence_parallel = true, loss_parallel = true, async = false;
+  F8Options f8;
 
   // Without --tp, which is declared with the other sizes of the mesh.
   void declare(Options& options);
   // Sentences about options that were given and change nothing on so many ranks. One line each.
   std::string without_effect(int ranks, const Options& given) const;
-  LlamaDivision division(const LlamaConfig& config, const Recomputation& recomputation) const {
-    return {config, sequence_parallel, loss_parallel, async, recomputation};
+  // With train.f8_linears, which is f8's pattern.
+  LlamaDivision division(const TrainOptions& train) const {
+    return {train.llama, sequence_parallel, loss_parallel, async, train.recomputation, train.f8_linears};
   }
 };
 

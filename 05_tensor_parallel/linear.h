@@ -2,7 +2,8 @@
 //   by output features   every rank computes some columns of y from all of x
 //   by input features    every rank computes a partial sum of all of y from some columns of x
 // The second takes what the first gives: two linear layers, and whatever works on single features between them, need
-// communication at their ends only.
+// communication at their ends only. Layers that multiply in 8 bits also share a number for each tensor that the ranks
+// hold parts of (f8.h), and rows of it are gathered in bytes; sums over the ranks are as wide as the others'.
 #pragma once
 
 #include "05_tensor_parallel/prepared_input.h"
@@ -21,7 +22,7 @@ class ColumnParallelLinear : public Layer {
   // A layer around this one and others brings them their input whole, and takes its gradient back.
   void use(PreparedInput& prepared) {
     prepared_ = &prepared;
-    prepared.add_user(this);
+    prepared.add_user(this, linear_->in_f8);
   }
 
   Tensor forward(const Tensor& x, Saved& saved) override;
@@ -31,7 +32,9 @@ class ColumnParallelLinear : public Layer {
 
  private:
   const LayerEnd& input_end() const { return prepared_ ? prepared_->end() : input_; }
-  Tensor apply(const Tensor& x) const;
+  Operand own_input(const Tensor& x) const;
+  Tensor apply(const Operand& own) const;
+  Operand own_gradient(const Tensor& dy) const;
   std::unique_ptr<Linear> linear_;
   LayerEnd input_, output_;
   PreparedInput* prepared_ = nullptr;
@@ -50,6 +53,8 @@ class RowParallelLinear : public Layer {
   void visit(Visitor& visitor) override { linear_->visit(visitor); }
 
  private:
+  Operand own_input(const Tensor& x) const;
+  Operand whole_gradient(const Tensor& dy) const;
   std::unique_ptr<Linear> linear_;
   LayerEnd input_, output_;
 };

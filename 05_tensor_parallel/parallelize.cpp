@@ -8,6 +8,7 @@
 #include "05_tensor_parallel/linear.h"
 #include "05_tensor_parallel/loss.h"
 #include "common/comm/world.h"
+#include "common/nn/f8_linears.h"
 #include "common/nn/replace.h"
 
 namespace ninefold {
@@ -104,6 +105,8 @@ std::unique_ptr<TensorParallel> parallelize(Model& model, const Group& group, co
   for (const std::string& warning : resolved.warnings) {
     if (group.world().rank() == 0) fmt::print(stderr, "warning: {}\n", warning);
   }
+  expect(!plan.async || plan.f8_linears.empty(), "pieces of matmuls are not rounded to f8");
+  multiply_in_f8(model, plan.f8_linears);
   auto parallel = std::make_unique<TensorParallel>(group);
   if (group.size() == 1) return parallel;
 

@@ -2,10 +2,12 @@
 // Nothing is computed, and one process is enough for any number of ranks.
 //
 // ./run 05/plan -- --model llama --tp 4
+#include "05_tensor_parallel/f8.h"
 #include "05_tensor_parallel/predict.h"
 #include "05_tensor_parallel/table.h"
 #include "common/nn/classifiers.h"
 #include "common/nn/embedding.h"
+#include "common/nn/f8_linears.h"
 #include "common/nn/loss.h"
 
 namespace {
@@ -16,6 +18,7 @@ struct ProgramOptions {
   std::string model = "llama";
   int64_t tp = 2;
   bool sequence_parallel = true, loss_parallel = true;
+  F8Options f8;
   TrainOptions train;
 
   void declare(Options& options) {
@@ -24,6 +27,7 @@ struct ProgramOptions {
     options.add("--tp", tp, "ranks that share each layer", {.minimum = 1});
     options.add("--sequence-parallel", sequence_parallel, "divide what lies between the layers by tokens");
     options.add("--loss-parallel", loss_parallel, "compute the loss without gathering the logits");
+    f8.declare(options);
     train.declare_llama(options);
   }
 };
@@ -33,11 +37,14 @@ struct Planned {
   Plan plan;
 };
 
-Planned plan_llama(const ProgramOptions& options) {
+Planned plan_llama(const ProgramOptions& options, const std::string& f8_linears) {
   const LlamaConfig& config = options.train.llama;
   LlamaDivision{config, options.sequence_parallel, options.loss_parallel, false, {}}.validate(
       static_cast<int>(options.tp), options.train.length);
-  return {make_llama(config), llama_plan(config, options.sequence_parallel, options.loss_parallel)};
+  Planned planned{make_llama(config), llama_plan(config, options.sequence_parallel, options.loss_parallel)};
+  planned.plan.f8_linears = f8_linears;
+  multiply_in_f8(*planned.model, f8_linears);
+  return planned;
 }
 
 // Tables of a pixel's value, row, column and channel, to be added up; they are only planned here. The plan has a key
@@ -60,7 +67,9 @@ int run(int argc, char** argv) {
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
 
-  const auto [model, plan] = options.model == "llama" ? plan_llama(options)
+  const std::string f8_linears = options.f8.pattern(command_line, options.train.dtype);
+  require(f8_linears.empty() || options.model == "llama", "--matmul-dtype f8 is for --model llama only; leave it out");
+  const auto [model, plan] = options.model == "llama" ? plan_llama(options, f8_linears)
                              : options.model == "mlp"
                                  ? Planned{make_mlp({.in = 10, .hidden = 32, .classes = 5}), mlp_plan()}
                                  : plan_image_embeddings();

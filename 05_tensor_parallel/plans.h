@@ -45,6 +45,9 @@ struct Plan {
   bool loss_parallel = false;
   // Rows are gathered and reduced in pieces, while the matmuls beside it compute (pieces.h).
   bool async = false;
+  // Layers whose linear layers multiply in 8 bits, and gather what they multiply so: a pattern, as f8_linears.h reads
+  // it. Empty: none do.
+  std::string f8_linears{};
   // A pattern that matches nothing is an error; otherwise a warning, and the plan goes on without it.
   bool strict = false;
 };

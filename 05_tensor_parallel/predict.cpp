@@ -4,6 +4,31 @@
 
 namespace ninefold {
 
+namespace {
+
+// What f8 changes: gathers of a byte an element, and scales that are shared.
+struct F8Traffic {
+  int64_t gathers = 0, scales = 0;
+};
+
+F8Traffic f8_traffic(const LlamaDivision& division, const LlamaPart& part) {
+  F8Traffic traffic;
+  for (int64_t layer = part.first_layer; layer < part.first_layer + part.layers; ++layer) {
+    const F8Operands f8(division.f8_linears, layer);
+    const int64_t inputs = f8.attention + f8.ffn, parts = f8.wo + f8.w2;
+    const bool runs_again = division.recomputation.applies_to(layer);
+    const int64_t forwards = runs_again ? 2 : 1;
+    const bool gathers_again = runs_again && !division.recomputation.saves(SavedOperation::matmul);
+    traffic.scales += parts * forwards + 3 * f8.attention + 2 * f8.ffn;
+    if (!division.sequence_parallel) continue;
+    traffic.scales += inputs * forwards + parts;
+    traffic.gathers += inputs * (gathers_again ? 3 : 2) + parts;
+  }
+  return traffic;
+}
+
+}  // namespace
+
 void predict_traffic(TrafficLedger& ledger, const Group& group, const LlamaDivision& division, const LlamaPart& part,
                      int64_t tokens, Dtype compute, int64_t times) {
   if (group.size() == 1) return;
@@ -17,6 +42,8 @@ void predict_traffic(TrafficLedger& ledger, const Group& group, const LlamaDivis
   const auto add = [&](Operation operation, int64_t calls, const Volume& volume) {
     if (calls > 0) ledger.predict(group.name(), operation, times * calls, volume);
   };
+  const F8Traffic f8 = f8_traffic(division, part);
+  add(Operation::all_reduce, f8.scales, group.all_reduce_volume(1, Dtype::i32));
   const int64_t embedding = part.has_embedding, head = part.has_head;
   const int64_t sums = 4 * part.layers + embedding + head + summed_again;
   const int64_t gathers = 6 * part.layers + embedding + 2 * head + gathered_again;
@@ -28,7 +55,8 @@ void predict_traffic(TrafficLedger& ledger, const Group& group, const LlamaDivis
     const int64_t whole_sums = division.async ? embedding : sums;
     const Volume piece{1, stream / ranks * size_of(compute)};
     add(Operation::reduce_scatter, whole_sums, group.reduce_scatter_volume(stream, compute));
-    add(Operation::all_gather, whole_gathers, group.all_gather_volume(stream, compute));
+    add(Operation::all_gather, whole_gathers - f8.gathers, group.all_gather_volume(stream, compute));
+    add(Operation::all_gather, f8.gathers, group.all_gather_volume(stream, Dtype::f8_e4m3));
     add(Operation::send, (sums - whole_sums + gathers - whole_gathers) * (ranks - 1), piece);
   }
   if (!part.has_head) return;

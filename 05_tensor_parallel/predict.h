@@ -24,6 +24,10 @@ namespace ninefold {
 //                                    send            N D / n: n - 1 in place of every other one
 //   loss parallel                    all_reduce      N in f32: 3
 //   otherwise                        all_gather      N n ceil(V / n): 1
+//   in f8                            all_gather      those of the blocks above, of a byte an element
+//                                    all_reduce      1 in i32: 7 L + 2 R    scales of wo's and w2's input and of the
+//                                                                           gradients of wq, wk, wv, w1, w3
+//                                                         + 4 L + 2 R       with sequence parallelism: also of rows
 // Of those that stand beside the layers', the embedding sums one and gathers one, the head sums one and gathers two (in
 // pieces one), and the loss is the head's.
 void predict_traffic(TrafficLedger& ledger, const Group& group, const LlamaDivision& division, const LlamaPart& part,

@@ -4,6 +4,7 @@
 
 #include "05_tensor_parallel/flow.h"
 #include "common/nn/embedding.h"
+#include "common/nn/f8_linears.h"
 #include "common/nn/linear.h"
 #include "common/nn/norm.h"
 #include "common/nn/replace.h"
@@ -103,16 +104,27 @@ void check_division(const PlannedLayer& layer, int ranks, const std::string& gro
   }
 }
 
-// The layers below one that prepares its input share it.
+// The layers below one that prepares its input share it, as it is or in 8 bits.
 void find_preparers(std::vector<PlannedLayer>& layers) {
-  std::string preparer;
+  PlannedLayer *preparer = nullptr, *first = nullptr;
   for (PlannedLayer& layer : layers) {
     if (layer.style && layer.style->kind == Kind::prepare_input) {
-      preparer = layer.path;
-    } else if (!preparer.empty() && layer.path.starts_with(preparer + ".") && layer.style &&
+      preparer = &layer;
+      first = nullptr;
+    } else if (preparer && layer.path.starts_with(preparer->path + ".") && layer.style &&
                layer.style->kind == Kind::column_parallel) {
-      layer.prepared_by = preparer;
+      layer.prepared_by = preparer->path;
+      if (!first) first = &layer;
+      require(layer.in_f8 == first->in_f8, "{} multiplies in f8 and {} does not, but they share one input: take both",
+              (first->in_f8 ? first : &layer)->path, (first->in_f8 ? &layer : first)->path);
+      preparer->in_f8 = layer.in_f8;
     }
+  }
+}
+
+void mark_f8(std::vector<PlannedLayer>& layers, const std::string& pattern) {
+  for (PlannedLayer& layer : layers) {
+    layer.in_f8 = !pattern.empty() && layer.type == Type::linear && is_at_or_below(pattern, layer.path);
   }
 }
 
@@ -156,8 +168,9 @@ ResolvedPlan resolve(Model& model, const Plan& plan, int ranks, const std::strin
   }
   for (const PlannedLayer& layer : layers) check_division(layer, ranks, group, &layer == &layers.back());
   check_flow(layers, plan.loss_parallel);
-  if (ranks == 1) return resolved;
+  mark_f8(layers, plan.f8_linears);
   find_preparers(layers);
+  if (ranks == 1) return resolved;
   for (PlannedLayer& layer : layers) settle(layer, ranks);
   return resolved;
 }

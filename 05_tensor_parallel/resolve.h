@@ -26,6 +26,7 @@ struct PlannedLayer {
   std::optional<Style> style;  // absent: the layer stays whole on every rank
   // What follows from the style, on more ranks than one.
   std::string prepared_by{};  // the layer that brings this one its input, the same as others get; empty: none does
+  bool in_f8 = false;         // multiplies in 8 bits; of one that prepares an input: those that share it do
   std::optional<Cut> cut{};
   Conjugate input = Conjugate::none, output = Conjugate::none;
 };
@@ -37,7 +38,8 @@ struct ResolvedPlan {
 
 // The layers of `model` with the styles of `plan`, for a group of `ranks` called `group`. Throws UserError where a
 // layer has two styles, cannot take the style or the layouts it has, does not divide by the ranks, or gives its
-// neighbour another layout than that takes; in a strict plan also for a pattern that matches nothing.
+// neighbour another layout than that takes, and where of layers that share an input only some multiply in 8 bits; in a
+// strict plan also for a pattern that matches nothing.
 ResolvedPlan resolve(Model& model, const Plan& plan, int ranks, const std::string& group);
 
 }  // namespace ninefold

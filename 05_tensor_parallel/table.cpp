@@ -40,15 +40,26 @@ std::string joined(const std::vector<std::string_view>& operations) {
   return text.empty() ? "-" : text;
 }
 
+// Rows that are gathered to be multiplied in 8 bits travel so.
+std::string_view gathered(const PlannedLayer& layer, std::string_view operation) {
+  return layer.in_f8 && operation == "all_gather" ? "all_gather in f8" : operation;
+}
+
 std::string forward_of(const PlannedLayer& layer) {
-  return joined({operations_of(layer.input).forward, operations_of(layer.output).forward});
+  return joined({gathered(layer, operations_of(layer.input).forward), operations_of(layer.output).forward});
+}
+
+std::string style_of(const PlannedLayer& layer) {
+  if (!layer.style) return layer.in_f8 ? "f8" : "-";
+  return fmt::format("{}{}", name_of(layer.style->kind), layer.in_f8 ? ", f8" : "");
 }
 
 // Column-parallel layers keep their input as it came, and gather it again.
 std::string backward_of(const PlannedLayer& layer) {
   const auto input = operations_of(layer.input);
   const bool again = layer.input == Conjugate::gather_rows;
-  std::string text = joined({operations_of(layer.output).backward, again ? input.forward : "", input.backward});
+  std::string text = joined({gathered(layer, operations_of(layer.output).backward),
+                             again ? gathered(layer, input.forward) : "", input.backward});
   const bool sums_gradient =
       (layer.style && layer.style->kind == Kind::sequence_parallel) || (layer.cut && layer.cut->copies > 1);
   return sums_gradient ? (text == "-" ? "" : text + ", ") + "all_reduce of its gradient, once a step" : text;
@@ -62,7 +73,7 @@ std::string plan_table(const std::vector<PlannedLayer>& layers, bool loss_parall
     if (!layer.style && layer.weight.empty()) continue;
     const bool has_weight = !layer.weight.empty();
     const Row row = {without_numbers(layer.path),
-                     layer.style ? std::string(name_of(layer.style->kind)) : "-",
+                     style_of(layer),
                      has_weight ? to_string(layer.weight) : "-",
                      has_weight ? local_shape(layer) : "-",
                      ranks > 1 ? forward_of(layer) : "-",

@@ -5,6 +5,7 @@
 #include "01_collectives/collectives.h"
 #include "03_zero_fsdp/checkpoint_activations.h"
 #include "03_zero_fsdp/divide.h"
+#include "05_tensor_parallel/f8.h"
 #include "05_tensor_parallel/parallelize.h"
 #include "05_tensor_parallel/predict.h"
 #include "05_tensor_parallel/table.h"
@@ -56,6 +57,7 @@ int run(int argc, char** argv) {
   options.policy.settle_types(train);
   options.policy.validate();
   require(!options.policy.output_dtype, "--output-dtype is not for tensor parallelism: leave it out");
+  train.f8_linears = options.tensor.f8.pattern(command_line, train.precision().compute);
   train.recomputation = options.recomputation.resolve();
 
   World world(train.world(), collectives::named(train.collectives));
@@ -65,16 +67,19 @@ int run(int argc, char** argv) {
   const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
   train.resolve(data.size());
   const auto task = make_task("llama", train);
-  const LlamaDivision division = options.tensor.division(train.llama, train.recomputation);
+  const LlamaDivision division = options.tensor.division(train);
   division.validate(mesh.size("tp"), train.length);
 
   const auto model = task->make_model();
   announce(*model, division, mesh["tp"], options, command_line);
   const auto tensor_parallel = parallelize(*model, mesh["tp"], division.plan());
   checkpoint_activations(*model, "layers.*", train.recomputation);
-  const Parallelism parallelism =
+  Parallelism parallelism =
       beside(divide(*model, mesh, options.policy, train), *tensor_parallel, mesh["tp"], division,
              {{.part = {.layers = train.llama.layers}, .micro_batches = train.micro_batches}}, train);
+  // Those that are gathered in f8 have their scales from there.
+  const bool need_scales = !train.f8_linears.empty() && !options.policy.types.quantizes();
+  if (need_scales) parallelism = with_weight_scales(parallelism, *model, train.f8_linears, mesh);
   materialize(*model, world.device(), train.precision(), train.seed);
 
   return Trainer("05/train", train, command_line, mesh, data, *task, *model, parallelism).run();

@@ -32,13 +32,15 @@ void CombinedOptions::settle(const Options& given, const Mesh& sizes, int data_r
   sharding.settle_types(train);
   sharding.validate();
   require(tp == 1 || !sharding.output_dtype, "--output-dtype is not for tensor parallelism (tp {}); leave it out", tp);
+  train.f8_linears = tensor.f8.pattern(given, train.precision().compute);
+  require(pp == 1 || train.f8_linears.empty(), "--matmul-dtype f8 is not for a pipeline (pp {}); leave it out", pp);
   train.recomputation = recomputation.resolve();
   if (pp > 1) {
     pipeline.validate(given, train);
     pipeline.settle_micro_batches(train, data_ranks);
   }
   train.resolve(data_ranks);
-  tensor.division(train.llama, train.recomputation).validate(tp, train.length);
+  tensor.division(train).validate(tp, train.length);
 }
 
 }  // namespace ninefold

@@ -1,9 +1,11 @@
 #include "09_combined_3d/parallelize.h"
 
 #include "03_zero_fsdp/divide.h"
+#include "05_tensor_parallel/f8.h"
 #include "05_tensor_parallel/predict.h"
 #include "06_pipeline/runner/pipeline.h"
 #include "06_pipeline/runner/predict.h"
+#include "common/nn/f8_linears.h"
 
 namespace ninefold {
 namespace {
@@ -67,12 +69,13 @@ ActivationsOf activations_of(const Task& task, int ranks, const LlamaDivision& d
 Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const Techniques& techniques,
                         const TrainOptions& train) {
   const Group& tp = mesh["tp"];
-  const LlamaDivision division = techniques.tensor.division(train.llama, train.recomputation);
+  const LlamaDivision division = techniques.tensor.division(train);
   const auto combined = std::make_shared<Combined>();
 
   if (mesh.size("pp") > 1) combined->pipeline = pipeline_stages(model, task, mesh, techniques, division, train);
   Pipeline* const stages = combined->pipeline.get();
-  if (tp.size() > 1) combined->tensor = parallelize(model, tp, division.plan());
+  tp.size() > 1 ? void(combined->tensor = parallelize(model, tp, division.plan()))
+                : multiply_in_f8(model, train.f8_linears);
   checkpoint_activations(model, "layers.*", train.recomputation);
   const Parallelism data = stages ? divide(*stages, model, mesh, techniques.sharding, train)
                                   : divide(model, mesh, techniques.sharding, train);
@@ -80,6 +83,9 @@ Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const 
 
   Parallelism all = data;
   if (combined->tensor) all = beside(data, *combined->tensor, tp, division, parts_of_step(stages, train), train);
+  // Weights that are gathered in f8 have their scales from there.
+  const bool need_scales = !train.f8_linears.empty() && !techniques.sharding.types.quantizes();
+  if (need_scales) all = with_weight_scales(all, model, train.f8_linears, mesh);
   if (stages) all = stages->parallelism(std::move(all), activations_of(task, tp.size(), division, train), train);
   all.technique = combined;
   return all;

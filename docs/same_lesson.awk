@@ -54,6 +54,7 @@ function comparable(line,   i, count, words, text) {
   sub(/^ *# copies between processes: .*/, "# copies between processes: ~", line)
   gsub(/within [0-9.e-]+ of its scale [(][a-z0-9_.]+[)]/, "within ~ of its scale", line)
   gsub(/off by [0-9.e-]+ of their norm/, "off by ~ of their norm", line)
+  sub(/is [0-9.e-]+ of its norm away from f32's, the loss [0-9.e-]+/, "is ~ of its norm away from f32's, the loss ~", line)
   gsub(/by at most [0-9.e-]+/, "by at most ~", line)
   if (line ~ machine_rows) gsub(number " ([kMGT]B|B)", "~", line)
   count = split(line, words, " ")

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "common/nn/layer.h"
+#include "common/nn/operand.h"
 
 namespace ninefold {
 
@@ -20,12 +21,19 @@ class Linear : public Layer {
   void backward_add(const Tensor& dy, Saved& saved, const Tensor& dx) override;
   void visit(Visitor& visitor) override;
 
-  // x Wᵀ + b, and what dy adds to the gradients of W and b: for layers that arrange the two otherwise.
-  Tensor apply(const Tensor& x) const;
-  void add_weight_gradients(const Tensor& dy, const Tensor& x, Saved& saved);
+  // For layers that arrange the products otherwise. What is multiplied: x and W are rounded to f8_e4m3 and dy to
+  // f8_e5m2 where the layer multiplies in 8 bits, with the scale of all parts of x or dy where `share` tells it.
+  Operand input(const Tensor& x, const ShareLargest& share = {}) const;
+  Operand output_gradient(const Tensor& dy, const ShareLargest& share = {}) const;
+  Operand weights() const;
+  // x Wᵀ + b; what dy adds to the gradients of W and b; dy W, the gradient of x.
+  Tensor apply(const Operand& x) const;
+  void add_weight_gradients(const Operand& dy, const Operand& x, Saved& saved);
+  Tensor input_gradient(const Operand& dy) const;
 
   Parameter weight;
   std::optional<Parameter> bias;
+  bool in_f8 = false;  // has no bias then
 };
 
 }  // namespace ninefold

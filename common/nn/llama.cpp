@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "common/nn/embedding.h"
+#include "common/nn/f8_linears.h"
 #include "common/nn/feed_forward.h"
 #include "common/nn/linear.h"
 #include "common/nn/loss.h"
@@ -36,9 +37,18 @@ std::unique_ptr<Layer> make_feed_forward(const LlamaConfig& config, int64_t laye
       std::move(shared));
 }
 
-// Bytes of the activations of one block, for `tokens`, of which experts take `rows`.
+// Bytes of the activations of one block, for `tokens`, of which experts take `rows`; as they are, and what is otherwise
+// where operands are rounded.
 struct BlockActivations {
   int64_t kept = 0, checkpoint = 0, swiglu = 0;
+
+  // Every linear layer keeps the 8-bit form of its own input; otherwise those that share an input keep it once.
+  void round(const F8Operands& f8, const LlamaConfig& config, int64_t tokens, int64_t e) {
+    const int64_t hidden = f8.w2 ? (e - 1) * config.ffn : 0;  // less
+    kept += tokens * ((f8.attention ? 3 - e : 0) + (f8.wo ? 1 : 0) + (f8.ffn ? 2 - e : 0)) * config.dim;
+    kept -= tokens * hidden;
+    swiglu += tokens * hidden;  // dhidden takes its place
+  }
 };
 
 BlockActivations block_activations(const LlamaConfig& config, int64_t tokens, int64_t e,
@@ -116,6 +126,17 @@ void TransformerBlock::visit(Visitor& visitor) {
   visitor.slot("feed_forward", feed_forward_);
 }
 
+F8Operands::F8Operands(const std::string& f8_linears, int64_t layer) {
+  if (f8_linears.empty()) return;
+  const auto has = [&](const char* name) {
+    return is_at_or_below(f8_linears, fmt::format("layers.{}.{}", layer, name));
+  };
+  attention = has("attention.wq");
+  wo = has("attention.wo");
+  ffn = has("feed_forward.w1");
+  w2 = has("feed_forward.w2");
+}
+
 std::unique_ptr<Model> make_llama(const LlamaConfig& config) {
   config.validate();
   const ops::Distribution in_initial = normal(0.02);
@@ -165,14 +186,17 @@ int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const 
   const int64_t e = size_of(precision.compute);
   const int64_t cast_scores = precision.output == precision.compute ? 0 : size_of(precision.output) * config.vocab;
   const int64_t loss = e * (2 * config.dim + config.vocab) + cast_scores + 4 * 3;
-  int64_t held = 0, peak = 0;
+  int64_t held = 0, peak = 0, scales = 0;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const F8Operands f8(precision.f8_linears, layer);
     const int64_t taken = rows.empty() ? tokens * config.moe.top_k : rows.at(static_cast<size_t>(layer));
-    const BlockActivations block = block_activations(config, tokens, e, recomputation, taken);
+    BlockActivations block = block_activations(config, tokens, e, recomputation, taken);
+    block.round(f8, config, tokens, e);
+    scales += 3 * f8.attention + f8.wo + 2 * f8.ffn + f8.w2;
     peak = std::max(peak, held + block.kept + block.swiglu);  // in this layer's backward, when those after it are done
     held += recomputation.applies_to(layer) ? block.checkpoint : block.kept;
   }
-  return std::max(peak, held + tokens * loss);
+  return std::max(peak, held + tokens * loss) + scales * allocation_unit;
 }
 
 LlamaPart llama_part(const LlamaConfig& config, const Children& children) {

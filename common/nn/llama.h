@@ -55,6 +55,13 @@ double llama_flops_per_token(const LlamaConfig& config, int64_t length);
 // but w2's, whose result nobody reads again (experts' results make the gradients of gates), and 2 · dim · (length + 1).
 // Experts that drop no token.
 double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length, const Recomputation& recomputation);
+// Which operands of a layer's products are rounded to 8 bits: the inputs of wq, wk and wv, of wo, of w1 and w3, of w2.
+struct F8Operands {
+  // `f8_linears`: as Precision's.
+  F8Operands(const std::string& f8_linears, int64_t layer);
+  bool attention = false, wo = false, ffn = false, w2 = false;
+};
+
 // Peak bytes of activations for one micro-batch of `tokens` (N), with e bytes an element. Each of the L layers keeps
 //   e N (6 D + 2 K + 3 F) + 4 N (H + 2)      x, its norm, q, k, v, attention's out, wo's out, the second norm; gate,
 //                                            up, hidden; log-sum-exp and two inverse deviations
@@ -66,7 +73,9 @@ double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length,
 //   e N D                        x
 //   + e N (2 D + 2 K + 2 F)      q, k, v, wo's out; gate, up; where matmul is saved
 //   + e N D + 4 N H              attention's out, log-sum-exp, where attention is saved
-// until its backward, and in that moment as much as any other.
+// until its backward, and in that moment as much as any other. Linear layers that multiply in 8 bits keep a byte an
+// element of their input, each its own (3 of the first norm, 2 of the second, 1 of attention's out, 1 of hidden), and
+// 64 bytes for its scale.
 //
 // With E experts of which each token visits k, and R rows that they take (N k where none are dropped; `rows` says
 // otherwise, layer by layer), in place of 3 e N F a layer keeps

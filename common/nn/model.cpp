@@ -89,8 +89,9 @@ int64_t parameter_count(Layer& layer) {
 }
 
 std::string to_string(const Precision& precision) {
-  if (precision.stored == precision.compute) return std::string(name_of(precision.compute));
-  return fmt::format("{} from {}", name_of(precision.compute), name_of(precision.stored));
+  std::string text(name_of(precision.compute));
+  if (precision.stored != precision.compute) text += fmt::format(" from {}", name_of(precision.stored));
+  return precision.f8_linears.empty() ? text : fmt::format("{}, f8 linears in {}", text, precision.f8_linears);
 }
 
 void cast_scores(Model& model, const Precision& precision) {

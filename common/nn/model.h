@@ -62,8 +62,12 @@ struct Precision {
   Dtype compute = Dtype::f32;   // of parameters as layers use them, and of activations
   Dtype gradient = Dtype::f32;  // of the parameters' gradients
   Dtype output = Dtype::f32;    // of the scores, from which the loss is made
+  std::string f8_linears{};     // pattern of the layers whose linear layers multiply in 8 bits; empty: none do
+
+  // Whether anything in the model's arithmetic is narrower than f32.
+  bool is_narrow() const { return compute != Dtype::f32 || !f8_linears.empty(); }
 };
-// "f32"; where parameters are stored otherwise, "bf16 from f32".
+// "f32"; where parameters are stored otherwise, "bf16 from f32"; with f8_linears, "f32, f8 linears in layers.*".
 std::string to_string(const Precision& precision);
 
 // Makes the model's last layer give scores of another type than it computes with, and take their gradient back; nothing

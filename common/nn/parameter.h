@@ -88,6 +88,8 @@ class Parameter {
   struct Owned {
     Tensor value, gradient;
   } owned;
+  // Of the values as 8-bit floats, the same on all ranks that hold parts of them; 0 until somebody shares it.
+  float f8_scale = 0;
 
   int64_t size() const { return elements(shape); }
   Shape layer_shape() const { return placement.sharded_shape(shape); }

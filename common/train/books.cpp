@@ -252,6 +252,10 @@ std::string summary_text(const RunRecord& record, const TrainOptions& options) {
     text +=
         fmt::format("gathered values are off by {:.2e} of their norm, rounded on their way\n", *record.gather_error);
   }
+  if (record.check.f8_gradient_rel > 0) {
+    text += fmt::format("products in f8: the serial gradient is {:.1e} of its norm away from f32's, the loss {:.1e}\n",
+                        record.check.f8_gradient_rel, record.check.f8_loss_abs);
+  }
   return text + verdict_text(record, options);
 }
 
@@ -289,6 +293,10 @@ void write_report(const std::string& path, const RunRecord& record, const TrainO
                    {"worst_parameter", record.check.worst_parameter}};
   if (!record.steps.empty() && record.steps.back().routing) {
     json["check"]["routed_otherwise"] = record.check.routed_otherwise;
+  }
+  if (record.check.f8_gradient_rel > 0) {
+    json["check"]["f8_gradient_rel"] = record.check.f8_gradient_rel;
+    json["check"]["f8_loss_abs"] = record.check.f8_loss_abs;
   }
   for (const MemoryRecord& entry : record.memory) {
     json["memory"][std::string(name_of(entry.kind))] = {{"predicted", entry.predicted},

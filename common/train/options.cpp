@@ -265,7 +265,11 @@ void TrainOptions::resolve(int data_ranks) {
 
 Precision TrainOptions::precision() const {
   const Dtype compute = param_dtype.value_or(dtype);
-  return {.stored = dtype, .compute = compute, .gradient = grad_dtype, .output = output_dtype.value_or(compute)};
+  return {.stored = dtype,
+          .compute = compute,
+          .gradient = grad_dtype,
+          .output = output_dtype.value_or(compute),
+          .f8_linears = f8_linears};
 }
 
 double TrainOptions::lr_at(int64_t step, int64_t epoch) const { return step_lr(schedule.at(step), gamma, epoch); }

@@ -33,6 +33,8 @@ struct TrainOptions {
   Dtype grad_dtype = Dtype::f32;
   // Where a technique lets layers compute with, and give scores of, another type than `dtype`.
   std::optional<Dtype> param_dtype{}, output_dtype{};
+  // Of layers whose linear layers multiply in 8 bits, where a technique lets them; empty: none do.
+  std::string f8_linears{};
   uint64_t seed = 1;
   int threads = 1;
   std::string memory_limit;  // of each rank, such as "1GB"; empty: none

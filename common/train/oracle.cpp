@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "common/comm/control.h"
+#include "common/nn/f8_linears.h"
 #include "common/optim/clip.h"
 #include "common/train/batches.h"
 #include "common/train/gather.h"
@@ -63,6 +64,7 @@ struct Oracle::Serial {
       : device(make_device(DeviceType::cpu, options.threads)),
         model(task.make_model()),
         parameters(parameters_of(*model)) {
+    multiply_in_f8(*model, precision.f8_linears);
     cast_scores(*model, precision);
     materialize(*model, device, precision, options.seed);
     optimizer = make_optimizer(options.optimizer, parameters, options.seed);
@@ -100,7 +102,7 @@ Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int 
   for (Parameter* parameter : serial_->parameters) {
     if (fill_values) parameter->value = Tensor::empty(serial_->device, parameter->shape, options.precision().compute);
   }
-  if (needs_reference()) reference_ = std::make_unique<Serial>(task, options, Precision{});
+  if (is_bounded_by_rounding() || has_f8()) reference_ = std::make_unique<Serial>(task, options, Precision{});
 }
 
 Oracle::~Oracle() = default;
@@ -183,10 +185,12 @@ void Oracle::compute_serial(const RoutingRecord& routing) {
   serial_routing_ = {};
   batch_.routing = &serial_routing_;
   batch_.replay = routes ? &choices : nullptr;
-  serial_loss_ = compute_gradients(*serial_, batch_) / static_cast<double>(batch_.targets(task_));
+  const auto targets = static_cast<double>(batch_.targets(task_));
+  serial_loss_ = compute_gradients(*serial_, batch_) / targets;
   unscale(serial_->parameters, scaler_);
   if (!reference_) return;
-  compute_gradients(*reference_, {.step = batch_.step, .indices = batch_.indices, .replay = batch_.replay});
+  const GlobalBatch again{.step = batch_.step, .indices = batch_.indices, .replay = batch_.replay};
+  reference_loss_ = compute_gradients(*reference_, again) / targets;
 }
 
 bool Oracle::compare_routing() {
@@ -221,7 +225,8 @@ void Oracle::compare_gradients(double loss, double norm, const RoutingRecord& ro
   const OutsideTheBooks outside(world_);
   compute_serial(routing);
   const Norms norms = serial_norms();
-  const double serial_loss = control::broadcast<double>(world_.group(), {serial_loss_})[0];
+  const auto losses = control::broadcast<double>(world_.group(), {serial_loss_, reference_loss_});
+  const double serial_loss = losses[0];
   Verdict verdict;
   const bool overflows = scaler_.overflows(norm);
   const bool agrees = overflows == serial_overflows();
@@ -230,8 +235,13 @@ void Oracle::compare_gradients(double loss, double norm, const RoutingRecord& ro
   for (size_t i = 0; agrees && !overflows && i < parameters_.size(); ++i) compare_gradient(i, norms, verdict);
   const double loss_difference = std::abs(loss - serial_loss);
   result_.loss_max_abs = std::max(result_.loss_max_abs, loss_difference);
-  const double rounding = narrow_factor * norms.own_distance / std::max(norms.reference, 1e-30);  // 0 in f32
-  const double bound = bit_identical() ? 0 : (loss_bound + rounding) * std::max(1.0, std::abs(serial_loss));
+  const double own_rounding = norms.own_distance / std::max(norms.reference, 1e-30);  // 0 in f32
+  if (has_f8()) {
+    result_.f8_gradient_rel = std::max(result_.f8_gradient_rel, own_rounding);
+    result_.f8_loss_abs = std::max(result_.f8_loss_abs, std::abs(serial_loss - losses[1]));
+  }
+  const double bound =
+      bit_identical() ? 0 : (loss_bound + narrow_factor * own_rounding) * std::max(1.0, std::abs(serial_loss));
   const bool routed_alike = compare_routing();
   verdict.passed = verdict.passed && loss_difference <= bound && routed_alike;
   const double worst_before = result_.gradient_max_rel;
@@ -248,7 +258,7 @@ void Oracle::compare_gradient(size_t index, const Norms& norms, Verdict& verdict
                       parameter);
   };
   const Values serial = serial_gradient(serial_);
-  const Values reference = needs_reference() ? serial_gradient(reference_) : serial;
+  const Values reference = is_bounded_by_rounding() ? serial_gradient(reference_) : serial;
   const double share = std::sqrt(static_cast<double>(reference.size()) / static_cast<double>(total_elements_));
   const double scale = std::max({norm_of(reference), norms.reference * share, 1e-30});
   const Values found = to_floats(parameter.owned.gradient);

@@ -6,13 +6,13 @@
 //   gradients   one buffer per data rank, that rank's micro-batches added into it, then the buffers in rank order.
 //               Bit-identical techniques must have the same bits. Bounded ones, for a tensor t with n of the model's N
 //               elements, f32: |d_t| <= 1e-5 · max(|ref_t|, |ref| · sqrt(n / N)).
-//               bf16, f16: the distance to the f32 serial gradient is at most 1.5 times the serial run's own, on the
-//               same scale: max(|own_t|, |own| · sqrt(n / N)), plus the bound of f32.
+//               bf16, f16, f8: the distance to the f32 serial gradient is at most 1.5 times the serial run's own, on
+//               the same scale: max(|own_t|, |own| · sqrt(n / N)), plus the bound of f32.
 //   routing     of a mixture of experts: the serial model takes the parallel run's choices, so that one token's does
 //   not
 //               move everything behind it; where it would have chosen otherwise by itself, its scores may differ by
 //               1e-5 (bf16, f16: 2e-2). Such tokens are listed.
-//   loss        bit-identical: the same bits; bounded: within 1e-6 of it; bf16, f16: plus 1.5 times the relative
+//   loss        bit-identical: the same bits; bounded: within 1e-6 of it; narrow types: plus 1.5 times the relative
 //               distance of the whole serial gradient to f32, because partial sums may be rounded in the forward too.
 //   update      the serial optimizer is fed the parallel gradients, and the norm that clips them, and must give the
 //               same bits. The norm: bit-identical, the serial one; bounded, within 1e-12 of it.
@@ -44,6 +44,9 @@ struct CheckResult {
   // Tokens that the serial model would have routed otherwise, and how much it would have preferred that.
   int64_t routed_otherwise = 0;
   double largest_gap = 0;
+  // Of products in f8: how far the serial run's whole gradient is from that in f32, relative, and its loss; the largest
+  // of all steps. 0 where there are none.
+  double f8_gradient_rel = 0, f8_loss_abs = 0;
 };
 
 class Oracle {
@@ -80,8 +83,9 @@ class Oracle {
     void add(double relative, bool within, size_t index);
   };
   bool bit_identical() const { return numerics_ == Numerics::bit_identical; }
-  // The bound of bf16 and f16 is measured from the f32 serial gradient.
-  bool needs_reference() const { return !bit_identical() && options_.precision().compute != Dtype::f32; }
+  // The bound of narrow types is measured from the f32 serial gradient.
+  bool is_bounded_by_rounding() const { return !bit_identical() && options_.precision().is_narrow(); }
+  bool has_f8() const { return !options_.f8_linears.empty(); }
   void take_over();
   void compute_serial(const RoutingRecord& routing);
   // Whether the serial model would have routed alike.
@@ -123,7 +127,7 @@ class Oracle {
   std::unique_ptr<Serial> reference_;  // in f32, for the bound where serial_ is not
   LossScaler scaler_;                  // of the serial run
   GlobalBatch batch_{};                // of the step at hand
-  double serial_loss_ = 0;
+  double serial_loss_ = 0, reference_loss_ = 0;
   RoutingRecord serial_routing_;
   CheckResult result_;
 };

@@ -83,6 +83,7 @@ int Trainer::run() {
   world_.traffic().clear();
   const double flops_before = world_.executed_flops();
   StepClock clock(world_);
+  parallelism_.before_training();
   train(position, clock);
   record_.exposed = clock.exposed();
   record_.bubble = parallelism_.bubble();

@@ -38,6 +38,8 @@ struct Parallelism {
   std::function<double(const std::vector<MicroBatch>&)> compute_gradients{};
   // Absent: by the whole model. All ranks call it equally often; the same on all that share the data.
   std::function<Score(const Batch&)> evaluate{};
+  // Once, when parameters have their first values.
+  std::function<void()> before_training = [] {};
   // After a step's last micro-batch: makes the gradients that this rank owns sums over all data ranks.
   std::function<void()> reduce_gradients = [] {};
   // After the optimizer has updated what this rank owns.

@@ -1,6 +1,7 @@
 // Tensor parallelism end to end: within the bound of the serial model, its books as their formulas.
 #include "03_zero_fsdp/checkpoint_activations.h"
 #include "03_zero_fsdp/divide.h"
+#include "05_tensor_parallel/f8.h"
 #include "05_tensor_parallel/parallelize.h"
 #include "05_tensor_parallel/predict.h"
 #include "tests/support/training.h"
@@ -11,15 +12,17 @@ namespace {
 struct Way {
   bool sequence_parallel = true, loss_parallel = true, async = false;
   int64_t stage = 0;
+  std::string f8_linears{};
+  std::optional<Dtype> gather_dtype{};
 };
 
 Parallelize divided(const Way& way) {
   return [way](Model& model, const Mesh& mesh, const TrainOptions& options) {
-    const LlamaDivision division{options.llama, way.sequence_parallel, way.loss_parallel, way.async,
-                                 options.recomputation};
+    const LlamaDivision division{options.llama, way.sequence_parallel, way.loss_parallel,
+                                 way.async,     options.recomputation, options.f8_linears};
     const std::shared_ptr<TensorParallel> parallel = parallelize(model, mesh["tp"], division.plan());
     if (options.recomputation.every > 0) checkpoint_activations(model, "layers.*", options.recomputation);
-    ShardingPolicy policy{.stage = way.stage};
+    ShardingPolicy policy{.stage = way.stage, .gather_dtype = way.gather_dtype};
     TrainOptions settled = options;
     policy.settle_types(settled);
     const Parallelism data = divide(model, mesh, policy, settled);
@@ -28,6 +31,9 @@ Parallelize divided(const Way& way) {
                {{.part = {.layers = options.llama.layers}, .micro_batches = options.micro_batches}}, options);
     both.technique = std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<TensorParallel>>>(
         data.technique, parallel);
+    if (!options.f8_linears.empty() && !policy.types.quantizes()) {
+      both = with_weight_scales(both, model, options.f8_linears, mesh);
+    }
     return both;
   };
 }
@@ -42,10 +48,11 @@ Job job_over(int data = 1, const std::string& collectives = "ours") {
   return job;
 }
 
-RunRecord expect_within_the_bound(const Job& job, const Way& way) {
-  SCOPED_TRACE(fmt::format("sequence parallel {}, loss parallel {}, async {}, stage {}, kv-heads {}, {}",
+RunRecord expect_within_the_bound(Job job, const Way& way) {
+  SCOPED_TRACE(fmt::format("sequence parallel {}, loss parallel {}, async {}, stage {}, kv-heads {}, {}, f8 {}",
                            way.sequence_parallel, way.loss_parallel, way.async, way.stage, job.options.llama.kv_heads,
-                           name_of(job.options.dtype)));
+                           name_of(job.options.dtype), way.f8_linears));
+  job.options.f8_linears = way.f8_linears;
   const RunRecord record = train(job, divided(way)).record;
   EXPECT_TRUE(record.check.passed);
   EXPECT_TRUE(record.books_balanced);
@@ -101,6 +108,68 @@ TEST(TensorParallel, RunsForwardsAgain) {
     const RunRecord record = expect_within_the_bound(job, way);
     EXPECT_EQ(record.executed_flops_per_step, record.predicted_flops_per_step);
   }
+}
+
+// ---- products in 8 bits -------------------------------------------------------------------------------------------
+
+TEST(ProductsInF8, AreThoseOfOneRank) {
+  if (job_size() == 8) return;  // as on four
+  for (const bool sequence_parallel : {true, false}) {
+    for (const auto& [dtype, layers] : {std::pair(Dtype::f32, "layers.*"),
+                                        {Dtype::bf16, "layers.*"},
+                                        {Dtype::f32, "layers.*.feed_forward"},
+                                        {Dtype::f32, "layers.1.attention.wo"}}) {
+      Job job = job_over();
+      job.options.dtype = dtype;
+      job.options.micro_batches = 2;
+      const RunRecord record =
+          expect_within_the_bound(job, {.sequence_parallel = sequence_parallel, .f8_linears = layers});
+      EXPECT_GT(record.check.f8_gradient_rel, 1e-5);
+      EXPECT_LT(record.check.f8_gradient_rel, 1e-2);
+    }
+  }
+}
+
+TEST(ProductsInF8, RunForwardsAgain) {
+  if (job_size() == 8) return;  // as on four
+  for (const std::set<SavedOperation>& save :
+       {std::set<SavedOperation>{}, {SavedOperation::matmul}, {SavedOperation::reduce_scatter}}) {
+    Job job = job_over();
+    job.options.recomputation = {.every = 2, .save = save};
+    expect_within_the_bound(job, {.f8_linears = "layers.*"});
+    expect_within_the_bound(job, {.sequence_parallel = false, .f8_linears = "layers.*"});
+  }
+}
+
+// Weights that are gathered in f8 are multiplied as they came.
+TEST(ProductsInF8, BesideWeightsGatheredInF8) {
+  if (job_size() == 1) return;  // two dimensions are more than one rank
+  for (const int64_t stage : {0, 1, 3})
+    expect_within_the_bound(job_over(2), {.stage = stage, .f8_linears = "layers.*"});
+  for (const char* layers : {"", "layers.*"}) {
+    expect_within_the_bound(job_over(2), {.stage = 3, .f8_linears = layers, .gather_dtype = Dtype::f8_e4m3});
+  }
+}
+
+// A byte an element instead of four: 6 of a block's gathers; and a number for each of 4 + 7 tensors.
+TEST(ProductsInF8, GatherAByteAnElement) {
+  if (job_size() == 1 || job_size() == 8) return;  // one rank communicates with nobody; eight count as four do
+  const auto sent_by_a_block = [](const std::string& f8_linears, Operation operation) {
+    const auto sent = [&](int64_t layers) {
+      Job job = job_over();
+      job.options.llama.layers = layers;
+      job.options.llama.kv_heads = 8;
+      job.options.steps = 1;
+      job.options.check = false;
+      job.options.f8_linears = f8_linears;
+      return train(job, divided({})).record.traffic.at("tp").at(operation);
+    };
+    const TrafficEntry three = sent(3), two = sent(2);
+    return std::pair(three.calls - two.calls, three.bytes - two.bytes);
+  };
+  const auto [calls, bytes] = sent_by_a_block("", Operation::all_gather);
+  EXPECT_EQ(sent_by_a_block("layers.*", Operation::all_gather), std::pair(calls, bytes / 4));
+  EXPECT_EQ(sent_by_a_block("layers.*", Operation::all_reduce).first, 4 + 7);
 }
 
 TEST(TensorParallel, BesideShardedData) {

@@ -228,6 +228,15 @@ std::vector<BadInput> bad_for_tensor_parallelism() {
       {"too_many", "--tp 4 --dp-shard 2", "dp_shard(2) x tp(4) = 8 ranks, but the job has 4"},
       {"async", "--tp 4 --async-tp --no-sequence-parallel", "--async-tp overlaps what sequence parallelism sends"},
       {"no_tp", "--tp 0", "--tp (0) must be at least 1"},
+      {"output_dtype", "--tp 4 --output-dtype bf16", "--output-dtype is not for tensor parallelism"},
+      {"matmul_dtype", "--tp 4 --matmul-dtype f4", "--matmul-dtype must be one of auto, f8, not 'f4'"},
+      {"f8_async", "--tp 4 --matmul-dtype f8 --async-tp", "--async-tp cuts products before a tensor is there whole"},
+      {"f8_f16", "--tp 4 --matmul-dtype f8 --dtype f16", "--matmul-dtype f8 scales every tensor by its largest"},
+      {"f8_layers", "--tp 4 --f8-layers 'layers.*'", "--f8-layers layers.* says which layers multiply in f8, but none"},
+      {"f8_head", "--tp 4 --matmul-dtype f8 --f8-layers '*'", "f8 layers * take in output, whose scores"},
+      {"f8_nothing", "--tp 4 --matmul-dtype f8 --f8-layers blocks", "f8 layers blocks are no linear layers"},
+      {"f8_shared", "--tp 4 --matmul-dtype f8 --f8-layers 'layers.*.attention.wq'",
+       "layers.0.attention.wq multiplies in f8 and layers.0.attention.wk does not, but they share one input"},
   };
 }
 
