@@ -2,7 +2,6 @@
 // Nothing is computed, and one process is enough for any number of ranks.
 //
 // ./run 05/plan -- --model llama --tp 4
-#include "05_tensor_parallel/f8.h"
 #include "05_tensor_parallel/predict.h"
 #include "05_tensor_parallel/table.h"
 #include "common/nn/classifiers.h"
