@@ -91,6 +91,7 @@ TEST(TensorParallel, AccumulatesMicroBatches) {
   Job job = job_over();
   job.options.micro_batches = 2;
   expect_within_the_bound(job, {});
+  expect_within_the_bound(job, {.async = true});
 }
 
 TEST(TensorParallel, RunsForwardsAgain) {
@@ -180,6 +181,37 @@ TEST(TensorParallel, BesideShardedData) {
   job.options.recomputation = {.every = 1, .save = {}};
   expect_within_the_bound(job, {.stage = 3});
   if (job_size() == 8) expect_within_the_bound(job_over(4), {.stage = 3});
+}
+
+TEST(TensorParallel, PiecesBesideShardedData) {
+  if (job_size() == 1) return;  // two dimensions are more than one rank
+  for (const int64_t stage : {0, 3}) {
+    Job job = job_over(2);
+    job.options.micro_batches = stage == 3 ? 2 : 1;
+    expect_within_the_bound(job, {.async = true, .stage = stage});
+  }
+}
+
+// 251 rows of the embedding and of the head over 2, 4 or 8 ranks: the last rank's end in some of no token.
+TEST(TensorParallel, PaddingStaysZero) {
+  for (const bool loss_parallel : {true, false}) {
+    std::vector<bool> is_of_vocabulary;
+    const Outcome outcome = train(job_over(), [&](Model& model, const Mesh& mesh, const TrainOptions& options) {
+      for (const Parameter* parameter : parameters_of(model)) {
+        is_of_vocabulary.push_back(parameter->shape[0] == options.llama.vocab);
+      }
+      return divided({.loss_parallel = loss_parallel})(model, mesh, options);
+    });
+    for (size_t i = 0; i < is_of_vocabulary.size(); ++i) {
+      if (!is_of_vocabulary[i]) continue;
+      const int64_t ranks = job_size(), rows = outcome.values[i].dim(0), padding = ranks * rows - 251;
+      if (job_rank() + 1 < ranks) continue;
+      for (const Elements* of : {&outcome.gradients, &outcome.values}) {
+        EXPECT_EQ(ops::absolute_max((*of)[i].rows(rows - padding, rows)), 0);
+        EXPECT_NE(ops::absolute_max((*of)[i].rows(0, rows - padding)), 0);
+      }
+    }
+  }
 }
 
 // Two sums in each direction of a block, as many gathers, and as many again of inputs that are kept as shards.
