@@ -1,14 +1,11 @@
 #include "common/train/oracle.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <numeric>
 
 #include "common/comm/control.h"
-#include "common/nn/f8_linears.h"
 #include "common/optim/clip.h"
 #include "common/train/batches.h"
 #include "common/train/gather.h"
@@ -59,34 +56,11 @@ constexpr double norm_bound = 1e-12;
 
 }  // namespace
 
-struct Oracle::Serial {
-  Serial(const Task& task, const TrainOptions& options, const Precision& precision)
-      : device(make_device(DeviceType::cpu, options.threads)),
-        model(task.make_model()),
-        parameters(parameters_of(*model)) {
-    multiply_in_f8(*model, precision.f8_linears);
-    cast_scores(*model, precision);
-    materialize(*model, device, precision, options.seed);
-    optimizer = make_optimizer(options.optimizer, parameters, options.seed);
-    for (const Parameter* parameter : parameters) gradients.push_back(parameter->gradient);
-  }
-
-  DeviceHandle device;
-  std::unique_ptr<Model> model;
-  std::vector<Parameter*> parameters;
-  std::unique_ptr<Optimizer> optimizer;
-  Tensors gradients;            // the parameters'; in the end their sums over the data ranks
-  std::array<Tensors, 4> sums;  // partial sums, one for each level of the grouping that has more than one term
-  std::vector<double> losses;   // of each data rank
-};
-
 Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, const SumGrouping& grouping,
                Numerics numerics, Model& model, Optimizer& optimizer, FillValues fill_values)
     : world_(world),
       task_(task),
       options_(options),
-      data_ranks_(data_ranks),
-      grouping_(grouping),
       model_(model),
       optimizer_(optimizer),
       numerics_(numerics),
@@ -94,18 +68,16 @@ Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int 
       parameters_(parameters_of(model)),
       scaler_(options.loss_scaler()) {
   for (const Parameter* parameter : parameters_) total_elements_ += parameter->size();
-  const int inner = grouping.inner_ranks > 0 ? grouping.inner_ranks : data_ranks;
-  const int alone = grouping.each_micro_batch ? static_cast<int>(options.micro_batches) / grouping.directions : 1;
-  extents_ = {grouping.directions, data_ranks / inner, alone, inner};
   if (world.rank() != 0) return;
-  serial_ = std::make_unique<Serial>(task, options, options.precision());
+  const auto make = [&](const Precision& precision) {
+    return std::make_unique<SerialModel>(task, options, precision, data_ranks, grouping);
+  };
+  serial_ = make(options.precision());
   for (Parameter* parameter : serial_->parameters) {
     if (fill_values) parameter->value = Tensor::empty(serial_->device, parameter->shape, options.precision().compute);
   }
-  if (is_bounded_by_rounding() || has_f8()) reference_ = std::make_unique<Serial>(task, options, Precision{});
+  if (is_bounded_by_rounding() || has_f8()) reference_ = make({});
 }
-
-Oracle::~Oracle() = default;
 
 int64_t Oracle::peak_bytes() const {
   int64_t bytes = 0;
@@ -132,44 +104,6 @@ void Oracle::take_over() {
   }
 }
 
-double Oracle::compute_gradients(Serial& serial, const GlobalBatch& batch) const {
-  serial.losses.assign(static_cast<size_t>(data_ranks_), 0);
-  const Tensors& total = sum(serial, batch, {}, 0);
-  for (size_t p = 0; p < total.size() && &total != &serial.gradients; ++p) ops::copy_(serial.gradients[p], total[p]);
-  return std::accumulate(serial.losses.begin(), serial.losses.end(), 0.0);
-}
-
-// The sum over all terms that agree with `term` up to `level`, added level by level, each in order. Levels of one term
-// need no tensors of their own.
-const Oracle::Tensors& Oracle::sum(Serial& serial, const GlobalBatch& batch, Term term, size_t level) const {
-  if (level == term.size()) return contribution(serial, batch, term);
-  Tensors& total = serial.sums[level];
-  for (int i = 0; i < extents_[level]; ++i) {
-    term[level] = i;
-    const Tensors& one = sum(serial, batch, term, level + 1);
-    if (extents_[level] == 1) return one;
-    for (size_t p = 0; p < one.size(); ++p) {
-      const Dtype dtype = grouping_.in_f32 ? Dtype::f32 : one[p].dtype();
-      if (i == 0 && total.size() <= p) total.push_back(Tensor::empty(serial.device, one[p].shape(), dtype));
-      i == 0 ? ops::copy_(total[p], one[p]) : ops::add_(total[p], one[p]);
-    }
-  }
-  return total;
-}
-
-// What one data rank adds at once: all its micro-batches, or those of one direction, or one.
-const Oracle::Tensors& Oracle::contribution(Serial& serial, const GlobalBatch& batch, const Term& term) const {
-  const auto [direction, block, alone, in_block] = term;
-  const int rank = block * extents_[3] + in_block;
-  const std::vector<MicroBatch> all = micro_batches(batch, task_, options_, rank, data_ranks_);
-  const size_t count = all.size() / static_cast<size_t>(extents_[0] * extents_[2]);
-  const auto first = all.begin() + (direction * extents_[2] + alone) * static_cast<int64_t>(count);
-  const std::vector<MicroBatch> parts(first, first + static_cast<int64_t>(count));
-  serial.losses[static_cast<size_t>(rank)] +=
-      accumulate_gradients(*serial.model, serial.parameters, task_, serial.device, parts);
-  return serial.gradients;
-}
-
 void Oracle::begin_step(const GlobalBatch& batch, const LossScaler& scaler) {
   const OutsideTheBooks outside(world_);
   take_over();
@@ -186,11 +120,11 @@ void Oracle::compute_serial(const RoutingRecord& routing) {
   batch_.routing = &serial_routing_;
   batch_.replay = routes ? &choices : nullptr;
   const auto targets = static_cast<double>(batch_.targets(task_));
-  serial_loss_ = compute_gradients(*serial_, batch_) / targets;
+  serial_loss_ = serial_->compute_gradients(batch_) / targets;
   unscale(serial_->parameters, scaler_);
   if (!reference_) return;
   const GlobalBatch again{.step = batch_.step, .indices = batch_.indices, .replay = batch_.replay};
-  reference_loss_ = compute_gradients(*reference_, again) / targets;
+  reference_loss_ = reference_->compute_gradients(again) / targets;
 }
 
 bool Oracle::compare_routing() {
@@ -207,7 +141,7 @@ bool Oracle::compare_routing() {
 
 Oracle::Norms Oracle::serial_norms() const {
   double reference = 0, own = 0;
-  const Serial* const f32 = reference_ ? reference_.get() : serial_.get();
+  const SerialModel* const f32 = reference_ ? reference_.get() : serial_.get();
   for (size_t i = 0; f32 && i < f32->gradients.size(); ++i) {
     const Values values = to_floats(f32->gradients[i]);
     reference += std::pow(norm_of(values), 2);
@@ -253,7 +187,7 @@ void Oracle::compare_gradients(double loss, double norm, const RoutingRecord& ro
 // Everyone receives the serial gradient of one parameter and compares the elements it holds.
 void Oracle::compare_gradient(size_t index, const Norms& norms, Verdict& verdict) const {
   const Parameter& parameter = *parameters_[index];
-  const auto serial_gradient = [&](const std::unique_ptr<Serial>& serial) {
+  const auto serial_gradient = [&](const std::unique_ptr<SerialModel>& serial) {
     return local_part(control::broadcast(world_.group(), serial ? to_floats(serial->gradients[index]) : Values()),
                       parameter);
   };

@@ -9,16 +9,14 @@
 //               bf16, f16, f8: the distance to the f32 serial gradient is at most 1.5 times the serial run's own, on
 //               the same scale: max(|own_t|, |own| · sqrt(n / N)), plus the bound of f32.
 //   routing     of a mixture of experts: the serial model takes the parallel run's choices, so that one token's does
-//   not
-//               move everything behind it; where it would have chosen otherwise by itself, its scores may differ by
-//               1e-5 (bf16, f16: 2e-2). Such tokens are listed.
+//               not move everything behind it; where it would have chosen otherwise by itself, its scores may differ
+//               by 1e-5 (bf16, f16: 2e-2). Such tokens are listed.
 //   loss        bit-identical: the same bits; bounded: within 1e-6 of it; narrow types: plus 1.5 times the relative
 //               distance of the whole serial gradient to f32, because partial sums may be rounded in the forward too.
 //   update      the serial optimizer is fed the parallel gradients, and the norm that clips them, and must give the
 //               same bits. The norm: bit-identical, the serial one; bounded, within 1e-12 of it.
 #pragma once
 
-#include <array>
 #include <memory>
 #include <string>
 
@@ -28,8 +26,7 @@
 #include "common/optim/optimizer.h"
 #include "common/train/batches.h"
 #include "common/train/numerics.h"
-#include "common/train/options.h"
-#include "common/train/task.h"
+#include "common/train/serial_model.h"
 
 namespace ninefold {
 
@@ -57,7 +54,6 @@ class Oracle {
   // adds gradients up as `grouping` says and claims `numerics`. Without `fill_values` they are cast, if anything.
   Oracle(World& world, const Task& task, const TrainOptions& options, int data_ranks, const SumGrouping& grouping,
          Numerics numerics, Model& model, Optimizer& optimizer, FillValues fill_values = {});
-  ~Oracle();
 
   // Takes over the parallel run's state.
   void begin_step(const GlobalBatch& batch, const LossScaler& scaler);
@@ -74,7 +70,6 @@ class Oracle {
   int64_t peak_bytes() const;
 
  private:
-  struct Serial;
   // What one rank found over all parameters.
   struct Verdict {
     double worst = 0;
@@ -92,14 +87,6 @@ class Oracle {
   bool compare_routing();
   // Whether this rank's buffers are what the serial model's have become.
   bool same_buffers();
-  // Returns the sum of the losses.
-  double compute_gradients(Serial& serial, const GlobalBatch& batch) const;
-  // Coordinates of a contribution: direction, block of ranks, micro-batch (where each is summed by itself), rank in the
-  // block.
-  using Term = std::array<int, 4>;
-  using Tensors = std::vector<Tensor>;
-  const Tensors& sum(Serial& serial, const GlobalBatch& batch, Term term, size_t level) const;
-  const Tensors& contribution(Serial& serial, const GlobalBatch& batch, const Term& term) const;
   // Norms of the whole serial gradient, and of its distance to f32 (0 where it is f32).
   struct Norms {
     double reference = 0, own_distance = 0;
@@ -114,19 +101,16 @@ class Oracle {
   World& world_;
   const Task& task_;
   const TrainOptions& options_;
-  int data_ranks_;
-  SumGrouping grouping_;
-  Term extents_;  // of each coordinate of a Term
   Model& model_;
   Optimizer& optimizer_;
   Numerics numerics_;
   FillValues fill_values_;
   std::vector<Parameter*> parameters_;
   int64_t total_elements_ = 0;
-  std::unique_ptr<Serial> serial_;     // in the parallel run's precision
-  std::unique_ptr<Serial> reference_;  // in f32, for the bound where serial_ is not
-  LossScaler scaler_;                  // of the serial run
-  GlobalBatch batch_{};                // of the step at hand
+  std::unique_ptr<SerialModel> serial_;     // in the parallel run's precision
+  std::unique_ptr<SerialModel> reference_;  // in f32, for the bound where serial_ is not
+  LossScaler scaler_;                       // of the serial run
+  GlobalBatch batch_{};                     // of the step at hand
   double serial_loss_ = 0, reference_loss_ = 0;
   RoutingRecord serial_routing_;
   CheckResult result_;

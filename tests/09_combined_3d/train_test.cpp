@@ -56,6 +56,22 @@ TEST(Train, InNarrowTypes) {
   }
 }
 
+// Over tensor parallelism, over shards of states, over both, and with neither.
+TEST(Train, MultipliesIn8Bits) {
+  if (job_size() != 2 && job_size() != 8) return;
+  std::vector<std::string> meshes = {fmt::format("--tp {}", job_size()), fmt::format("--dp-shard {}", job_size()),
+                                     fmt::format("--dp-replicate {} --dp-shard 1", job_size())};
+  if (job_size() == 8) {
+    meshes = {"--tp 2 --dp-shard 4", "--tp 4 --dp-shard 2 --stage 1 --recompute full",
+              "--tp 2 --dp-shard 2 --dp-replicate 2 --gather-dtype f8",
+              "--tp 2 --dp-shard 4 --f8-layers layers.*.feed_forward --no-sequence-parallel"};
+  }
+  for (const std::string& mesh : meshes) {
+    const RunRecord record = expect_equal_to_serial(mesh + " --matmul-dtype f8");
+    EXPECT_GT(record.check.f8_gradient_rel, 1e-5) << mesh;
+  }
+}
+
 // What the files of configs/ ask for, on a smaller model and batch.
 TEST(Train, TheMeshesOfThePresets) {
   if (job_size() != 8) return;
@@ -128,6 +144,8 @@ TEST(Combinations, ThatCannotWorkSayWhatWould) {
            {"--pp 2 --prefetch 2", "--wrap and --prefetch are not for a pipeline"},
            {"--pp 2 --reduce-each-micro-batch", "--reduce-each-micro-batch is not for a pipeline"},
            {"--pp 2 --gather-dtype f8", "--gather-dtype f8 is not for a pipeline"},
+           {"--pp 2 --matmul-dtype f8", "--matmul-dtype f8 is not for a pipeline (pp 2)"},
+           {"--tp 2 --matmul-dtype f8 --async-tp", "--async-tp cuts products before a tensor is there whole"},
            {"--pp 2 --schedule interleaved --micro-batches 1 --dp-shard 4",
             "interleaved needs micro-batches (1) divisible"},
            {"--pp 2 --schedule dualpipe --micro-batches 1", "dualpipe needs even numbers"},
