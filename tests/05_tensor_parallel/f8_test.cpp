@@ -1,11 +1,16 @@
 // A linear layer in 8 bits that several ranks share rounds as one rank would.
 #include <gtest/gtest.h>
 
-#include <numeric>
+#include <algorithm>
 
 #include "01_collectives/collectives.h"
+#include "03_zero_fsdp/divide.h"
+#include "05_tensor_parallel/division.h"
+#include "05_tensor_parallel/f8.h"
 #include "05_tensor_parallel/linear.h"
+#include "05_tensor_parallel/parallelize.h"
 #include "05_tensor_parallel/pieces.h"
+#include "common/comm/control.h"
 #include "common/comm/mesh.h"
 #include "common/comm/world.h"
 #include "tests/support/numbers.h"
@@ -114,6 +119,56 @@ TEST(F8Linear, RowParallelRoundsAsOneRank) {
     EXPECT_LT(distance(found.dx, columns_of(whole.serial.dx, group)), order_of_sums);
     EXPECT_LT(distance(found.dweight, columns_of(whole.serial.dweight, group)), order_of_sums);
   });
+}
+
+// What is allowed above is less than what a rank does that rounds its part of the weight by a scale of its own.
+TEST(F8Linear, AnotherScaleOnOneRankShows) {
+  for_each_layout([](const Group& group, bool by_rows) {
+    const Case whole(group.world().device());
+    const bool is_wrong = group.rank() == group.size() - 1;
+    auto linear = linear_of(columns_of(whole.weight, group), is_wrong ? whole.scale * 4096 : whole.scale);
+    const Parameter& weight = linear->weight;
+    const LayerEnd output(by_rows ? Conjugate::scatter_rows : Conjugate::reduce, group, 0);
+    RowParallelLinear layer(std::move(linear), LayerEnd(Conjugate::none, group, 0), output);
+    const Results found = run(layer, weight, columns_of(whole.x, group), by_rows ? rows_of(whole.dy, group) : whole.dy);
+    EXPECT_GT(distance(found.y, by_rows ? rows_of(whole.serial.y, group) : whole.serial.y), 10 * order_of_sums);
+  });
+}
+
+// Every rank owns other largest elements, over two dimensions where there are ranks for it.
+TEST(WeightScales, AreOfWholeWeightsOnAllRanks) {
+  World world({.device = make_cpu_device()}, collectives::ours());
+  const bool is_sharded = world.size() > 2;
+  const Mesh mesh(world, {{"dp_shard", is_sharded ? 2 : 1}, {"tp", 0}});
+  const LlamaConfig config{.dim = 32, .layers = 1, .heads = 4, .kv_heads = 2, .ffn = 48, .vocab = 64};
+  const auto model = make_llama(config);
+  const auto parallel =
+      parallelize(*model, mesh["tp"], LlamaDivision{.config = config, .f8_linears = "layers.*"}.plan());
+  TrainOptions options;
+  ShardingPolicy policy{.stage = is_sharded ? 3 : 0};
+  policy.settle_types(options);
+  const Parallelism with_scales = with_weight_scales(divide(*model, mesh, policy, options), *model, "layers.*", mesh);
+  materialize(*model, world.device(), {}, 1);
+
+  const auto expect_scales = [&](const std::function<void()>& share) {
+    std::vector<float> largest;
+    for (const Parameter* parameter : parameters_of(*model)) {
+      const Tensor& own = parameter->owned.value;
+      if (own.size() > 0)
+        own.data<float>()[0] = std::exp2(static_cast<float>(world.rank())) * (1 + ops::absolute_max(own));
+      const auto all = control::all_gather(world.group(), ops::absolute_max(own));
+      largest.push_back(*std::max_element(all.begin(), all.end()));
+    }
+    share();
+    size_t i = 0;
+    for (const Parameter* parameter : parameters_of(*model)) {
+      const bool is_weight = parameter->shape.size() == 2 && parameter->name.starts_with("layers.");
+      EXPECT_EQ(parameter->f8_scale, is_weight ? f8_scale(largest[i], Dtype::f8_e4m3) : 0) << parameter->name;
+      ++i;
+    }
+  };
+  expect_scales(with_scales.before_training);
+  expect_scales(with_scales.after_update);
 }
 
 TEST(F8Linear, WhatIsNotFiniteOnOneRankIsRefusedOnAll) {
