@@ -244,12 +244,12 @@ void Trainer::log_step(int64_t step, bool print, const StepResult& result) {
        .skipped = result.skipped,
        .milliseconds = result.seconds * 1e3,
        .virtual_milliseconds = result.virtual_milliseconds,
-       .rows_per_second = static_cast<double>(options_.batch * task_.rows_per_sample()) / result.seconds},
+       .rows_per_second = static_cast<double>(options_.batch * task_.rows_per_sample()) / result.seconds,
        .routing = result.routing});
-if (world_.rank() != 0 || !print) return;
-if (record_.steps.size() == 1) fmt::print("{}", step_heading(record_, scaler_.enabled()));
-fmt::print("{}", step_line(record_, scaler_.enabled(), peak_before_));
-std::fflush(stdout);
+  if (world_.rank() != 0 || !print) return;
+  if (record_.steps.size() == 1) fmt::print("{}", step_heading(record_, scaler_.enabled()));
+  fmt::print("{}", step_line(record_, scaler_.enabled(), peak_before_));
+  std::fflush(stdout);
 }
 
 int64_t Trainer::evaluation_samples() const {
