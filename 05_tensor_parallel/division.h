@@ -12,7 +12,7 @@ namespace ninefold {
 struct LlamaDivision {
   LlamaConfig config;
   bool sequence_parallel = true, loss_parallel = true, async = false;
-  Recomputation recomputation;
+  Recomputation recomputation{};
   std::string f8_linears{};  // as Plan's
 
   // Throws UserError where heads, features or the sequence do not divide over so many ranks.
