@@ -7,8 +7,9 @@
 BEGIN {
   number = "[0-9][0-9.]*"
 
-  # Columns of times and rates, by their head. (Heads of two words are joined by join_heads.)
-  split("ms wall_ms tokens/s images/s GFLOP/s %_peak time algbw busbw x_mpi", names, " ")
+  # Columns of times and rates, by their head, and of what routers chose: another rounding sends a token elsewhere.
+  # (Heads of two words are joined by join_heads.)
+  split("ms wall_ms tokens/s images/s GFLOP/s %_peak time algbw busbw x_mpi imbalance dropped_% balance", names, " ")
   for (i in names) is_rate[names[i]] = 1
 
   # Columns, and figures after these words, of results in floating point: equal to within 1 part in 1000.
@@ -19,8 +20,9 @@ BEGIN {
   # Figures before these units are times and rates.
   units = "(ms|us|ns|s|min|tokens/s|images/s|GFLOP/s|TFLOP/s|GB/s|MB/s|% of the matmul peak|% of the peak)"
 
-  # Rows of the table of memory that depend on what the matmul library asks for on this processor.
-  machine_rows = "^ *(workspace|reserved from the system) "
+  # Rows of the table of memory that depend on what the matmul library asks for on this processor, and those of the
+  # tokens that each expert got.
+  machine_rows = "^ *(workspace|reserved from the system|layer [0-9]+) "
 }
 
 # "#    size  count ... x mpi" and "step  loss  grad norm ... % peak" as one word a column.
@@ -30,6 +32,7 @@ function join_heads(line) {
   gsub(/wall ms/, "wall_ms", line)
   gsub(/virtual ms/, "virtual_ms", line)
   gsub(/% peak/, "%_peak", line)
+  gsub(/dropped %/, "dropped_%", line)
   gsub(/x mpi/, "x_mpi", line)
   return line
 }
