@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <set>
 
 #include "common/comm/control.h"

@@ -1,6 +1,8 @@
 // Runs of the combined trainer inside a test, as its main makes them, from the words of a command line.
 #pragma once
 
+#include <map>
+
 #include "09_combined_3d/options.h"
 #include "common/base/text.h"
 #include "tests/support/training.h"
