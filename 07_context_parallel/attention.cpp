@@ -51,23 +51,26 @@ struct ProgramOptions {
 };
 
 std::vector<SequenceLayout> ProgramOptions::chosen(int ranks) const {
+  std::vector<std::string_view> names;
+  for (const auto& [layout, name] : ninefold::layouts) names.push_back(name);
+  const bool takes_all = layouts == "all";
+  const std::vector<std::string_view> words = takes_all ? names : split(layouts, ',');
   std::vector<SequenceLayout> found;
-  for (const auto& [layout, name] : ninefold::layouts) {
-    const auto words = split(layouts, ',');
-    const bool is_named = std::find(words.begin(), words.end(), name) != words.end();
-    if (!is_named && layouts != "all") continue;
-    const int neighbours = layout == Layout::hybrid ? static_cast<int>(ulysses) : 0;
+  for (const std::string_view word : words) {
+    const auto place = std::find(names.begin(), names.end(), word);
+    require(place != names.end(), "--layout {} is none; there are all, {}", word, fmt::join(names, ", "));
+    const Layout layout = ninefold::layouts[place - names.begin()].first;
     try {
-      const SequenceLayout one(layout, ranks, neighbours);
-      if (layout == Layout::hybrid && one.blocks() == 1 && !is_named) continue;  // ulysses
+      const SequenceLayout one(layout, ranks, layout == Layout::hybrid ? static_cast<int>(ulysses) : 0);
+      if (takes_all && layout == Layout::hybrid && one.blocks() == 1) continue;  // that is ulysses
       one.validate(problem.length, problem.heads, problem.kv_heads);
       found.push_back(one);
     } catch (const UserError&) {
-      if (is_named) throw;
+      if (!takes_all) throw;
     }
   }
-  require(!found.empty(),
-          "--layout {} names no layout; there are contiguous, striped, zigzag, gathered, ulysses, hybrid", layouts);
+  require(!found.empty(), "no layout fits a length of {} and {} kv-heads on {} ranks; a multiple of {} does",
+          problem.length, problem.kv_heads, ranks, 2 * ranks);
   return found;
 }
 

@@ -43,7 +43,8 @@ void take_places(const Routing& routing, int64_t length, int64_t capacity, DropP
 int64_t MoeConfig::capacity(int64_t length) const {
   if (!capacity_factor) return length;
   const double even = static_cast<double>(top_k * length) / static_cast<double>(experts);
-  return std::min(length, static_cast<int64_t>(std::ceil(*capacity_factor * even)));
+  // The smaller one as a number, because what is larger than every int64_t has none.
+  return static_cast<int64_t>(std::min(std::ceil(*capacity_factor * even), static_cast<double>(length)));
 }
 
 void MoeConfig::validate() const {

@@ -77,8 +77,10 @@ TEST(MoeConfig, CapacityIsAnEvenShareTimesItsFactorRoundedUp) {
   EXPECT_EQ(config.capacity(256), 80);
   EXPECT_EQ(config.capacity(3), 1);
   EXPECT_EQ(config.capacity(0), 0);
-  config.capacity_factor = 100;
-  EXPECT_EQ(config.capacity(256), 256);  // no more can come
+  for (const double factor : {100.0, 1e30}) {
+    config.capacity_factor = factor;
+    EXPECT_EQ(config.capacity(256), 256);  // no more can come
+  }
   config.capacity_factor.reset();
   EXPECT_EQ(config.capacity(256), 256);
 }
