@@ -20,7 +20,8 @@ TEST(Train, ClaimsBitsWhereItKeepsThem) {
   if (job_size() < 4) return;  // two dimensions
   const int rest = job_size() / 2;
   for (const std::string pair :
-       {"--pp 2 --dp-shard {}", "--pp 2 --dp-replicate {}", "--dp-replicate 2 --dp-shard {}"}) {
+       {"--pp 2 --dp-shard {}", "--pp 2 --dp-shard {} --stage 2", "--pp 2 --dp-shard {} --stage 1 --schedule zb-h1",
+        "--pp 2 --dp-replicate {}", "--dp-replicate 2 --dp-shard {}"}) {
     const std::string sizes = fmt::format(fmt::runtime(pair), rest);
     const RunRecord record =
         expect_equal_to_serial(sizes + " --collectives ordered --mesh-order tp,cp,dp_shard,pp,dp_replicate");
