@@ -18,6 +18,14 @@ void predict_gathers(TrafficLedger& ledger, const Group& all, int64_t keys, Dtyp
   ledger.predict(all.name(), Operation::reduce_scatter, 2 * times, all.reduce_scatter_volume(whole, Dtype::f32));
 }
 
+void predict_exchanges(TrafficLedger& ledger, const Group& neighbours, const AttentionWidths& widths, int64_t tokens,
+                       Dtype compute, int64_t times) {
+  for (const int64_t width : {widths.q, widths.kv}) {
+    ledger.predict(neighbours.name(), Operation::all_to_all, 2 * times,
+                   neighbours.all_to_all_volume(tokens * width, compute));
+  }
+}
+
 // Bytes of a token, and of the layers that keep what their backward needs.
 struct PerToken {
   int64_t kept, checkpoint, at_the_end, in_feed_forward, in_attention;
@@ -41,21 +49,21 @@ PerToken bytes_of(const LlamaContext& context, const Precision& precision) {
   return bytes;
 }
 
+int64_t layers_that_run_again(const LlamaContext& context) {
+  int64_t again = 0;
+  for (int64_t layer = 0; layer < context.config.layers; ++layer) again += context.recomputation.applies_to(layer);
+  return again;
+}
+
 }  // namespace
 
 void predict_traffic(TrafficLedger& ledger, const ContextGroups& groups, const SequenceLayout& layout,
                      const AttentionWidths& widths, int64_t tokens, Dtype compute, Pass pass, int64_t times) {
-  const int64_t queries = tokens * widths.q, keys = tokens * widths.kv;
   if (groups.ring.size() > 1) {
     const auto predict = layout.layout == Layout::gathered ? predict_gathers : predict_ring;
-    predict(ledger, groups.ring, keys, compute, pass, times);
+    predict(ledger, groups.ring, tokens * widths.kv, compute, pass, times);
   }
-  if (const Group& neighbours = groups.neighbours; neighbours.size() > 1) {
-    for (const int64_t elements : {queries, keys}) {
-      ledger.predict(neighbours.name(), Operation::all_to_all, 2 * times,
-                     neighbours.all_to_all_volume(elements, compute));
-    }
-  }
+  if (groups.neighbours.size() > 1) predict_exchanges(ledger, groups.neighbours, widths, tokens, compute, times);
 }
 
 int64_t activation_bytes(const LlamaContext& context, int64_t tokens, const Precision& precision) {
@@ -84,13 +92,19 @@ Parallelism beside(Parallelism data, const ContextGroups& groups, const LlamaCon
   both.predict_traffic = [=](TrafficLedger& ledger, int64_t steps) {
     data.predict_traffic(ledger, steps);
     const AttentionWidths widths{context.config.dim, context.config.kv_dim()};
-    const int64_t passes = steps * options.micro_batches * context.config.layers;
-    int64_t again = 0;
-    for (int64_t layer = 0; layer < context.config.layers; ++layer) again += context.recomputation.applies_to(layer);
     const Dtype compute = options.precision().compute;
-    predict_traffic(ledger, groups, context.layout, widths, tokens, compute, Pass::forward,
-                    passes + steps * options.micro_batches * again);
-    predict_traffic(ledger, groups, context.layout, widths, tokens, compute, Pass::backward, passes);
+    const int64_t micro_batches = steps * options.micro_batches, passes = micro_batches * context.config.layers;
+    const auto predict = [&](Pass pass, int64_t times) {
+      predict_traffic(ledger, groups, context.layout, widths, tokens, compute, pass, times);
+    };
+    predict(Pass::forward, passes);
+    predict(Pass::backward, passes);
+    const int64_t again = micro_batches * layers_that_run_again(context);
+    if (!context.recomputation.saves(SavedOperation::attention)) {
+      predict(Pass::forward, again);
+    } else if (groups.neighbours.size() > 1) {  // heads are exchanged again for what is kept of them
+      predict_exchanges(ledger, groups.neighbours, widths, tokens, compute, again);
+    }
   };
   return both;
 }

@@ -93,8 +93,10 @@ TEST(ContextParallel, AccumulatesMicroBatchesAndRunsForwardsAgain) {
     expect_within_the_bound(job, {.layout = layout});
     job.options.recomputation = {.every = 1, .save = {}};
     expect_within_the_bound(job, {.layout = layout});
-    job.options.recomputation.save = {SavedOperation::matmul};
-    expect_within_the_bound(job, {.layout = layout});
+    for (const SavedOperation saved : {SavedOperation::matmul, SavedOperation::attention}) {
+      job.options.recomputation.save = {saved};
+      expect_within_the_bound(job, {.layout = layout});
+    }
   }
 }
 
