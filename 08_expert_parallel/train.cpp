@@ -42,6 +42,7 @@ struct ProgramOptions {
     train.declare_llama(options);
     train.declare_optimizer(options);
     train.declare_report(options);
+    train.declare_checkpoint(options);
   }
 
   // The defaults that depend on other options, and what is wrong before there are ranks.
@@ -49,6 +50,7 @@ struct ProgramOptions {
     train.settle_moe();
     require(train.llama.moe.experts > 0, "there is nothing to divide: --experts must be at least 1");
     if (dp_shard == 1 && !given.given("--stage")) policy.stage = 0;
+    train.settle_checkpoint(given);
     train.settle_check(given);
     policy.settle_types(train);
     policy.validate();

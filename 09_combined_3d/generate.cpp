@@ -96,7 +96,9 @@ std::unique_ptr<Model> load_model(const ModelFolder& folder, const std::string& 
   materialize(*model, mesh.world().device(), {dtype, dtype, dtype, dtype}, options.seed);
   std::vector<CarriedTensor> tensors;
   for (const Parameter* parameter : parameters_of(*model)) {
-    tensors.push_back({transformers_name(parameter->name), parameter, parameter->owned.value});
+    for (const StoredPart& part : ModelFormat().stored_parts(*parameter)) {
+      tensors.push_back({part.name, parameter, parameter->owned.value, part.shape, part.first});
+    }
   }
   load_tensors(folder.tensors(), path, tensors, /*converts=*/true);
   if (ranks.rank() == 0) fmt::print(stderr, "{}", warning_of_extra_tensors(folder.tensors(), path, tensors));

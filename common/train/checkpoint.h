@@ -1,7 +1,7 @@
 // Checkpoints: what a run leaves on the disk to go on from, on this mesh or another. A checkpoint is a folder that
 // transformers reads as a model (config.json, model.safetensors), with what only training needs beside it:
 //   optimizer.safetensors   master values and states, under their names and those of the parameters
-//   trainer.json            steps, position in the data, seed, loss scale, options
+//   trainer.json            steps, position in the data, seed, loss scale, buffers, options
 // All ranks write at once, each its own elements; tensors are whole, so it does not matter who reads which part.
 #pragma once
 
@@ -33,7 +33,7 @@ class Checkpoints {
   // All that is passed outlives it. Throws UserError where the folder is in use, or holds checkpoints that nobody wants
   // to go on from.
   Checkpoints(const TrainOptions& options, const Options& command_line, const Task& task, const Mesh& mesh,
-              const std::vector<Parameter*>& parameters, Optimizer& optimizer, LossScaler& scaler);
+              Model& model, Optimizer& optimizer, LossScaler& scaler);
   ~Checkpoints();
 
   // Takes over the newest checkpoint, or the model of --init-from, where it is asked for and there is one, into what
@@ -60,7 +60,9 @@ class Checkpoints {
   void start_background(const std::string& path);
   bool is_written() const;
   void commit();
-  std::string trainer_json(const RunPosition& position) const;
+  nlohmann::json gather_buffers() const;
+  void load_buffers(const nlohmann::json& stored);
+  std::string trainer_json(const RunPosition& position, const nlohmann::json& buffers) const;
   RunPosition read_trainer_json(const std::string& path);
 
   const TrainOptions& options_;
@@ -68,7 +70,8 @@ class Checkpoints {
   const Task& task_;
   const Mesh& mesh_;
   World& world_;
-  const std::vector<Parameter*>& parameters_;
+  Model& model_;
+  std::vector<Parameter*> parameters_;
   Optimizer& optimizer_;
   LossScaler& scaler_;
   ModelFormat format_;

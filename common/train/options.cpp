@@ -183,6 +183,14 @@ void TrainOptions::settle_checkpoint(const Options& given, const std::string& mo
   take("--rope-theta", llama.rope_theta, stored.rope_theta);
   take("--norm-eps", llama.norm_eps, stored.norm_eps);
   take("--tied-embeddings", llama.tied_embeddings, stored.tied_embeddings);
+  require(llama.moe.experts == 0 || llama.moe.experts == stored.moe.experts,
+          "--experts {} disagrees with {}; say --experts {}", llama.moe.experts, path, stored.moe.experts);
+  if (stored.moe.experts == 0) return;
+  llama.moe.experts = stored.moe.experts;
+  llama.moe.top_k = stored.moe.top_k;
+  llama.moe.router = stored.moe.router;
+  llama.moe.shared_experts = stored.moe.shared_experts;
+  if (stored.moe.balance == Balance::bias) llama.moe.balance = Balance::bias;
 }
 
 void TrainOptions::use_defaults_of(const std::string& model, const Options& given) {

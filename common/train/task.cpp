@@ -68,7 +68,7 @@ std::unique_ptr<Model> MnistTask::make_model() const { return mlp_ ? make_mlp(*m
 ModelFormat MnistTask::format(Dtype stored) const {
   nlohmann::ordered_json config = {{"model_type", mlp_ ? "mlp" : "mnist_cnn"}, {"dtype", torch_name(stored)}};
   if (mlp_) config.update({{"layers", mlp_->layers}, {"hidden_size", mlp_->hidden}});
-  return {config, /*is_of_transformers=*/false};
+  return {config, /*has_own_names=*/true};
 }
 
 Batch MnistTask::load(const DeviceHandle& device, Split split, const std::vector<int64_t>& indices) const {

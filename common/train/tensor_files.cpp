@@ -13,7 +13,7 @@ namespace {
 // This rank's elements, where the stored ones are of the same type.
 void copy_pieces(const CarriedTensor& carried, std::string_view bytes) {
   const int64_t width = size_of(carried.tensor.dtype());
-  for (const Piece& piece : carried.parameter->placement.pieces(carried.parameter->shape)) {
+  for (const Piece& piece : carried.pieces()) {
     std::memcpy(static_cast<char*>(carried.tensor.raw()) + piece.local_offset * width,
                 bytes.data() + piece.global_offset * width, static_cast<size_t>(piece.length * width));
   }
@@ -23,7 +23,7 @@ void convert_pieces(const CarriedTensor& carried, const StoredTensor& stored) {
   const DeviceHandle& device = carried.tensor.device();
   const MemoryScope scope(*device, MemoryKind::workspace);
   const int64_t width = size_of(stored.dtype);
-  for (const Piece& piece : carried.parameter->placement.pieces(carried.parameter->shape)) {
+  for (const Piece& piece : carried.pieces()) {
     const Tensor other = Tensor::empty(device, {piece.length}, stored.dtype);
     std::memcpy(other.raw(), stored.bytes.data() + piece.global_offset * width,
                 static_cast<size_t>(piece.length * width));
@@ -33,11 +33,22 @@ void convert_pieces(const CarriedTensor& carried, const StoredTensor& stored) {
 
 }  // namespace
 
+std::vector<Piece> CarriedTensor::pieces() const {
+  std::vector<Piece> inside;
+  const int64_t last = first + elements(shape);
+  for (const Piece& piece : parameter->placement.pieces(parameter->shape)) {
+    const int64_t begin = std::max(piece.global_offset, first);
+    const int64_t end = std::min(piece.global_offset + piece.length, last);
+    if (begin < end) inside.push_back({begin - first, piece.local_offset + begin - piece.global_offset, end - begin});
+  }
+  return inside;
+}
+
 TensorFile::TensorFile(std::vector<CarriedTensor> tensors, const Mesh& mesh) : tensors_(std::move(tensors)) {
   std::sort(tensors_.begin(), tensors_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   std::vector<TensorEntry> entries;
   for (const CarriedTensor& carried : tensors_) {
-    entries.push_back({carried.name, carried.tensor.dtype(), carried.parameter->shape});
+    entries.push_back({carried.name, carried.tensor.dtype(), carried.shape});
   }
   header_ = safetensors_header(entries);
   bytes_ = static_cast<int64_t>(header_.size());
@@ -50,7 +61,7 @@ TensorFile::TensorFile(std::vector<CarriedTensor> tensors, const Mesh& mesh) : t
 // Pieces that follow each other both here and in the file are one part.
 void TensorFile::add_parts(const CarriedTensor& carried, int64_t offset) {
   const int64_t width = size_of(carried.tensor.dtype());
-  std::vector<Piece> pieces = carried.parameter->placement.pieces(carried.parameter->shape);
+  std::vector<Piece> pieces = carried.pieces();
   std::sort(pieces.begin(), pieces.end(),
             [](const Piece& a, const Piece& b) { return a.global_offset < b.global_offset; });
   for (const Piece& piece : pieces) {
@@ -66,7 +77,7 @@ void TensorFile::add_parts(const CarriedTensor& carried, int64_t offset) {
 void save_safetensors(const std::string& path, const Mesh& mesh, const std::vector<Parameter*>& parameters) {
   std::vector<CarriedTensor> tensors;
   for (const Parameter* parameter : parameters) {
-    tensors.push_back({parameter->name, parameter, parameter->owned.value});
+    tensors.push_back({parameter->name, parameter, parameter->owned.value, parameter->shape});
   }
   const TensorFile file(std::move(tensors), mesh);
   const std::string unfinished = path + ".tmp";
@@ -86,8 +97,8 @@ void load_tensors(const std::map<std::string, StoredTensor>& stored, const std::
     const auto found = stored.find(carried.name);
     require(found != stored.end(), "{} has no tensor {}, which this model needs", where, carried.name);
     const StoredTensor& tensor = found->second;
-    require(tensor.shape == carried.parameter->shape, "{}: {} has the shape {}, but this model needs {}", where,
-            carried.name, to_string(tensor.shape), to_string(carried.parameter->shape));
+    require(tensor.shape == carried.shape, "{}: {} has the shape {}, but this model needs {}", where, carried.name,
+            to_string(tensor.shape), to_string(carried.shape));
     const Dtype needed = carried.tensor.dtype();
     require(tensor.dtype == needed || (converts && is_float(tensor.dtype)),
             "{}: {} is of type {}, but this model needs {}", where, carried.name, format_name(tensor.dtype),

@@ -14,11 +14,17 @@
 namespace ninefold {
 
 // A tensor that training carries from step to step: what it is called in a file, the parameter that says how it is
-// placed, and what this rank holds of it.
+// placed, and what this rank holds of that.
 struct CarriedTensor {
   std::string name;
   const Parameter* parameter;
   Tensor tensor;
+  // In the file are elements of the parameter that follow each other from `first` on.
+  Shape shape;
+  int64_t first = 0;
+
+  // This rank's elements of those, by their places in the file's tensor and in `tensor`.
+  std::vector<Piece> pieces() const;
 };
 
 // What one file holds, in the order of names (as transformers writes it), and which bytes of it are this rank's to

@@ -51,7 +51,7 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
                                        model, *optimizer_, parallelism_.round_as_gathered);
   }
   if (!options.checkpoint.folder.empty() || !options.checkpoint.init_from.empty()) {
-    checkpoints_ = std::make_unique<Checkpoints>(options, command_line, task, mesh, parameters_, *optimizer_, scaler_);
+    checkpoints_ = std::make_unique<Checkpoints>(options, command_line, task, mesh, model_, *optimizer_, scaler_);
   }
   if (!options.trace.empty()) start_trace();
   record_.program = std::move(program);

@@ -1,5 +1,6 @@
 #include "common/train/transformers.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <set>
@@ -9,7 +10,7 @@
 namespace ninefold {
 namespace {
 
-// In a name `*` stands for a number.
+// In a name `*` stands for a number, and # for that of an expert, of which a parameter here has all.
 struct NamePair {
   std::string_view here, there;
 };
@@ -24,6 +25,13 @@ constexpr NamePair names[] = {
     {"layers.*.feed_forward.w1.weight", "model.layers.*.mlp.gate_proj.weight"},
     {"layers.*.feed_forward.w2.weight", "model.layers.*.mlp.down_proj.weight"},
     {"layers.*.feed_forward.w3.weight", "model.layers.*.mlp.up_proj.weight"},
+    {"layers.*.feed_forward.router.weight", "model.layers.*.block_sparse_moe.gate.weight"},
+    {"layers.*.feed_forward.experts.w1", "model.layers.*.block_sparse_moe.experts.#.w1.weight"},
+    {"layers.*.feed_forward.experts.w2", "model.layers.*.block_sparse_moe.experts.#.w2.weight"},
+    {"layers.*.feed_forward.experts.w3", "model.layers.*.block_sparse_moe.experts.#.w3.weight"},
+    {"layers.*.feed_forward.shared_experts.w1.weight", "model.layers.*.shared_expert.gate_proj.weight"},
+    {"layers.*.feed_forward.shared_experts.w2.weight", "model.layers.*.shared_expert.down_proj.weight"},
+    {"layers.*.feed_forward.shared_experts.w3.weight", "model.layers.*.shared_expert.up_proj.weight"},
     {"norm.weight", "model.norm.weight"},
     {"output.weight", "lm_head.weight"},
 };
@@ -87,6 +95,45 @@ double rope_theta_in(const nlohmann::json& config, const std::string& name) {
   return value_in(parameters, "rope_theta", value_in(config, "rope_theta", 10000.0, name), name);
 }
 
+constexpr std::string_view own_mixture = "ninefold_moe";
+constexpr std::string_view router_names[] = {"softmax", "topk_softmax", "sigmoid"};
+
+// Mixtral's routers are softmax over all experts, with weights normalised over those chosen, and no token is dropped by
+// the model itself.
+void add_experts(nlohmann::ordered_json& json, const MoeConfig& moe) {
+  // The one expert of Switch has a gate below 1, and Mixtral has no such thing.
+  const bool is_normalised =
+      moe.router == RouterKind::topk_softmax || (moe.router == RouterKind::softmax && moe.top_k > 1);
+  const bool is_mixtral = is_normalised && moe.balance != Balance::bias && moe.shared_experts == 0;
+  json["architectures"] = {is_mixtral ? "MixtralForCausalLM" : "NinefoldMoeForCausalLM"};
+  json["model_type"] = is_mixtral ? "mixtral" : own_mixture;
+  json["num_local_experts"] = moe.experts;
+  json["num_experts_per_tok"] = moe.top_k;
+  json["output_router_logits"] = false;
+  json["router_aux_loss_coef"] = moe.balance_coefficient;
+  json["router_jitter_noise"] = 0.0;
+  json["sliding_window"] = nullptr;
+  if (is_mixtral) return;
+  json["router_scores"] = router_names[static_cast<size_t>(moe.router)];
+  json["router_has_bias"] = moe.balance == Balance::bias;
+  json["num_shared_experts"] = moe.shared_experts;
+}
+
+MoeConfig experts_in(const nlohmann::json& config, const std::string& name) {
+  require(value_in(config, "sliding_window", int64_t{0}, name) == 0,
+          "{}: sliding_window is set, but this Llama attends to all positions before", name);
+  MoeConfig moe{.experts = size_in(config, "num_local_experts", name),
+                .top_k = size_in(config, "num_experts_per_tok", name)};
+  const auto scores = value_in<std::string>(config, "router_scores", moe.top_k > 1 ? "softmax" : "topk_softmax", name);
+  const auto* const router = std::find(std::begin(router_names), std::end(router_names), scores);
+  require(router != std::end(router_names), "{}: router_scores is {}, which is no router here", name, scores);
+  moe.router = static_cast<RouterKind>(router - std::begin(router_names));
+  moe.balance_coefficient = value_in(config, "router_aux_loss_coef", moe.balance_coefficient, name);
+  if (value_in(config, "router_has_bias", false, name)) moe.balance = Balance::bias;
+  moe.shared_experts = value_in(config, "num_shared_experts", int64_t{0}, name);
+  return moe;
+}
+
 }  // namespace
 
 std::string_view torch_name(Dtype dtype) {
@@ -101,43 +148,56 @@ std::string transformers_name(const std::string& name) {
   return {};
 }
 
-std::string ModelFormat::stored_name(const std::string& name) const {
-  return is_of_transformers ? transformers_name(name) : name;
+std::vector<StoredPart> ModelFormat::stored_parts(const Parameter& parameter) const {
+  const std::string name = has_own_names ? parameter.name : transformers_name(parameter.name);
+  const size_t place = name.find('#');
+  if (place == std::string::npos) return {{name, parameter.shape}};
+  const Shape of_expert(parameter.shape.begin() + 1, parameter.shape.end());
+  std::vector<StoredPart> parts;
+  for (int64_t expert = 0; expert < parameter.shape[0]; ++expert) {
+    std::string numbered = name;
+    numbered.replace(place, 1, fmt::format("{}", expert));
+    parts.push_back({std::move(numbered), of_expert, expert * elements(of_expert)});
+  }
+  return parts;
 }
 
 nlohmann::ordered_json transformers_config(const LlamaConfig& config, Dtype dtype, int64_t length) {
   // Through the shortest text: 1e-05 and not 9.999999747378752e-06.
   const double norm_eps = std::stod(fmt::format("{}", config.norm_eps));
-  return {{"architectures", {"LlamaForCausalLM"}},
-          {"attention_bias", false},
-          {"attention_dropout", 0.0},
-          {"bos_token_id", nullptr},
-          {"dtype", torch_name(dtype)},
-          {"eos_token_id", nullptr},
-          {"head_dim", config.head_dim()},
-          {"hidden_act", "silu"},
-          {"hidden_size", config.dim},
-          {"initializer_range", 0.02},
-          {"intermediate_size", config.ffn},
-          {"max_position_embeddings", length},
-          {"mlp_bias", false},
-          {"model_type", "llama"},
-          {"num_attention_heads", config.heads},
-          {"num_hidden_layers", config.layers},
-          {"num_key_value_heads", config.kv_heads},
-          {"pad_token_id", nullptr},
-          {"pretraining_tp", 1},
-          {"rms_norm_eps", norm_eps},
-          {"rope_parameters", {{"rope_theta", config.rope_theta}, {"rope_type", "default"}}},
-          {"rope_theta", config.rope_theta},  // where older versions look
-          {"tie_word_embeddings", config.tied_embeddings},
-          {"use_cache", true},
-          {"vocab_size", config.vocab}};
+  nlohmann::ordered_json json = {{"architectures", {"LlamaForCausalLM"}},
+                                 {"attention_bias", false},
+                                 {"attention_dropout", 0.0},
+                                 {"bos_token_id", nullptr},
+                                 {"dtype", torch_name(dtype)},
+                                 {"eos_token_id", nullptr},
+                                 {"head_dim", config.head_dim()},
+                                 {"hidden_act", "silu"},
+                                 {"hidden_size", config.dim},
+                                 {"initializer_range", 0.02},
+                                 {"intermediate_size", config.ffn},
+                                 {"max_position_embeddings", length},
+                                 {"mlp_bias", false},
+                                 {"model_type", "llama"},
+                                 {"num_attention_heads", config.heads},
+                                 {"num_hidden_layers", config.layers},
+                                 {"num_key_value_heads", config.kv_heads},
+                                 {"pad_token_id", nullptr},
+                                 {"pretraining_tp", 1},
+                                 {"rms_norm_eps", norm_eps},
+                                 {"rope_parameters", {{"rope_theta", config.rope_theta}, {"rope_type", "default"}}},
+                                 {"rope_theta", config.rope_theta},  // where older versions look
+                                 {"tie_word_embeddings", config.tied_embeddings},
+                                 {"use_cache", true},
+                                 {"vocab_size", config.vocab}};
+  if (config.moe.experts > 0) add_experts(json, config.moe);
+  return json;
 }
 
 LlamaConfig llama_config_in(const nlohmann::json& config, const std::string& name) {
   const auto type = value_in<std::string>(config, "model_type", "", name);
-  require(type == "llama", "{} is of a model of type '{}', but this program trains 'llama'", name, type);
+  require(type == "llama" || type == "mixtral" || type == own_mixture,
+          "{} is of a model of type '{}', but this program trains 'llama' and 'mixtral'", name, type);
   const auto activation = value_in<std::string>(config, "hidden_act", "silu", name);
   require(activation == "silu", "{}: hidden_act is {}, but this Llama has silu", name, activation);
   for (const char* key : {"attention_bias", "mlp_bias"}) {
@@ -153,6 +213,7 @@ LlamaConfig llama_config_in(const nlohmann::json& config, const std::string& nam
                     .norm_eps = value_in(config, "rms_norm_eps", 1e-6f, name),
                     .tied_embeddings = value_in(config, "tie_word_embeddings", false, name)};
   llama.kv_heads = value_in(config, "num_key_value_heads", llama.heads, name);
+  if (type != "llama") llama.moe = experts_in(config, name);
   llama.validate();
   const int64_t head_dim = value_in(config, "head_dim", llama.head_dim(), name);
   require(head_dim == llama.head_dim(), "{}: head_dim is {}, but this Llama has heads of hidden_size / heads = {}",

@@ -12,23 +12,33 @@
 
 namespace ninefold {
 
+// A tensor of a file: elements of a parameter that follow each other in its row-major order, from `first` on.
+struct StoredPart {
+  std::string name;
+  Shape shape;
+  int64_t first = 0;
+};
+
 // What a task tells of its model, so that a folder can hold it.
 struct ModelFormat {
   nlohmann::ordered_json config;  // the content of config.json
-  bool is_of_transformers = true;
-  // The name in a file of the parameter that is called `name` here.
-  std::string stored_name(const std::string& name) const;
+  bool has_own_names = false;     // parameters are called in files as they are here
+  // The tensors in a file that a parameter is: one, or, of the weights of experts, one for each of them.
+  std::vector<StoredPart> stored_parts(const Parameter& parameter) const;
 };
 
-// "layers.3.attention.wq.weight" -> "model.layers.3.self_attn.q_proj.weight". Error for a name without a counterpart.
+// "layers.3.attention.wq.weight" -> "model.layers.3.self_attn.q_proj.weight"; of weights of experts, with a * for the
+// number of the expert. Error for a name without a counterpart.
 std::string transformers_name(const std::string& name);
 
 // "float32", "bfloat16", …
 std::string_view torch_name(Dtype dtype);
 
-// Llama's config.json. `length`: of the sequences that the model is trained on.
+// Llama's config.json, or, with experts, Mixtral's; where no class of transformers holds the model, because of its
+// router or of experts that every token visits, a `model_type` of our own. `length`: of the sequences that the model is
+// trained on.
 nlohmann::ordered_json transformers_config(const LlamaConfig& config, Dtype dtype, int64_t length);
-// The other way. Throws UserError for a model that is no Llama, or one with what this Llama does not have. `name`
+// The other way. Throws UserError for a model that is neither, or one with what this Llama does not have. `name`
 // stands for the file in sentences.
 LlamaConfig llama_config_in(const nlohmann::json& config, const std::string& name);
 

@@ -126,7 +126,8 @@ TEST(Transformers, ReadsOlderConfigurationsAndRefusesOtherModels) {
     other[key] = value;
     return sentence_of([&] { llama_config_in(other, "file"); });
   };
-  EXPECT_EQ(refusal("model_type", "gpt2"), "file is of a model of type 'gpt2', but this program trains 'llama'");
+  EXPECT_EQ(refusal("model_type", "gpt2"),
+            "file is of a model of type 'gpt2', but this program trains 'llama' and 'mixtral'");
   EXPECT_EQ(refusal("hidden_act", "gelu"), "file: hidden_act is gelu, but this Llama has silu");
   EXPECT_EQ(refusal("attention_bias", true), "file: attention_bias is true, but this Llama has no biases");
   EXPECT_EQ(refusal("hidden_size", "many"), "file needs a number above 0 as hidden_size");
@@ -148,7 +149,7 @@ struct HuggingFace {
     materialize(*model, device, {dtype, dtype, dtype, dtype}, 1);
     std::vector<CarriedTensor> tensors;
     for (const Parameter* parameter : parameters_of(*model)) {
-      tensors.push_back({transformers_name(parameter->name), parameter, parameter->owned.value});
+      tensors.push_back({transformers_name(parameter->name), parameter, parameter->owned.value, parameter->shape});
     }
     load_tensors(folder.tensors(), path, tensors, /*converts=*/true);
     EXPECT_EQ(warning_of_extra_tensors(folder.tensors(), path, tensors), "");
@@ -226,23 +227,23 @@ TEST(HuggingFace, ConvertsTypesAndWarnsOfWhatIsExtra) {
   Parameter parameter({4}, {});
   parameter.placement.flat = {1, 2, {"dp_shard"}};
   const Tensor f32 = Tensor::empty(device, {2}, Dtype::f32), bf16 = Tensor::empty(device, {2}, Dtype::bf16);
-  load_tensors(stored.tensors, "file", {{"a", &parameter, f32}}, true);
+  load_tensors(stored.tensors, "file", {{"a", &parameter, f32, parameter.shape}}, true);
   EXPECT_EQ(f32.to_vector<float>(), (std::vector<float>{2, 3}));
-  load_tensors(stored.tensors, "file", {{"a", &parameter, bf16}}, false);
+  load_tensors(stored.tensors, "file", {{"a", &parameter, bf16, parameter.shape}}, false);
   EXPECT_EQ(ops::cast(bf16, Dtype::f32).to_vector<float>(), (std::vector<float>{2, 3}));
-  EXPECT_EQ(warning_of_extra_tensors(stored.tensors, "file", {{"a", &parameter, f32}}),
+  EXPECT_EQ(warning_of_extra_tensors(stored.tensors, "file", {{"a", &parameter, f32, parameter.shape}}),
             "warning: file has 1 tensor(s) that this model does not have, and leaves out: b\n");
   EXPECT_EQ(sentence_of([&] {
-              load_tensors(stored.tensors, "file", {{"a", &parameter, f32}}, false);
+              load_tensors(stored.tensors, "file", {{"a", &parameter, f32, parameter.shape}}, false);
             }),
             "file: a is of type BF16, but this model needs F32");
   EXPECT_EQ(sentence_of([&] {
-              load_tensors(stored.tensors, "file", {{"c", &parameter, f32}}, true);
+              load_tensors(stored.tensors, "file", {{"c", &parameter, f32, parameter.shape}}, true);
             }),
             "file has no tensor c, which this model needs");
   parameter.shape = {5};
   EXPECT_EQ(sentence_of([&] {
-              load_tensors(stored.tensors, "file", {{"a", &parameter, f32}}, true);
+              load_tensors(stored.tensors, "file", {{"a", &parameter, f32, parameter.shape}}, true);
             }),
             "file: a has the shape [4], but this model needs [5]");
 }
