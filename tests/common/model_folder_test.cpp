@@ -112,6 +112,44 @@ TEST(Transformers, ConfigurationsComeBack) {
   EXPECT_EQ(nlohmann::json(transformers_config(llama_config_in(json, "file"), Dtype::bf16, 128)), json);
 }
 
+TEST(Transformers, ExpertsHaveATensorEach) {
+  LlamaConfig config{.dim = 32, .layers = 2, .heads = 4, .kv_heads = 2, .ffn = 48};
+  config.moe.experts = 3;
+  const auto model = make_llama(config);
+  std::map<std::string, StoredPart> parts;
+  for (const Parameter* parameter : parameters_of(*model)) {
+    for (const StoredPart& part : ModelFormat().stored_parts(*parameter)) parts[part.name] = part;
+  }
+  EXPECT_TRUE(parts.contains("model.layers.1.block_sparse_moe.gate.weight"));
+  const StoredPart& last = parts.at("model.layers.1.block_sparse_moe.experts.2.w2.weight");
+  EXPECT_EQ(last.shape, (Shape{32, 48}));
+  EXPECT_EQ(last.first, 2 * 32 * 48);
+  const nlohmann::json mixtral = transformers_config(config, Dtype::f32, 16);
+  EXPECT_EQ(mixtral["model_type"], "mixtral");
+  EXPECT_EQ(mixtral["architectures"][0], "MixtralForCausalLM");
+  EXPECT_EQ(mixtral["num_local_experts"], 3);
+  EXPECT_EQ(nlohmann::json(transformers_config(llama_config_in(mixtral, "file"), Dtype::f32, 16)), mixtral);
+  config.moe.router = RouterKind::sigmoid;
+  config.moe.balance = Balance::bias;
+  config.moe.shared_experts = 1;
+  const nlohmann::json own = transformers_config(config, Dtype::f32, 16);
+  EXPECT_EQ(own["model_type"], "ninefold_moe");
+  EXPECT_EQ(nlohmann::json(transformers_config(llama_config_in(own, "file"), Dtype::f32, 16)), own);
+}
+
+// A flat range that begins in the first expert and ends in the third.
+TEST(Transformers, PiecesOfAnExpertAreThoseOfItsRange) {
+  Parameter parameter({3, 2, 4}, {});
+  parameter.placement.flat = {6, 12, {"dp_shard"}};
+  const Tensor local;
+  const CarriedTensor second{"experts.1", &parameter, local, {2, 4}, 8};
+  EXPECT_EQ(second.pieces(), (std::vector<Piece>{{0, 2, 8}}));
+  const CarriedTensor first{"experts.0", &parameter, local, {2, 4}, 0},
+      third{"experts.2", &parameter, local, {2, 4}, 16};
+  EXPECT_EQ(first.pieces(), (std::vector<Piece>{{6, 0, 2}}));
+  EXPECT_EQ(third.pieces(), (std::vector<Piece>{{0, 10, 2}}));
+}
+
 TEST(Transformers, ReadsOlderConfigurationsAndRefusesOtherModels) {
   nlohmann::json config = transformers_config({}, Dtype::f32, 128);
   for (const char* newer : {"rope_parameters", "head_dim", "num_key_value_heads", "tie_word_embeddings"}) {

@@ -65,6 +65,7 @@ TEST(Checkpoint, GoesOnWithTheSameBitsOnTheSameMesh) {
       {4, NINEFOLD_03_TRAIN, "--stage 3 --dtype bf16 --async-checkpoint --dp-replicate 2"},
       {4, NINEFOLD_03_TRAIN, "--stage 1"},
       {4, NINEFOLD_05_TRAIN, "--tp 4 --vocab 250 --async-checkpoint"},  // copies of heads, padding
+      {2, NINEFOLD_08_TRAIN, "--experts 4 --balance bias --router sigmoid --shared-experts 1"},
       {4, NINEFOLD_06_TRAIN, "--pp 2 --dp-replicate 2 --schedule dualpipe --tied-embeddings"},
   };
   for (const Program& run : runs) {
