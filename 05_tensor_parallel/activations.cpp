@@ -161,12 +161,14 @@ StageActivations stage_activations(const LlamaDivision& division, const LlamaPar
   const double weights = 4 * of_all.all + 2 * of_all.heads + 2 * of_all.kv_heads + 3 * of_all.ffn;
   const double losses = part.has_head ? end.losses : 0, head_weights = part.has_head ? end.kept_for_weights : 0;
   double held = 0, forward = 0, backward = 0, input_gradient = 0;
-  int64_t scales = 0;
+  int64_t scales = 0, scales_again = 0;  // that are kept, and in the backward of one that runs again
   for (int64_t i = 0; i < part.layers; ++i) {
     const F8Operands f8(division.f8_linears, part.first_layer + i);
     const LayerBytes bytes(of_all, f8, static_cast<double>(size_of(compute)));
-    scales += f8.attention + f8.wo + f8.ffn + f8.w2;
     const bool again = division.recomputation.applies_to(part.first_layer + i);
+    const int64_t own_scales = f8.attention + f8.wo + f8.ffn + f8.w2;
+    if (again) scales_again = std::max(scales_again, own_scales);
+    if (!again) scales += own_scales;
     const double behind = static_cast<double>(part.layers - 1 - i) * weights + head_weights;
     forward = std::max(forward, held + (again ? in_first_forward(bytes, division) : in_forward(bytes, division)));
     backward = std::max(backward, held + bytes.kept() + losses + in_backward(bytes, division, again));
@@ -180,7 +182,7 @@ StageActivations stage_activations(const LlamaDivision& division, const LlamaPar
     held += end.kept;
   }
   const auto all = [&](double per_token) {
-    return static_cast<int64_t>(per_token * static_cast<double>(tokens)) + scales * allocation_unit;
+    return static_cast<int64_t>(per_token * static_cast<double>(tokens)) + (scales + scales_again) * allocation_unit;
   };
   return {.kept = all(held),
           .kept_for_weights =

@@ -186,17 +186,20 @@ int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const 
   const int64_t e = size_of(precision.compute);
   const int64_t cast_scores = precision.output == precision.compute ? 0 : size_of(precision.output) * config.vocab;
   const int64_t loss = e * (2 * config.dim + config.vocab) + cast_scores + 4 * 3;
-  int64_t held = 0, peak = 0, scales = 0;
+  int64_t held = 0, peak = 0;
+  int64_t scales = 0, scales_again = 0;  // that are kept, and in the backward of one that runs again
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const F8Operands f8(precision.f8_linears, layer);
     const int64_t taken = rows.empty() ? tokens * config.moe.top_k : rows.at(static_cast<size_t>(layer));
     BlockActivations block = block_activations(config, tokens, e, recomputation, taken);
     block.round(f8, config, tokens, e);
-    scales += 3 * f8.attention + f8.wo + 2 * f8.ffn + f8.w2;
+    const int64_t own_scales = 3 * f8.attention + f8.wo + 2 * f8.ffn + f8.w2;
+    if (recomputation.applies_to(layer)) scales_again = std::max(scales_again, own_scales);
+    if (!recomputation.applies_to(layer)) scales += own_scales;
     peak = std::max(peak, held + block.kept + block.swiglu);  // in this layer's backward, when those after it are done
     held += recomputation.applies_to(layer) ? block.checkpoint : block.kept;
   }
-  return std::max(peak, held + tokens * loss) + scales * allocation_unit;
+  return std::max(peak, held + tokens * loss) + (scales + scales_again) * allocation_unit;
 }
 
 LlamaPart llama_part(const LlamaConfig& config, const Children& children) {

@@ -5,7 +5,6 @@
 
 #include "01_collectives/collectives.h"
 #include "03_zero_fsdp/divide.h"
-#include "05_tensor_parallel/division.h"
 #include "05_tensor_parallel/f8.h"
 #include "05_tensor_parallel/linear.h"
 #include "05_tensor_parallel/parallelize.h"
@@ -139,11 +138,12 @@ TEST(F8Linear, AnotherScaleOnOneRankShows) {
 TEST(WeightScales, AreOfWholeWeightsOnAllRanks) {
   World world({.device = make_cpu_device()}, collectives::ours());
   const bool is_sharded = world.size() > 2;
-  const Mesh mesh(world, {{"dp_shard", is_sharded ? 2 : 1}, {"tp", 0}});
+  const Mesh mesh(world, {{"dp_replicate", 1}, {"dp_shard", is_sharded ? 2 : 1}, {"tp", 0}});
   const LlamaConfig config{.dim = 32, .layers = 1, .heads = 4, .kv_heads = 2, .ffn = 48, .vocab = 64};
   const auto model = make_llama(config);
-  const auto parallel =
-      parallelize(*model, mesh["tp"], LlamaDivision{.config = config, .f8_linears = "layers.*"}.plan());
+  Plan plan = llama_plan(config, /*sequence_parallel=*/true, /*loss_parallel=*/true);
+  plan.f8_linears = "layers.*";
+  const auto parallel = parallelize(*model, mesh["tp"], plan);
   TrainOptions options;
   ShardingPolicy policy{.stage = is_sharded ? 3 : 0};
   policy.settle_types(options);
