@@ -1,7 +1,6 @@
 // Rows that lie together in two orders: what is copied to get from the one to the other.
 #pragma once
 
-#include <functional>
 #include <vector>
 
 #include "common/tensor/ops.h"
@@ -25,7 +24,11 @@ inline std::vector<RowRun> row_runs(const std::vector<std::vector<int32_t>>& pla
         const int64_t from = (rank * batch + sequence) * rows + row;
         const int64_t to = sequence * ranks * rows + places[static_cast<size_t>(rank)][static_cast<size_t>(row)];
         const bool goes_on = row > 0 && to == runs.back().sequence_row + runs.back().count;
-        goes_on ? void(++runs.back().count) : runs.push_back({from, to, 1});
+        if (goes_on) {
+          ++runs.back().count;
+        } else {
+          runs.push_back({from, to, 1});
+        }
       }
     }
   }

@@ -47,7 +47,8 @@ int run(int argc, char** argv) {
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   train.settle_checkpoint(command_line);
   train.settle_check(command_line);
-  if (options.dp_shard == 1) options.policy.stage = 0;  // every rank holds the whole model
+  // With one data rank the ranks of --cp divide states only where that is asked for.
+  if (options.dp_shard == 1 && !command_line.given("--stage")) options.policy.stage = 0;
   options.policy.settle_types(train);
   options.policy.validate();
   train.recomputation = options.recomputation.resolve();

@@ -60,11 +60,9 @@ ActivationsOf activations_of(const Task& task, int ranks, const LlamaDivision& d
 //
 //   1  pipeline stages          say which layers a rank holds at all: all that follows happens within a stage
 //   2  tensor parallelism       replaces single layers by name, while they are still the model's own
-//   3  context parallelism      swaps the attention cores, which then see the heads that 2 has left
-//   4  experts                  replace the feed-forwards, and own what no other rank of their group does
-//   5  activation checkpoints   around whole blocks, so that what is run again includes the messages of 2 to 4; inside
-//                               the units of 6, or every unit would be gathered once more for it
-//   6  sharding or replicas     last: flat buffers of the pieces of parameters that 1 to 4 have left here, and the only
+//   3  activation checkpoints   around whole blocks, so that what is run again includes the messages of 2; inside the
+//                               units of 4, or every unit would be gathered once more for it
+//   4  sharding or replicas     last: flat buffers of the pieces of parameters that 1 and 2 have left here, and the only
 //                               ones that sum gradients over the data ranks
 Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const Techniques& techniques,
                         const TrainOptions& train) {
@@ -74,8 +72,11 @@ Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const 
 
   if (mesh.size("pp") > 1) combined->pipeline = pipeline_stages(model, task, mesh, techniques, division, train);
   Pipeline* const stages = combined->pipeline.get();
-  tp.size() > 1 ? void(combined->tensor = parallelize(model, tp, division.plan()))
-                : multiply_in_f8(model, train.f8_linears);
+  if (tp.size() > 1) {
+    combined->tensor = parallelize(model, tp, division.plan());
+  } else {
+    multiply_in_f8(model, train.f8_linears);
+  }
   checkpoint_activations(model, "layers.*", train.recomputation);
   const Parallelism data = stages ? divide(*stages, model, mesh, techniques.sharding, train)
                                   : divide(model, mesh, techniques.sharding, train);
