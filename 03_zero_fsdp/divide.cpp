@@ -26,9 +26,10 @@ Parallelism divide(Model& model, const Mesh& mesh, const ShardingPolicy& policy,
     parallelism.technique = replicated;
     return parallelism;
   }
-  const DataShards groups{DataGroups(mesh, {"dp_shard", "cp", "ep"}, model), mesh["dp_replicate"],
-                          groups_of_parts(parameters_of(model), mesh)};
-  const std::shared_ptr<Sharding> sharding = shard(model, groups, policy, device);
+  const DataGroups shards(mesh, {"dp_shard", "cp", "ep"}, model);
+  std::vector<Group> cut = groups_of_parts(parameters_of(model), mesh);
+  std::erase_if(cut, [](const Group& group) { return group.name() == "ep"; });  // shards.all() has those ranks
+  const std::shared_ptr<Sharding> sharding = shard(model, {shards, mesh["dp_replicate"], cut}, policy, device);
   if (mesh.world().rank() == 0 && options.verbose) fmt::print("{}", sharding->description());
   Parallelism parallelism = sharding->parallelism(options.micro_batches);
   parallelism.technique = sharding;

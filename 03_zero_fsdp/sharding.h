@@ -18,12 +18,14 @@
 
 namespace ninefold {
 
-// The groups of every parameter: a unit is made of parameters that have the same.
+// The groups of every parameter: a unit is made of parameters that have the same. `cut`: over which other techniques
+// have cut parameters, along no dimension of the data.
 struct DataShards {
   DataGroups shard, replicate;
-  std::vector<Group> cut{};  // over which parameters were cut before
+  std::vector<Group> cut{};
+
   ShardGroups of(const Parameter& parameter) const { return {shard.of(parameter), replicate.of(parameter)}; }
-  // All that hold parts of one parameter.
+  // All that hold parts of parameters.
   std::vector<Group> parts() const {
     std::vector<Group> groups = cut;
     groups.insert(groups.begin(), shard.all());
