@@ -20,9 +20,11 @@ BEGIN {
   # Figures before these units are times and rates.
   units = "(ms|us|ns|s|min|tokens/s|images/s|GFLOP/s|TFLOP/s|GB/s|MB/s|% of the matmul peak|% of the peak)"
 
-  # Rows of the table of memory that depend on what the matmul library asks for on this processor, and those of the
-  # tokens that each expert got.
-  machine_rows = "^ *(workspace|reserved from the system|layer [0-9]+) "
+  # Rows of the table of memory that depend on what the matmul library asks for on this processor.
+  machine_rows = "^ *(workspace|reserved from the system) "
+
+  # Rows of the tokens that each expert got.
+  load_rows = "^layer [0-9]+ "
 }
 
 # "#    size  count ... x mpi" and "step  loss  grad norm ... % peak" as one word a column.
@@ -59,6 +61,7 @@ function comparable(line,   i, count, words, text) {
   gsub(/off by [0-9.e-]+ of their norm/, "off by ~ of their norm", line)
   sub(/is [0-9.e-]+ of its norm away from f32's, the loss [0-9.e-]+/, "is ~ of its norm away from f32's, the loss ~", line)
   gsub(/by at most [0-9.e-]+/, "by at most ~", line)
+  if (line ~ load_rows) gsub(" +" number, " ~", line)
   if (line ~ machine_rows) gsub(number " ([kMGT]B|B)", "~", line)
   count = split(line, words, " ")
   for (i = 1; i <= count; ++i) {
