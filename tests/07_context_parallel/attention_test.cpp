@@ -7,6 +7,7 @@
 #include "01_collectives/collectives.h"
 #include "07_context_parallel/predict.h"
 #include "common/comm/control.h"
+#include "common/comm/mesh.h"
 #include "tests/support/faulty_collectives.h"
 #include "tests/support/naive_attention.h"
 #include "tests/support/numbers.h"
@@ -112,10 +113,15 @@ class Ranks {
       : world_({.device = make_cpu_device()}, std::move(collectives)) {}
 
   Results compute_divided(const Problem& of, const SequenceLayout& layout, const RingOptions& options = {}) {
-    const ContextGroups groups = context_groups(world_.group(), layout);
+    return compute_divided(world_.group(), of, layout, options);
+  }
+  // Over the ranks of `all`.
+  Results compute_divided(const Group& all, const Problem& of, const SequenceLayout& layout,
+                          const RingOptions& options) {
+    const ContextGroups groups = context_groups(all, layout);
     const auto ring = std::make_shared<Ring>(groups.ring, layout, options);
     const auto core = context_core(std::make_unique<PlainAttention>(of.head_dim), groups, layout, ring);
-    const std::vector<int32_t> positions = layout.positions(world_.rank(), of.length);
+    const std::vector<int32_t> positions = layout.positions(all.rank(), of.length);
     const Inputs& in = of.inputs;
     const Results results = compute(*core,
                                     {rows_at(in.q, positions, of.batch), rows_at(in.k, positions, of.batch),
@@ -290,19 +296,29 @@ TEST(ContextAttention, IsStableForLargeScores) {
   }
 }
 
-// Every merge rounds in bf16: the error grows with the ring. In f32 it does not.
-TEST(ContextAttention, MergingInBf16GrowsWithTheRing) {
-  if (job_size() < 4) return;  // a ring with some steps
-  Ranks ranks;
+// The error of `out`, merged in this type in rings of so many ranks, all of which compute the same.
+double error_of_merging(Ranks& ranks, Dtype merge, int ring) {
+  const Mesh mesh(ranks.world(), {{"copies", 0}, {"cp", ring}});
   const Problem of = problem(ranks.world().device(), 1, 480, 4, 4, 16, Dtype::bf16);
-  const Problem in_f32 = of.cast(Dtype::f32);
-  const SequenceLayout layout(Layout::striped, job_size());
-  const Tensor expected = rows_at(plain(in_f32).out, layout.positions(job_rank(), of.length), of.batch);
-  const auto error = [&](Dtype merge) {
-    return control::sum(ranks.world().group(),
-                        distance(ranks.compute_divided(of, layout, {.merge = merge}).out, expected));
-  };
-  EXPECT_GT(std::sqrt(error(Dtype::bf16)), 1.1 * std::sqrt(error(Dtype::f32)));
+  const SequenceLayout layout(Layout::striped, ring);
+  const Tensor expected =
+      rows_at(plain(of.cast(Dtype::f32)).out, layout.positions(mesh.coordinate("cp"), of.length), of.batch);
+  const Tensor found = ranks.compute_divided(mesh["cp"], of, layout, {.merge = merge}).out;
+  return std::sqrt(control::sum(mesh["cp"], distance(found, expected)));
+}
+
+// Every merge rounds in bf16, so that the error grows with the ring. In f32 it stays that of one rank.
+TEST(ContextAttention, MergingInBf16GrowsWithTheRing) {
+  if (job_size() != 8) return;  // rings of 2, 4 and 8
+  Ranks ranks;
+  const double in_f32 = error_of_merging(ranks, Dtype::f32, 2);
+  double before = 0;
+  for (const int ring : {2, 4, 8}) {
+    const double in_bf16 = error_of_merging(ranks, Dtype::bf16, ring);
+    EXPECT_GT(in_bf16, before) << ring;
+    EXPECT_LT(error_of_merging(ranks, Dtype::f32, ring), 1.02 * in_f32) << ring;
+    before = 1.05 * in_bf16;
+  }
 }
 
 }  // namespace
