@@ -50,6 +50,7 @@ Parallelism Pipeline::shard(const ShardGroups& groups, const ShardingPolicy& pol
   return {.grouping = units_->grouping(),
           .reduce_gradients = [this] { units_->finish_step(); },
           .after_update = [this] { units_->after_update(); },
+          .after_load = [this] { units_->after_update(); },
           .predict_memory = [this](MemoryByKind& bytes) { units_->predict_memory(bytes, schedule_, rank_); },
           .predict_traffic = [this](TrafficLedger& ledger,
                                     int64_t steps) { units_->predict_traffic(ledger, schedule_, rank_, steps); },

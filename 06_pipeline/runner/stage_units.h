@@ -26,7 +26,7 @@ class StageUnits {
   void reduce(int stage);
   // After the last task of the step: what has not been reduced is, and all reductions end.
   void finish_step();
-  // After the optimizer has updated the shards.
+  // After the optimizer has updated the shards, or a checkpoint has filled them.
   void after_update();
   // All stages at once, for an evaluation.
   void unshard_all();

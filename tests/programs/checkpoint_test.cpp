@@ -94,8 +94,15 @@ TEST(Checkpoint, GoesOnOnAnotherMesh) {
   output_of({4, NINEFOLD_05_TRAIN, "--tp 2 --dp-shard 2"},
             fmt::format("{} --every 3 --checkpoint {}", options, folder.path("run")));
   const std::vector<double> whole = losses_in(folder, "report.json");
-  for (const Program& run : {Program{1, NINEFOLD_02_TRAIN}, Program{4, NINEFOLD_03_TRAIN, "--stage 3"},
-                             Program{4, NINEFOLD_05_TRAIN, "--tp 4"}, Program{4, NINEFOLD_06_TRAIN, "--pp 4"}}) {
+  const Program runs[] = {
+      {1, NINEFOLD_02_TRAIN},
+      {4, NINEFOLD_03_TRAIN, "--stage 3"},
+      {4, NINEFOLD_05_TRAIN, "--tp 4"},
+      {4, NINEFOLD_06_TRAIN, "--pp 4"},
+      {4, NINEFOLD_07_TRAIN, "--cp 2 --dp-shard 2"},
+      {4, NINEFOLD_09_TRAIN, "--pp 2 --dp-shard 2 --stage 1"},
+  };
+  for (const Program& run : runs) {
     std::filesystem::remove_all(folder.path("other"));
     std::filesystem::create_directory(folder.path("other"));
     std::filesystem::copy(folder.path("run/step_3"), folder.path("other/step_3"));
@@ -176,29 +183,31 @@ TEST(Checkpoint, SigtermWritesOneAndEndsWell) {
   expect_whole(folder.path("run/" + names[1]));
 }
 
-// With --gtest_repeat=10: fifty kills.
+// So many steps that no round comes to their end. With --gtest_repeat=10: fifty kills.
 TEST(Checkpoint, SurvivesBeingKilled) {
   const TemporaryFolder folder;
-  const std::string options = fmt::format("{} --no-check --steps 24 --keep 3", small);
+  const std::string options = fmt::format("{} --no-check --steps 400", small);
   const Program run{2, NINEFOLD_03_TRAIN};
   output_of(run, fmt::format("{} --checkpoint {}", options, folder.path("whole")));
   std::random_device random;
   for (int kill = 0; kill < 5; ++kill) {
     const std::string async = kill % 2 == 0 ? "" : "--async-checkpoint";
-    Command command(run.ranks, fmt::format("{} {} --every 1 --checkpoint {} --resume {}", run.program, options,
+    Command command(run.ranks, fmt::format("{} {} --every 1 --keep 3 --checkpoint {} --resume {}", run.program, options,
                                            folder.path("run"), async));
-    command.read_until("tokens/s");
+    command.read_until("\ncheckpoint: ");
     const std::vector<pid_t> ranks = command.processes("train");
+    ASSERT_EQ(ranks.size(), 2u) << command.output();
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 100'000));
-    if (ranks.size() == 2) ::kill(ranks[random() % 2], SIGKILL);
-    command.finish();
+    ::kill(ranks[random() % 2], SIGKILL);
+    EXPECT_NE(command.finish(), 0) << command.output();
     EXPECT_TRUE(command.left_nothing());
     for (const std::string& name : names_in(folder.path("run"))) {
       if (name != ".lock" && !name.ends_with(".tmp")) expect_whole(folder.path("run/" + name));
     }
   }
+  ASSERT_FALSE(std::filesystem::exists(folder.path("run/step_400"))) << "no round was killed before its end";
   output_of(run, fmt::format("{} --checkpoint {} --resume", options, folder.path("run")));
-  expect_same_checkpoint(folder, "run/step_24", "whole/step_24");
+  expect_same_checkpoint(folder, "run/step_400", "whole/step_400");
 }
 
 std::string refusal(const std::string& line) {
