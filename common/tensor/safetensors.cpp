@@ -9,7 +9,19 @@
 namespace ninefold {
 namespace {
 
-constexpr std::string_view format_names[] = {"F32", "BF16", "F16", "I32", "F8_E4M3", "F8_E5M2"};
+constexpr std::string_view format_names[] = {"F32", "BF16", "F16", "I32", "F8_E4M3", "F8_E5M2"};  // by Dtype
+
+// Every type of the format.
+struct FormatType {
+  std::string_view name;
+  uint64_t bits;
+};
+constexpr FormatType format_types[] = {{"BOOL", 8}, {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
+                                       {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"I16", 16},
+                                       {"U16", 16}, {"F16", 16},    {"BF16", 16},   {"I32", 32},    {"U32", 32},
+                                       {"F32", 32}, {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64}};
+constexpr uint64_t fewest_bits = 4;
+
 constexpr uint64_t length_bytes = sizeof(uint64_t);
 constexpr uint64_t longest_header = 100'000'000;  // as the format's own library
 
@@ -59,7 +71,15 @@ uint64_t size_in(const nlohmann::json& json, const std::string& name, const std:
   return json.get<uint64_t>();
 }
 
-// Not more elements than a file has bytes, so that the product cannot overflow.
+uint64_t bits_of(const std::string& type, const std::string& name, const std::string& tensor) {
+  const auto* const found = std::find_if(std::begin(format_types), std::end(format_types),
+                                         [&](const FormatType& known) { return known.name == type; });
+  require(found != std::end(format_types), "{}: the tensor {} is of type {}, which the format does not have", name,
+          tensor, type);
+  return found->bits;
+}
+
+// Not more than `most` elements, so that the product cannot overflow.
 Shape shape_of(const nlohmann::json& json, uint64_t most, const std::string& name, const std::string& tensor) {
   require(json.is_array(), "{}: the tensor {} has no shape", name, tensor);
   Shape shape;
@@ -85,16 +105,17 @@ StoredTensor tensor_in(const nlohmann::json& json, std::string_view data, const 
                         json["data_offsets"].size() == 2;
   require(is_whole, "{}: the tensor {} needs dtype, shape and two data_offsets", name, tensor);
   const std::string type = json["dtype"];
-  const std::optional<Dtype> dtype = dtype_of(type);
-  require(dtype.has_value(),
-          "{}: the tensor {} is of type {}, which is not one of F32, BF16, F16, I32, F8_E4M3, F8_E5M2", name, tensor,
-          type);
-  StoredTensor stored{*dtype, shape_of(json["shape"], data.size(), name, tensor), {}};
+  const uint64_t bits = bits_of(type, name, tensor);
+  const uint64_t most = data.size() * 8 / fewest_bits;
+  StoredTensor stored{type, dtype_of(type), shape_of(json["shape"], most, name, tensor), {}};
   const uint64_t begin = size_in(json["data_offsets"][0], name, tensor);
   const uint64_t end = size_in(json["data_offsets"][1], name, tensor);
   require(begin <= end && end <= data.size(), "{}: the tensor {} lies at [{}, {}), but the tensors have {} bytes", name,
           tensor, begin, end, data.size());
-  const auto bytes = static_cast<uint64_t>(elements(stored.shape) * size_of(*dtype));
+  const uint64_t needed = static_cast<uint64_t>(elements(stored.shape)) * bits;
+  require(needed % 8 == 0, "{}: the tensor {} of type {} and the shape {} does not end with a whole byte", name, tensor,
+          type, to_string(stored.shape));
+  const uint64_t bytes = needed / 8;
   require(end - begin == bytes, "{}: the tensor {} has {} bytes, but {} of type {} need {}", name, tensor, end - begin,
           to_string(stored.shape), type, bytes);
   stored.bytes = data.substr(begin, bytes);

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,7 +31,8 @@ std::string safetensors_header(const std::vector<TensorEntry>& tensors);
 
 // A tensor in a file. Its bytes may lie at any address.
 struct StoredTensor {
-  Dtype dtype;
+  std::string type;            // as the format calls it
+  std::optional<Dtype> dtype;  // none: a type of the format that there are no tensors of here
   Shape shape;
   std::string_view bytes;
 };
@@ -43,7 +45,7 @@ struct StoredTensors {
 
 // Reads the content of a file, to which what it returns points. `name` stands for the file in sentences. As strict as
 // the format: throws UserError unless the header is what it should be, and the tensors, each of the size that its type
-// and shape give, cover all that follows it exactly once.
+// and shape give, cover all that follows it exactly once. They may be of any type of the format.
 StoredTensors parse_safetensors(std::string_view content, const std::string& name);
 
 // A file that stays open, so that its tensors can be looked at.

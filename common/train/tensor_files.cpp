@@ -22,9 +22,10 @@ void copy_pieces(const CarriedTensor& carried, std::string_view bytes) {
 void convert_pieces(const CarriedTensor& carried, const StoredTensor& stored) {
   const DeviceHandle& device = carried.tensor.device();
   const MemoryScope scope(*device, MemoryKind::workspace);
-  const int64_t width = size_of(stored.dtype);
+  const Dtype dtype = stored.dtype.value();
+  const int64_t width = size_of(dtype);
   for (const Piece& piece : carried.pieces()) {
-    const Tensor other = Tensor::empty(device, {piece.length}, stored.dtype);
+    const Tensor other = Tensor::empty(device, {piece.length}, dtype);
     std::memcpy(other.raw(), stored.bytes.data() + piece.global_offset * width,
                 static_cast<size_t>(piece.length * width));
     ops::copy_(carried.tensor.slice(piece.local_offset, {piece.length}), other);
@@ -100,9 +101,8 @@ void load_tensors(const std::map<std::string, StoredTensor>& stored, const std::
     require(tensor.shape == carried.shape, "{}: {} has the shape {}, but this model needs {}", where, carried.name,
             to_string(tensor.shape), to_string(carried.shape));
     const Dtype needed = carried.tensor.dtype();
-    require(tensor.dtype == needed || (converts && is_float(tensor.dtype)),
-            "{}: {} is of type {}, but this model needs {}", where, carried.name, format_name(tensor.dtype),
-            format_name(needed));
+    require(tensor.dtype == needed || (converts && tensor.dtype && is_float(*tensor.dtype)),
+            "{}: {} is of type {}, but this model needs {}", where, carried.name, tensor.type, format_name(needed));
     tensor.dtype == needed ? copy_pieces(carried, tensor.bytes) : convert_pieces(carried, tensor);
   }
 }

@@ -87,9 +87,11 @@ double rope_theta_in(const nlohmann::json& config, const std::string& name) {
   const nlohmann::json parameters = object("rope_parameters"), scaling = object("rope_scaling");
   for (const auto& [key, rope] : {std::pair("rope_parameters", parameters), {"rope_scaling", scaling}}) {
     require(rope.is_object(), "{}: {} is {}, which is no list of named values", name, key, rope.dump());
-    const auto type = value_in<std::string>(rope, rope.contains("type") ? "type" : "rope_type", "default", name);
-    require(type == "default", "{}: its rotary positions are scaled by the rule '{}', which this Llama does not have",
-            name, type);
+    for (const char* spelling : {"type", "rope_type"}) {
+      const auto type = value_in<std::string>(rope, spelling, "default", name);
+      require(type == "default", "{}: its rotary positions are scaled by the rule '{}', which this Llama does not have",
+              name, type);
+    }
   }
   return value_in(parameters, "rope_theta", value_in(config, "rope_theta", 10000.0, name), name);
 }

@@ -64,7 +64,9 @@ TEST(Safetensors, RefusesWhatBreaksTheFormat) {
       {file_of(braces(a + "," + tensor("b", "F32", "[2]", "[12,20]")), 20), "4 bytes before the tensor b belong to no"},
       {file_of(braces(a + "," + tensor("a", "F32", "[2]", "[8,16]")), 16), "holds the tensor a twice"},
       {file_of(braces(tensor("a", "F32", "[3]", "[0,8]")), 8), "has 8 bytes, but [3] of type F32 need 12"},
-      {file_of(braces(tensor("a", "F64", "[1]", "[0,8]")), 8), "is of type F64, which is not one of F32"},
+      {file_of(braces(tensor("a", "F63", "[1]", "[0,8]")), 8), "is of type F63, which the format does not have"},
+      {file_of(braces(tensor("a", "I64", "[2]", "[0,8]")), 8), "has 8 bytes, but [2] of type I64 need 16"},
+      {file_of(braces(tensor("a", "F4", "[3]", "[0,2]")), 2), "does not end with a whole byte"},
       {file_of(braces(tensor("a", "F32", "[2]", "[8,0]")), 8), "lies at [8, 0)"},
       {file_of(braces(tensor("a", "F32", "[2]", "[0]")), 8), "needs dtype, shape and two data_offsets"},
       {file_of(braces(tensor("a", "F32", "2", "[0,8]")), 8), "has no shape"},
@@ -79,6 +81,26 @@ TEST(Safetensors, RefusesWhatBreaksTheFormat) {
     const std::string found = sentence_of([&content = content] { parse_safetensors(content, "file"); });
     EXPECT_NE(found.find(sentence), std::string::npos) << found << " | " << sentence;
   }
+}
+
+// They are refused only where a model needs them.
+TEST(Safetensors, KnowsTypesThatThereAreNoTensorsOf) {
+  std::string header = tensor("position_ids", "I64", "[2]", "[0,16]");
+  header += "," + tensor("mask", "BOOL", "[3]", "[16,19]") + "," + tensor("codes", "F4", "[2,3]", "[19,22]");
+  const StoredTensors stored =
+      parse_safetensors(file_of("{" + header + "," + tensor("a", "F32", "[1]", "[22,26]") + "}", 26), "file");
+  EXPECT_EQ(stored.tensors.at("position_ids").type, "I64");
+  EXPECT_FALSE(stored.tensors.at("position_ids").dtype);
+  EXPECT_EQ(stored.tensors.at("mask").bytes.size(), 3u);
+  EXPECT_EQ(stored.tensors.at("codes").bytes.size(), 3u);
+  EXPECT_EQ(stored.tensors.at("a").dtype, Dtype::f32);
+  const DeviceHandle device = make_cpu_device();
+  Parameter parameter({2}, {});
+  const Tensor values = Tensor::empty(device, {2}, Dtype::f32);
+  EXPECT_EQ(sentence_of([&] {
+              load_tensors(stored.tensors, "file", {{"position_ids", &parameter, values}}, true);
+            }),
+            "file: position_ids is of type I64, but this model needs F32");
 }
 
 TEST(Transformers, HasANameForEveryParameter) {
@@ -171,6 +193,8 @@ TEST(Transformers, ReadsOlderConfigurationsAndRefusesOtherModels) {
   EXPECT_EQ(refusal("hidden_size", "many"), "file needs a number above 0 as hidden_size");
   EXPECT_EQ(refusal("hidden_size", 255), "dim (255) must be divisible by heads (4)");
   EXPECT_EQ(refusal("head_dim", 32), "file: head_dim is 32, but this Llama has heads of hidden_size / heads = 64");
+  EXPECT_EQ(refusal("rope_scaling", {{"type", nullptr}, {"rope_type", "llama3"}}),
+            "file: its rotary positions are scaled by the rule 'llama3', which this Llama does not have");
   EXPECT_EQ(refusal("rope_scaling", {{"rope_type", "yarn"}, {"factor", 8.0}}),
             "file: its rotary positions are scaled by the rule 'yarn', which this Llama does not have");
 }
@@ -183,7 +207,7 @@ struct HuggingFace {
         config(llama_config_in(folder.config(), path)),
         expected(read_safetensors(path + "/expected.safetensors")),
         model(make_llama(config)) {
-    const Dtype dtype = compute.value_or(folder.tensors().begin()->second.dtype);
+    const Dtype dtype = compute.value_or(folder.tensors().begin()->second.dtype.value());
     materialize(*model, device, {dtype, dtype, dtype, dtype}, 1);
     std::vector<CarriedTensor> tensors;
     for (const Parameter* parameter : parameters_of(*model)) {
