@@ -51,13 +51,6 @@ struct ProgramOptions {
   }
 };
 
-// The folder itself, or the newest checkpoint in it.
-std::string model_folder(const std::string& path) {
-  require(!path.empty(), "--init-from is needed: name the folder of a checkpoint");
-  const std::vector<int64_t> steps = checkpoint_steps(path);
-  return steps.empty() ? path : checkpoint_path(path, steps.back());
-}
-
 constexpr int64_t bytes_vocabulary = 256;
 
 std::vector<int32_t> tokens_of(const std::string& prompt, int64_t vocabulary) {
@@ -86,13 +79,24 @@ std::string text_of(int32_t token, int64_t vocabulary) {
   return {is_control ? '?' : byte};
 }
 
+// That of a tensor that the model needs.
+Dtype dtype_of(const ModelFolder& folder, const std::string& path, Model& model) {
+  const std::string name = transformers_name(parameters_of(model).front()->name);
+  const auto found = folder.tensors().find(name);
+  require(found != folder.tensors().end(), "{} has no tensor {}, which this model needs", path, name);
+  const StoredTensor& tensor = found->second;
+  require(tensor.dtype && is_float(*tensor.dtype), "{}: {} is of type {}, but this model needs F32, BF16 or F16", path,
+          name, tensor.type);
+  return *tensor.dtype;
+}
+
 std::unique_ptr<Model> load_model(const ModelFolder& folder, const std::string& path, const LlamaConfig& config,
                                   const Mesh& mesh, const ProgramOptions& options) {
   const Group& ranks = mesh["tp"];
   LlamaDivision{config, false, false, false, {}}.validate(ranks.size(), 1);
   std::unique_ptr<Model> model = make_llama(config);
   if (ranks.size() > 1) parallelize(*model, ranks, llama_plan(config, false, false));
-  const Dtype dtype = options.dtype.value_or(folder.tensors().begin()->second.dtype);
+  const Dtype dtype = options.dtype ? *options.dtype : dtype_of(folder, path, *model);
   materialize(*model, mesh.world().device(), {dtype, dtype, dtype, dtype}, options.seed);
   std::vector<CarriedTensor> tensors;
   for (const Parameter* parameter : parameters_of(*model)) {
@@ -128,6 +132,7 @@ int run(int argc, char** argv) {
   Options command_line("09/generate", "Continues a text with a Llama from a checkpoint.");
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
+  require(!options.init_from.empty(), "--init-from is needed: name the folder of a checkpoint");
   const std::string path = model_folder(options.init_from);
   const ModelFolder folder(path);
   const LlamaConfig config = llama_config_in(folder.config(), path + "/config.json");

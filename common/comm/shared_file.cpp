@@ -23,7 +23,6 @@ void create_shared_file(const std::string& path, std::string_view beginning, int
 }
 
 void write_alone(const std::string& path, const std::vector<FilePart>& parts) {
-  if (parts.empty()) return;
   OpenFile file(path, O_WRONLY);
   require_success(file.is_open(), path, errno);
   for (const FilePart& part : parts) {

@@ -20,8 +20,9 @@ std::optional<int64_t> step_of(std::string_view name) {
   name.remove_prefix(prefix.size());
   int64_t step = 0;
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
+  // As it is written here: "step_007" is the name of something else.
   const bool is_number = error == std::errc() && end == name.data() + name.size() && step >= 0;
-  return is_number ? std::optional(step) : std::nullopt;
+  return is_number && fmt::format("{}", step) == name ? std::optional(step) : std::nullopt;
 }
 
 void rename(const std::string& from, const std::string& to) {
@@ -46,6 +47,11 @@ std::vector<int64_t> checkpoint_steps(const std::string& folder) {
   }
   std::sort(steps.begin(), steps.end());
   return steps;
+}
+
+std::string model_folder(const std::string& path) {
+  const std::vector<int64_t> steps = checkpoint_steps(path);
+  return steps.empty() ? path : checkpoint_path(path, steps.back());
 }
 
 CheckpointFolder::CheckpointFolder(std::string path) : path_(std::move(path)) {

@@ -18,6 +18,9 @@ std::string unfinished_path(const std::string& folder, int64_t step);
 // The steps of the whole checkpoints in `folder`, ascending; none where there is no such folder.
 std::vector<int64_t> checkpoint_steps(const std::string& folder);
 
+// The folder itself, or the newest whole checkpoint in it.
+std::string model_folder(const std::string& path);
+
 // For the one rank that makes and renames. All throw UserError where the disk refuses.
 class CheckpointFolder {
  public:

@@ -1,7 +1,10 @@
 #include "common/train/options.h"
 
+#include <limits>
+
 #include "common/base/report.h"
 #include "common/base/text.h"
+#include "common/train/checkpoint_folder.h"
 #include "common/train/transformers.h"
 
 namespace ninefold {
@@ -147,16 +150,16 @@ void TrainOptions::declare_report(Options& options) {
 void TrainOptions::declare_checkpoint(Options& options) {
   options.group("Checkpoints");
   options.add("--checkpoint", checkpoint.folder,
-              "write checkpoints to this folder, each a folder step_N that transformers reads, too");
+              "write checkpoints to this folder, each a folder step_N that transformers reads, too; SIGTERM writes one "
+              "and ends the run");
   options.add("--every", checkpoint.every, "between checkpoints; 0: one after the last step only",
               {.minimum = 0, .unit = "steps"});
   options.add("--keep", checkpoint.keep, "so many of the newest checkpoints; 0: all", {.minimum = 0});
-  options.add(
-      "--resume", checkpoint.resume,
-      "go on from the newest checkpoint, if there is one, on whatever mesh; SIGTERM writes one and ends the run");
+  options.add("--resume", checkpoint.resume, "go on from the newest checkpoint, if there is one, on whatever mesh");
   options.add("--async-checkpoint", checkpoint.async, "train on while a copy in the host's memory is written");
   options.add("--init-from", checkpoint.init_from,
-              "begin with the parameters of this folder, as Hugging Face's transformers writes it");
+              "begin with the parameters of this folder: of a checkpoint, of several (the newest counts), or as "
+              "Hugging Face's transformers writes it");
 }
 
 void TrainOptions::settle_checkpoint(const Options& given, const std::string& model) {
@@ -166,6 +169,7 @@ void TrainOptions::settle_checkpoint(const Options& given, const std::string& mo
   const bool has_files = !checkpoint.folder.empty() || !checkpoint.init_from.empty();
   require(!has_files || device != DeviceType::meta,
           "device meta has shapes only: there is nothing for --checkpoint or --init-from; leave them out");
+  if (!checkpoint.init_from.empty()) checkpoint.init_from = model_folder(checkpoint.init_from);
   if (checkpoint.init_from.empty() || model != "llama") return;
   const std::string path = checkpoint.init_from + "/config.json";
   const LlamaConfig stored = llama_config_in(read_json(path), path);
@@ -306,7 +310,12 @@ std::unique_ptr<Task> make_task(const std::string& model, const TrainOptions& op
   return std::make_unique<LlamaTask>(options.llama, on_paper ? std::string() : options.data, options.length);
 }
 
-int mesh_size(int64_t option) { return option == Options::automatic ? 0 : static_cast<int>(option); }
+int mesh_size(int64_t option) {
+  require(option <= std::numeric_limits<int>::max(),
+          "{} ranks along one dimension of the mesh are more than any job has; their product is that of the job",
+          option);
+  return option == Options::automatic ? 0 : static_cast<int>(option);
+}
 
 int print_help(const std::string& help) {
   if (on_first_rank()) fmt::print("{}", help);

@@ -129,7 +129,7 @@ DeviceHandle make_device(DeviceType type, int threads);
 // "llama", "mlp" or "mnist_cnn". On meta, Llama comes without data.
 std::unique_ptr<Task> make_task(const std::string& model, const TrainOptions& options);
 
-// The size that Mesh takes for an option that may be automatic.
+// The size that Mesh takes for an option that may be automatic. Throws UserError for one beyond all jobs.
 int mesh_size(int64_t option);
 
 // Prints the help once for all ranks; returns the exit code 0.

@@ -314,7 +314,7 @@ int Trainer::finish() {
   measure_memory(record_.memory, *world_.device());
   if (parallelism_.gather_error && options_.steps > 0) record_.gather_error = parallelism_.gather_error();
   record_.reserved_bytes = control::max(world_.group(), world_.device()->allocator().reserved());
-  record_.matmul_peak = options_.steps > 0 ? (peak_before_ + measure_peak()) / 2 : 0;
+  record_.matmul_peak = record_.steps.empty() ? 0 : (peak_before_ + measure_peak()) / 2;
   if (oracle_) {
     record_.check = oracle_->result();
     record_.oracle_bytes = control::max(world_.group(), oracle_->peak_bytes());

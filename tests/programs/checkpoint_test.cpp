@@ -117,10 +117,15 @@ TEST(Checkpoint, KeepsTheNewestAndHasNothingLeftToDo) {
   const TemporaryFolder folder;
   const std::string options = fmt::format("{} --steps 5 --every 1 --keep 2 --checkpoint {}", small, folder.path("run"));
   std::filesystem::create_directories(folder.path("run/step_9.tmp"));  // of a run that was killed
+  std::filesystem::create_directories(folder.path("run/step_007"));    // of somebody else
   output_of({2, NINEFOLD_02_TRAIN}, options);
-  EXPECT_EQ(names_in(folder.path("run")), (std::vector<std::string>{".lock", "step_4", "step_5"}));
-  const std::string output = output_of({2, NINEFOLD_02_TRAIN}, options + " --resume");
+  EXPECT_EQ(names_in(folder.path("run")), (std::vector<std::string>{".lock", "step_007", "step_4", "step_5"}));
+  const std::string output = output_of({2, NINEFOLD_02_TRAIN}, options + " --resume --measure-peak");
   EXPECT_NE(output.find("all 5 steps are made"), std::string::npos) << output;
+  EXPECT_EQ(output.find("of the matmul peak"), std::string::npos) << output;
+  const std::string other =
+      output_of({2, NINEFOLD_02_TRAIN}, fmt::format("{} --steps 1 --init-from {}", short_run, folder.path("run")));
+  EXPECT_NE(other.find("beginning with the parameters of " + folder.path("run/step_5\n")), std::string::npos) << other;
 }
 
 // Two batches of 24 samples are four of 12.
@@ -268,6 +273,30 @@ TEST(Generate, ContinuesACheckpointOnOneRankAndOnTwo) {
   EXPECT_EQ(text(1, "--seed 7"), text(1, "--seed 7"));
   EXPECT_NE(text(1, "--seed 7"), text(1, "--seed 8"));
   EXPECT_EQ(text(1, "--top-k 1"), text(1, "--temperature 0"));
+}
+
+// Its name comes before those of the model's tensors.
+TEST(Generate, TakesItsTypeFromTheModel) {
+  const TemporaryFolder folder;
+  std::filesystem::create_directories(folder.path("model"));
+  std::filesystem::copy(hf_llama + "/config.json", folder.path("model"));
+  std::ifstream file(hf_llama + "/model.safetensors", std::ios::binary);
+  const std::string original(std::istreambuf_iterator<char>(file), {});
+  uint64_t length = 0;
+  std::memcpy(&length, original.data(), sizeof length);
+  const std::string tensors = original.substr(sizeof length + length);
+  std::string header = original.substr(sizeof length, original.rfind('}', sizeof length + length - 1) - sizeof length);
+  header += fmt::format(R"(,"a.position_ids":{{"dtype":"I64","shape":[2],"data_offsets":[{},{}]}}}})", tensors.size(),
+                        tensors.size() + 16);
+  const auto generate = [&](const std::string& head, const std::string& bytes) {
+    length = head.size();
+    folder.write("model/model.safetensors",
+                 std::string(reinterpret_cast<const char*>(&length), sizeof length) + head + bytes);
+    return fmt::format("{} --init-from {} --tokens 5", NINEFOLD_09_GENERATE, folder.path("model"));
+  };
+  const std::string output = output_of({1, generate(header, tensors + std::string(16, '\0'))}, "");
+  EXPECT_NE(output.find("leaves out: a.position_ids"), std::string::npos) << output;
+  EXPECT_NE(refusal(generate("{}", "")).find("has no tensor model.embed_tokens.weight"), std::string::npos);
 }
 
 TEST(Generate, GivesTheNumbersOfOtherVocabularies) {
