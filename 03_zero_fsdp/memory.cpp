@@ -35,7 +35,7 @@ struct ProgramOptions {
   void declare(Options& options) {
     options.group("Memory");
     options.add("--parameters", parameters, "so many parameters, instead of a Llama's; 0: a Llama", {.minimum = 0});
-    options.add("--ranks", ranks, "over which the states are divided", {.minimum = 1});
+    options.add("--ranks", ranks, "over which the states are divided", {.minimum = 1, .maximum = 1e9});
     options.add("--parameter-bytes", parameter_bytes, "of one parameter, with --parameters", {.minimum = 0});
     options.add("--gradient-bytes", gradient_bytes, "of its gradient, with --parameters", {.minimum = 0});
     options.add("--optimizer-bytes", optimizer_bytes, "of its optimizer states and master value, with --parameters",

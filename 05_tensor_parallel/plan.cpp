@@ -15,7 +15,7 @@ using namespace ninefold;
 
 struct ProgramOptions {
   std::string model = "llama";
-  int64_t tp = 2;
+  int tp = 2;
   bool sequence_parallel = true, loss_parallel = true;
   F8Options f8;
   TrainOptions train;
@@ -38,8 +38,8 @@ struct Planned {
 
 Planned plan_llama(const ProgramOptions& options, const std::string& f8_linears) {
   const LlamaConfig& config = options.train.llama;
-  LlamaDivision{config, options.sequence_parallel, options.loss_parallel, false, {}}.validate(
-      static_cast<int>(options.tp), options.train.length);
+  LlamaDivision{config, options.sequence_parallel, options.loss_parallel, false, {}}.validate(options.tp,
+                                                                                              options.train.length);
   Planned planned{make_llama(config), llama_plan(config, options.sequence_parallel, options.loss_parallel)};
   planned.plan.f8_linears = f8_linears;
   multiply_in_f8(*planned.model, f8_linears);
@@ -72,7 +72,7 @@ int run(int argc, char** argv) {
                              : options.model == "mlp"
                                  ? Planned{make_mlp({.in = 10, .hidden = 32, .classes = 5}), mlp_plan()}
                                  : plan_image_embeddings();
-  const int ranks = static_cast<int>(options.tp);
+  const int ranks = options.tp;
   const auto [layers, warnings] = resolve(*model, plan, ranks, "tp");
   if (!on_first_rank()) return 0;
   for (const std::string& warning : warnings) fmt::print("warning: {}\n", warning);

@@ -71,8 +71,8 @@ int run(int argc, char** argv) {
 
   World world(train.world(), collectives::named(train.collectives));
   const Mesh mesh(world, {{"pp", mesh_size(options.pp)},
-                          {"dp_replicate", static_cast<int>(options.dp_replicate)},
-                          {"dp_shard", static_cast<int>(options.dp_shard)}});
+                          {"dp_replicate", mesh_size(options.dp_replicate)},
+                          {"dp_shard", mesh_size(options.dp_shard)}});
   const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
   options.pipeline.settle_micro_batches(train, data.size());
   train.resolve(data.size());

@@ -18,7 +18,8 @@ using namespace ninefold;
 struct ProgramOptions {
   AttentionProblem problem;
   std::string layouts = "all";
-  int64_t ulysses = 0, repeat = 3, machine_ranks = 0;
+  int64_t repeat = 3;
+  int ulysses = 0, machine_ranks = 0;
   bool baseline = true;
   Dtype merge = Dtype::f32;
   std::string cluster;
@@ -61,7 +62,7 @@ std::vector<SequenceLayout> ProgramOptions::chosen(int ranks) const {
     require(place != names.end(), "--layout {} is none; there are all, {}", word, fmt::join(names, ", "));
     const Layout layout = ninefold::layouts[place - names.begin()].first;
     try {
-      const SequenceLayout one(layout, ranks, layout == Layout::hybrid ? static_cast<int>(ulysses) : 0);
+      const SequenceLayout one(layout, ranks, layout == Layout::hybrid ? ulysses : 0);
       if (takes_all && layout == Layout::hybrid && one.blocks() == 1) continue;  // that is ulysses
       one.validate(problem.length, problem.heads, problem.kv_heads);
       found.push_back(one);
@@ -127,8 +128,7 @@ int run(int argc, char** argv) {
   WorldOptions world_options{.device = make_cpu_device()};
   if (!options.cluster.empty()) world_options.cluster = Cluster::parse(options.cluster);
   World world(world_options, collectives::ours());
-  const Mesh mesh(world,
-                  {{"machines", options.machine_ranks == 0 ? 1 : 0}, {"cp", static_cast<int>(options.machine_ranks)}});
+  const Mesh mesh(world, {{"machines", options.machine_ranks == 0 ? 1 : 0}, {"cp", options.machine_ranks}});
   const std::vector<SequenceLayout> chosen = options.chosen(world.size());
   AttentionMeasurement measurement(mesh.flatten({"machines", "cp"}), problem, options.repeat);
 

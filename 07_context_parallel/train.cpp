@@ -14,7 +14,8 @@ using namespace ninefold;
 struct ProgramOptions {
   Layout layout = Layout::zigzag;
   RingOptions ring;
-  int64_t dp_replicate = 1, dp_shard = 1, cp = Options::automatic, ulysses = 0;
+  int64_t dp_replicate = 1, dp_shard = 1, cp = Options::automatic;
+  int ulysses = 0;
   ShardingPolicy policy;
   RecomputationOptions recomputation;
   TrainOptions train;
@@ -59,7 +60,7 @@ int run(int argc, char** argv) {
                           {"cp", mesh_size(options.cp)}});
   const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
   train.resolve(data.size());
-  const SequenceLayout layout(options.layout, mesh.size("cp"), static_cast<int>(options.ulysses));
+  const SequenceLayout layout(options.layout, mesh.size("cp"), options.ulysses);
   layout.validate(train.length, train.llama.heads, train.llama.kv_heads);
   const auto task = make_task("llama", train);
 

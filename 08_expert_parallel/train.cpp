@@ -65,7 +65,7 @@ struct ProgramOptions {
     return Mesh(world, {{"dp_replicate", mesh_size(dp_replicate)},
                         {"dp_shard", mesh_size(dp_shard)},
                         {"ep", mesh_size(ep)},
-                        {"expert_tp", static_cast<int>(expert_tp)}});
+                        {"expert_tp", mesh_size(expert_tp)}});
   }
 };
 

@@ -73,11 +73,11 @@ std::vector<int64_t> BenchOptions::sizes() const {
 }
 
 std::vector<MeshDimension> BenchOptions::mesh() const {
-  const int replicate = dp_replicate == Options::automatic ? 0 : static_cast<int>(dp_replicate);
+  const int replicate = dp_replicate == Options::automatic ? 0 : dp_replicate;
   std::vector<MeshDimension> dimensions;
   for (const auto& [name, size] :
-       {std::pair{"pp", pp}, {"dp_replicate", int64_t{replicate}}, {"dp_shard", dp_shard}, {"cp", cp}, {"tp", tp}}) {
-    if (size != 1 || name == std::string("dp_replicate")) dimensions.push_back({name, static_cast<int>(size)});
+       {std::pair{"pp", pp}, {"dp_replicate", replicate}, {"dp_shard", dp_shard}, {"cp", cp}, {"tp", tp}}) {
+    if (size != 1 || name == std::string("dp_replicate")) dimensions.push_back({name, size});
   }
   return dimensions;
 }

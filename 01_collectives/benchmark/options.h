@@ -23,7 +23,7 @@ struct BenchOptions {
   double timeout = 120;
   std::string cluster;  // described as Cluster::parse reads it; empty: times are of the wall
   bool fit = false;     // measure the links instead
-  int64_t pp = 1, dp_replicate = Options::automatic, dp_shard = 1, cp = 1, tp = 1;
+  int pp = 1, dp_replicate = Options::automatic, dp_shard = 1, cp = 1, tp = 1;
 
   // What the words for sizes stand for, once resolved.
   int64_t smallest_bytes = 0, largest_bytes = 0, segment_bytes = 0;

@@ -32,12 +32,12 @@ int64_t parse_bytes(std::string_view option, std::string_view text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   const std::string_view unit = trimmed(text.substr(static_cast<size_t>(end - text.data())));
   for (const auto& [name, factor] : units) {
-    if (error == std::errc() && name == unit && number > 0 && number * factor < 1e18) {
+    if (error == std::errc() && name == unit && number * factor >= 1 && number * factor < 1e18) {
       return static_cast<int64_t>(number * factor);
     }
   }
   throw UserError(
-      fmt::format("{} needs a number above 0 with one of B, kB, MB, GB, TB, such as 1GB, not '{}'", option, text));
+      fmt::format("{} needs 1B or more, with one of B, kB, MB, GB, TB, such as 1GB, not '{}'", option, text));
 }
 
 }  // namespace ninefold

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace ninefold {
 namespace {
@@ -17,6 +18,8 @@ int64_t ranks_of(const std::vector<MeshDimension>& dimensions) {
   for (const MeshDimension& dimension : dimensions) {
     require(dimension.size >= 0, "{} ({}) must be at least 1, or auto", dimension.name, dimension.size);
     if (dimension.size > 0) ranks *= dimension.size;
+    require(ranks <= std::numeric_limits<int>::max(),
+            "{} are more ranks than any job has; their product is that of the job", to_string(dimensions));
   }
   return ranks;
 }

@@ -225,6 +225,7 @@ std::vector<BadInput> bad_for_tensor_parallelism() {
       {"ffn", "--tp 4 --ffn 50", "ffn (50) must be divisible by tp (4)"},
       {"length", "--tp 4 --length 30", "length (30) must be divisible by tp (4), because sequence parallelism divides"},
       {"too_few", "--tp 2", "tp(2) = 2 ranks, but the job has 4"},
+      {"stage", "--tp 4 --stage 1", "--stage 1 divides states over --dp-shard, but that is 1; add --dp-shard 2"},
       {"too_many", "--tp 4 --dp-shard 2", "dp_shard(2) x tp(4) = 8 ranks, but the job has 4"},
       {"async", "--tp 4 --async-tp --no-sequence-parallel", "--async-tp overlaps what sequence parallelism sends"},
       {"no_tp", "--tp 0", "--tp (0) must be at least 1"},
@@ -270,7 +271,12 @@ std::vector<BadInput> bad_for_context_parallelism() {
       {"neighbours_of_a_ring", "--ulysses 2", "--ulysses (2) is for --layout hybrid; with zigzag leave it out"},
       {"too_few", "--cp 2", "cp(2) = 2 ranks, but the job has 4"},
       {"limit", "--memory-limit 10kB", "memory limit of 10.0 kB has no room for"},
-      {"no_limit", "--memory-limit 1000", "--memory-limit needs a number above 0 with one of B, kB, MB, GB, TB, such"},
+      {"no_limit", "--memory-limit 1000", "--memory-limit needs 1B or more, with one of B, kB, MB, GB, TB, such"},
+      {"limit_below_a_byte", "--memory-limit 0.4B", "--memory-limit needs 1B or more"},
+      {"more_than_an_int", "--cp 4294967298", "4294967298 ranks along one dimension of the mesh are more than any job"},
+      {"more_than_all", "--cp 2000000000 --dp-shard 2000000000 --dp-replicate 2000000000",
+       "are more ranks than any job"},
+      {"neighbours_beyond_an_int", "--ulysses 4294967298", "--ulysses (4294967298) is beyond what the option can hold"},
   };
 }
 
