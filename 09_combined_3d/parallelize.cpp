@@ -62,7 +62,8 @@ ActivationsOf activations_of(const Task& task, int ranks, const LlamaDivision& d
 //   2  tensor parallelism       replaces single layers by name, while they are still the model's own
 //   3  activation checkpoints   around whole blocks, so that what is run again includes the messages of 2; inside the
 //                               units of 4, or every unit would be gathered once more for it
-//   4  sharding or replicas     last: flat buffers of the pieces of parameters that 1 and 2 have left here, and the only
+//   4  sharding or replicas     last: flat buffers of the pieces of parameters that 1 and 2 have left here, and the
+//   only
 //                               ones that sum gradients over the data ranks
 Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const Techniques& techniques,
                         const TrainOptions& train) {
