@@ -98,7 +98,7 @@ TEST(Safetensors, KnowsTypesThatThereAreNoTensorsOf) {
   Parameter parameter({2}, {});
   const Tensor values = Tensor::empty(device, {2}, Dtype::f32);
   EXPECT_EQ(sentence_of([&] {
-              load_tensors(stored.tensors, "file", {{"position_ids", &parameter, values}}, true);
+              load_tensors(stored.tensors, "file", {{"position_ids", &parameter, values, {2}}}, true);
             }),
             "file: position_ids is of type I64, but this model needs F32");
 }
