@@ -17,9 +17,10 @@ int64_t ranks_of(const std::vector<MeshDimension>& dimensions) {
   int64_t ranks = 1;
   for (const MeshDimension& dimension : dimensions) {
     require(dimension.size >= 0, "{} ({}) must be at least 1, or auto", dimension.name, dimension.size);
-    if (dimension.size > 0) ranks *= dimension.size;
+    if (dimension.size <= 1) continue;
     require(ranks <= std::numeric_limits<int>::max(),
             "{} are more ranks than any job has; their product is that of the job", to_string(dimensions));
+    ranks *= dimension.size;
   }
   return ranks;
 }
