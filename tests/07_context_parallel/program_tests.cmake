@@ -6,7 +6,7 @@ foreach(ranks 1 3 4)
 endforeach()
 add_command_test(07/attention/bf16 RANKS 2 EXPECT_OUTPUT "PASSED\n$"
   COMMAND ${attention} --length 512 --head-dim 16 --repeat 1 --dtype bf16 --layout zigzag,gathered)
-add_command_test(07/attention/unknown_layout RANKS 2 EXPECT_EXIT 1 EXPECT_OUTPUT "^ninefold: --layout spiral names no"
+add_command_test(07/attention/unknown_layout RANKS 2 EXPECT_EXIT 1 EXPECT_OUTPUT "^ninefold: --layout spiral is none; there are all, contiguous"
   COMMAND ${attention} --layout spiral)
 add_command_test(07/attention/does_not_divide RANKS 2 EXPECT_EXIT 1
   EXPECT_OUTPUT "^ninefold: length .514. must be divisible by 2 x cp = 4 for the layout zigzag"

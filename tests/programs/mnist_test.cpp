@@ -32,7 +32,7 @@ TEST(Mnist, TwoRanksSaveTheModelOfOneToTheBit) {
   const auto header = nlohmann::json::parse(saved.substr(sizeof length, length));
   EXPECT_EQ(header.size(), 9u) << "eight tensors and the metadata";
   EXPECT_EQ(header["fc1.weight"]["shape"], nlohmann::json({128, 9216}));
-  EXPECT_EQ(header["fc2.bias"]["data_offsets"][1], saved.size() - sizeof length - length)
+  EXPECT_EQ(header["fc2.weight"]["data_offsets"][1], saved.size() - sizeof length - length)
       << "the last one ends the file";
 }
 
