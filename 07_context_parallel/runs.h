@@ -1,4 +1,4 @@
-// Rows that lie together in two orders: what is copied to get from the one to the other.
+// Rows of sequences: those at some positions; and what is copied to get from the order of ranks to that of sequences.
 #pragma once
 
 #include <vector>
@@ -45,6 +45,17 @@ inline void to_ranks(const Tensor& ranks, const Tensor& sequences, const std::ve
   for (const auto& [rank_row, row, count] : runs) {
     ops::copy_(ranks.rows(rank_row, rank_row + count), sequences.rows(row, row + count));
   }
+}
+
+// The rows of x [sequences * length, width] at these positions of every sequence, as a tensor of their own.
+inline Tensor rows_at(const Tensor& x, const std::vector<int32_t>& positions, int64_t sequences) {
+  std::vector<int32_t> rows;
+  for (int64_t sequence = 0; sequence < sequences; ++sequence) {
+    for (const int32_t position : positions) {
+      rows.push_back(static_cast<int32_t>(sequence * (x.dim(0) / sequences)) + position);
+    }
+  }
+  return ops::gather_rows(x, Tensor::from(x.device(), {static_cast<int64_t>(rows.size())}, rows));
 }
 
 }  // namespace ninefold

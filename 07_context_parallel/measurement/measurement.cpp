@@ -5,11 +5,13 @@
 #include <numeric>
 
 #include "07_context_parallel/predict.h"
+#include "07_context_parallel/runs.h"
 #include "common/base/median.h"
 #include "common/base/random.h"
 #include "common/base/stopwatch.h"
 #include "common/comm/control.h"
 #include "common/comm/virtual_time.h"
+#include "common/train/values.h"
 
 namespace ninefold {
 namespace {
@@ -35,12 +37,6 @@ int64_t bytes_sent(World& world) {
 }
 
 Tensor empty_as(const Tensor& x) { return Tensor::empty(x.device(), x.shape(), x.dtype()); }
-
-double sum_of_squares(const Tensor& x) {
-  double squares = 0;
-  for (const float value : ops::cast(x, Dtype::f32).to_vector<float>()) squares += static_cast<double>(value) * value;
-  return squares;
-}
 
 double median_of(const std::vector<AttentionTimes>& times, double AttentionTimes::*member) {
   std::vector<double> values;
@@ -227,23 +223,15 @@ AttentionErrors AttentionMeasurement::errors_of(const std::array<Tensor, 4>& res
                                                 const std::vector<int32_t>& positions) const {
   AttentionErrors errors{};
   for (size_t i = 0; i < results.size(); ++i) {
-    const Tensor difference = rows_of(exact_[i], positions);
-    ops::scale_(difference, -1);
-    ops::add_(difference, results[i]);
-    errors[i] = std::sqrt(control::sum(group_, sum_of_squares(difference)) / sum_of_squares(exact_[i]));
+    const double own = distance(to_floats(results[i]), to_floats(rows_of(exact_[i], positions)));
+    errors[i] = std::sqrt(control::sum(group_, own * own)) / norm_of(to_floats(exact_[i]));
   }
   return errors;
 }
 
 Tensor AttentionMeasurement::rows_of(const Tensor& whole, const std::vector<int32_t>& positions) const {
   const OutsideTheBooks outside(world_);
-  std::vector<int32_t> rows;
-  for (int64_t sequence = 0; sequence < problem_.batch; ++sequence) {
-    for (const int32_t position : positions) {
-      rows.push_back(static_cast<int32_t>(sequence * problem_.length) + position);
-    }
-  }
-  return ops::embedding(Tensor::from(whole.device(), {static_cast<int64_t>(rows.size())}, rows), whole);
+  return rows_at(whole, positions, problem_.batch);
 }
 
 }  // namespace ninefold

@@ -6,6 +6,7 @@
 
 #include "01_collectives/collectives.h"
 #include "07_context_parallel/predict.h"
+#include "07_context_parallel/runs.h"
 #include "common/comm/control.h"
 #include "common/comm/mesh.h"
 #include "tests/support/faulty_collectives.h"
@@ -63,17 +64,6 @@ Results compute(AttentionCore& core, const Inputs& in, const std::vector<int32_t
   results.dk = gradients.dk;
   results.dv = gradients.dv;
   return results;
-}
-
-// The rows at these positions of every sequence.
-Tensor rows_at(const Tensor& x, const std::vector<int32_t>& positions, int64_t batch) {
-  std::vector<int32_t> rows;
-  for (int64_t sequence = 0; sequence < batch; ++sequence) {
-    for (const int32_t position : positions) {
-      rows.push_back(static_cast<int32_t>(sequence * (x.dim(0) / batch)) + position);
-    }
-  }
-  return ops::embedding(Tensor::from(x.device(), {static_cast<int64_t>(rows.size())}, rows), x);
 }
 
 // log_sum_exp [batch, heads, length] at these positions.
