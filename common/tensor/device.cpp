@@ -17,8 +17,9 @@ std::string_view name_of(DeviceType type) {
   return "unknown";
 }
 
-Device::Device(DeviceType type, std::unique_ptr<Allocator> allocator, std::unique_ptr<Kernels> kernels)
-    : type_(type), allocator_(std::move(allocator)), kernels_(std::move(kernels)) {}
+Device::Device(DeviceType type, std::unique_ptr<Allocator> allocator, std::unique_ptr<Kernels> kernels,
+               std::unique_ptr<Transfer> transfer)
+    : type_(type), allocator_(std::move(allocator)), kernels_(std::move(kernels)), transfer_(std::move(transfer)) {}
 
 Device::~Device() = default;
 

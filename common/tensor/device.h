@@ -25,7 +25,8 @@ struct KernelCost {
 
 class Device {
  public:
-  Device(DeviceType type, std::unique_ptr<Allocator> allocator, std::unique_ptr<Kernels> kernels);
+  Device(DeviceType type, std::unique_ptr<Allocator> allocator, std::unique_ptr<Kernels> kernels,
+         std::unique_ptr<Transfer> transfer = std::make_unique<Transfer>());
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -35,6 +36,7 @@ class Device {
   const Ledger& ledger() const { return ledger_; }
   Allocator& allocator() { return *allocator_; }
   Kernels& kernels() { return *kernels_; }
+  Transfer& transfer() { return *transfer_; }
 
   // Puts a decorator around the kernels: `wrap` receives the present ones and returns those to use from now on.
   void decorate_kernels(const std::function<std::unique_ptr<Kernels>(std::unique_ptr<Kernels>)>& wrap);
@@ -54,6 +56,7 @@ class Device {
   Ledger ledger_;
   std::unique_ptr<Allocator> allocator_;
   std::unique_ptr<Kernels> kernels_;
+  std::unique_ptr<Transfer> transfer_;
   MemoryKind kind_ = MemoryKind::activations;
 };
 
@@ -63,6 +66,9 @@ using DeviceHandle = std::shared_ptr<Device>;
 DeviceHandle make_cpu_device(int threads = 1);
 // Shapes only: the ledger counts, nothing is allocated, operations do nothing.
 DeviceHandle make_meta_device();
+// One GPU, by its number in this process (library ninefold_cuda). Throws UserError where there is none, no driver for
+// it, or where the programs were built without CUDA.
+DeviceHandle make_cuda_device(int index);
 
 // While it lives, new tensors of the device are booked under `kind`. Scopes nest.
 class MemoryScope {

@@ -1,6 +1,7 @@
 #include "common/tensor/memory.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
 #include "common/base/check.h"
@@ -51,5 +52,15 @@ void Ledger::reset_peaks() {
   peak_ = at_peak_ = now_;
   peak_total_ = total();
 }
+
+void Transfer::to_host(void* host, const void* device, int64_t bytes) {
+  std::memcpy(host, device, static_cast<size_t>(bytes));
+}
+
+void Transfer::from_host(void* device, const void* host, int64_t bytes) {
+  std::memcpy(device, host, static_cast<size_t>(bytes));
+}
+
+void Transfer::clear(void* device, int64_t bytes) { std::memset(device, 0, static_cast<size_t>(bytes)); }
 
 }  // namespace ninefold

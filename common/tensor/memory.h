@@ -59,4 +59,17 @@ class Allocator {
   virtual int64_t reserved() const = 0;
 };
 
+// How the host reaches a device's memory; here, where that is the host's own.
+class Transfer {
+ public:
+  virtual ~Transfer() = default;
+  // Return when the bytes are there, after everything that the device was told before.
+  virtual void to_host(void* host, const void* device, int64_t bytes);
+  virtual void from_host(void* device, const void* host, int64_t bytes);
+  virtual void clear(void* device, int64_t bytes);
+  // Waits until the device has done everything that it was told. Throws what its kernels found wrong with their
+  // arguments, as `to_host` does.
+  virtual void synchronize() {}
+};
+
 }  // namespace ninefold

@@ -2,8 +2,6 @@
 
 #include <fmt/ranges.h>
 
-#include <cstring>
-
 namespace ninefold {
 
 struct Tensor::Storage {
@@ -50,12 +48,13 @@ Tensor Tensor::empty(const DeviceHandle& device, Shape shape, Dtype dtype) {
   const int64_t size = elements(shape);
   auto storage = std::make_shared<Storage>(device, size * size_of(dtype));
   void* const address = storage->address;
-  return handle_of({std::move(storage), std::move(shape), size, dtype, address});
+  const bool is_on_host = device->type() != DeviceType::cuda;
+  return handle_of({std::move(storage), std::move(shape), size, dtype, address, is_on_host});
 }
 
 Tensor Tensor::zeros(const DeviceHandle& device, Shape shape, Dtype dtype) {
   Tensor tensor = empty(device, std::move(shape), dtype);
-  if (void* address = tensor.raw()) std::memset(address, 0, static_cast<size_t>(tensor.bytes()));
+  if (void* address = tensor.raw()) device->transfer().clear(address, tensor.bytes());
   return tensor;
 }
 
@@ -63,8 +62,16 @@ Tensor Tensor::from_bytes(const DeviceHandle& device, Shape shape, Dtype dtype, 
   Tensor tensor = empty(device, std::move(shape), dtype);
   expect(static_cast<int64_t>(count) == tensor.size(), "{} values do not fill a tensor of shape {}", count,
          to_string(tensor.shape()));
-  if (tensor.raw() && count > 0) std::memcpy(tensor.raw(), source, static_cast<size_t>(tensor.bytes()));
+  tensor.copy_from_host(source);
   return tensor;
+}
+
+void Tensor::copy_to_host(void* host) const {
+  if (raw() && size() > 0) device()->transfer().to_host(host, raw(), bytes());
+}
+
+void Tensor::copy_from_host(const void* host) const {
+  if (raw() && size() > 0) device()->transfer().from_host(raw(), host, bytes());
 }
 
 const Shape& Tensor::shape() const {
@@ -112,7 +119,7 @@ Tensor Tensor::slice(int64_t offset, Shape new_shape) const {
          to_string(shape()));
   auto* const first = static_cast<std::byte*>(raw());
   void* const address = first ? first + offset * size_of(dtype()) : nullptr;
-  return handle_of({view_->storage, std::move(new_shape), count, dtype(), address});
+  return handle_of({view_->storage, std::move(new_shape), count, dtype(), address, view_->is_on_host});
 }
 
 }  // namespace ninefold

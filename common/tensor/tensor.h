@@ -61,9 +61,16 @@ class Tensor {
   Dtype dtype() const { return view_ ? view_->dtype : Dtype::f32; }
   const DeviceHandle& device() const;
 
-  // Address of the first element, typed. T must match the dtype; nullptr on meta.
+  // Address of the first element, for the host to read and write. T must match the dtype; nullptr on meta, an error on
+  // devices whose memory the host does not reach: there `from` and `to_vector` copy, and operations do the rest.
   template <typename T>
   T* data() const {
+    expect(!view_ || view_->is_on_host, "the host cannot read and write the memory of a device directly");
+    return address<T>();
+  }
+  // The same on the device: for its kernels and for communication.
+  template <typename T>
+  T* address() const {
     expect(DtypeOf<T>::value == dtype(), "a {} tensor read as {}", name_of(dtype()), name_of(DtypeOf<T>::value));
     return static_cast<T*>(raw());
   }
@@ -82,9 +89,13 @@ class Tensor {
   // Copies the elements to the host. T must match the dtype.
   template <typename T>
   std::vector<T> to_vector() const {
-    const T* begin = data<T>();
-    return std::vector<T>(begin, begin + size());
+    std::vector<T> values(static_cast<size_t>(size()));
+    if (address<T>()) copy_to_host(values.data());
+    return values;
   }
+  // Copies `bytes()` bytes to and from memory of the host.
+  void copy_to_host(void* host) const;
+  void copy_from_host(const void* host) const;
 
  private:
   struct Storage;
@@ -95,6 +106,7 @@ class Tensor {
     int64_t size;
     Dtype dtype;
     void* address;  // of the first element; nullptr where there is none
+    bool is_on_host;
     int64_t handles = 1;
   };
 

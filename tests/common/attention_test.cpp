@@ -11,6 +11,7 @@
 #include "tests/support/naive_attention.h"
 #include "tests/support/numbers.h"
 #include "tests/support/safetensors.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -78,7 +79,7 @@ class Attention : public testing::TestWithParam<Dtype> {
     expect_near("dv", gradients.dv, expected.dv);
   }
 
-  DeviceHandle device_ = make_cpu_device();
+  DeviceHandle device_ = make_test_device();
 };
 
 TEST_P(Attention, AgreesWithDoublePrecisionAtAnyLength) {
@@ -259,7 +260,7 @@ Tensor by_tokens(const GoldenTensor& golden, const DeviceHandle& device) {
 }
 
 TEST(AttentionGolden, AgreesWithPyTorch) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const GoldenFile golden = read_safetensors(NINEFOLD_TEST_DATA "/attention.safetensors");
   const Shape& q = golden["q"].shape;
   const ops::AttentionShape shape = {q[0], q[1], golden["k"].shape[1], q[3]};

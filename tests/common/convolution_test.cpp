@@ -6,6 +6,7 @@
 
 #include "common/tensor/ops.h"
 #include "tests/support/numbers.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -74,7 +75,7 @@ class Convolution : public testing::TestWithParam<Dtype> {
     expect_near(dbias, db, of.dy.size() / channels);
   }
 
-  DeviceHandle device_ = make_cpu_device();
+  DeviceHandle device_ = make_test_device();
 };
 
 TEST_P(Convolution, AgreesWithDoublePrecision) {

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "tests/support/compare.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -21,7 +22,7 @@ struct Types {
 class GroupedMatmul : public testing::TestWithParam<Types> {
  protected:
   Tensor random(const Shape& shape, uint32_t seed) const { return random_tensor(device_, shape, GetParam().in, seed); }
-  DeviceHandle device_ = make_cpu_device();
+  DeviceHandle device_ = make_test_device();
 };
 INSTANTIATE_TEST_SUITE_P(Types, GroupedMatmul,
                          testing::Values(Types{Dtype::f32, Dtype::f32}, Types{Dtype::bf16, Dtype::bf16},
@@ -89,7 +90,7 @@ TEST_P(GroupedMatmul, GivesEachMatrixTheGradientOfItsRows) {
 
 // Numbers of rows change every step: what is kept for each shape would never stop growing.
 TEST(GroupedMatmulMemory, DoesNotGrowWithTheNumbersThatCome) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const Tensor w = random_tensor(device, {2, 16, 8}, Dtype::f32, 1);
   for (int64_t rows = 1; rows < 40; ++rows) {
     const Tensor x = random_tensor(device, {2 * rows + 1, 8}, Dtype::f32, 2);
@@ -100,7 +101,7 @@ TEST(GroupedMatmulMemory, DoesNotGrowWithTheNumbersThatCome) {
 }
 
 TEST(GroupedMatmulErrors, NameWhatDoesNotFit) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const Tensor x = Tensor::zeros(device, {5, 8}, Dtype::f32), w = Tensor::zeros(device, {2, 8, 3}, Dtype::f32);
   EXPECT_THROW(ops::grouped_matmul(x, w, {2, 2}), Error);     // of 5 rows
   EXPECT_THROW(ops::grouped_matmul(x, w, {2, 2, 1}), Error);  // two matrices
@@ -108,7 +109,7 @@ TEST(GroupedMatmulErrors, NameWhatDoesNotFit) {
 }
 
 TEST(GatherRows, TakesRowsInAnyOrder) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   for (const Dtype dtype : float_types) {
     const Tensor x = random_tensor(device, {3, 5}, dtype, 1);
     const Tensor y = ops::gather_rows(x, Tensor::from<int32_t>(device, {4}, {2, 0, 2, 1}));
@@ -120,7 +121,7 @@ TEST(GatherRows, TakesRowsInAnyOrder) {
 
 // Two choices a token; one was dropped.
 TEST(WeightedRows, AddUpAndHaveTheirDerivative) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const std::vector<int32_t> index = {4, 0, 1, -1, 2, 3};
   const int64_t features = 19;
   for (const Dtype dtype : float_types) {

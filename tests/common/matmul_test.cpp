@@ -7,6 +7,7 @@
 
 #include "common/tensor/ops.h"
 #include "tests/support/numbers.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -73,7 +74,7 @@ class Matmul : public testing::TestWithParam<Case> {
     return magnitude;
   }
 
-  DeviceHandle device_ = make_cpu_device();
+  DeviceHandle device_ = make_test_device();
 };
 
 TEST_P(Matmul, AgreesWithDoublePrecision) {
@@ -126,7 +127,7 @@ INSTANTIATE_TEST_SUITE_P(All, Matmul, testing::ValuesIn(all_cases()), name_of_ca
 
 // One device, as in a model: a product that accumulates leaves no trace in those of other shapes.
 TEST(MatmulCache, AccumulatingOnceChangesNoOtherProduct) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   for (const int64_t size : {8, 12, 16}) {
     for (const bool accumulate : {false, true}) {
       const Tensor a = Tensor::empty(device, {size, size}, Dtype::f32),

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/compare.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -19,7 +20,7 @@ class Elementwise : public testing::TestWithParam<Dtype> {
     return values;
   }
 
-  DeviceHandle device_ = make_cpu_device();
+  DeviceHandle device_ = make_test_device();
 };
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "tests/support/compare.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -45,7 +46,7 @@ class Loss : public testing::TestWithParam<std::tuple<Dtype, int64_t>> {
     });
   }
 
-  DeviceHandle device_ = make_cpu_device();
+  DeviceHandle device_ = make_test_device();
 };
 
 TEST_P(Loss, CrossEntropy) {
@@ -121,7 +122,7 @@ INSTANTIATE_TEST_SUITE_P(Sizes, Loss,
                          testing::Combine(testing::ValuesIn(float_types), testing::Values(1, 17, 129, 128'000)));
 
 TEST(Loss, TheFirstOfEqualScoresCounts) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   std::vector<float> scores(40, 1.0f);
   scores[17] = scores[30] = 2.0f;
   const Tensor x = Tensor::from(device, {1, 40}, scores);
@@ -131,7 +132,7 @@ TEST(Loss, TheFirstOfEqualScoresCounts) {
 }
 
 TEST(Loss, LargeLogitsDoNotOverflowAndImpossibleClassesCount) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const float never = -std::numeric_limits<float>::infinity();
   const Tensor x = Tensor::from<float>(device, {2, 3}, {1000.0f, 1000.0f, never, never, -1000.0f, never});
   const Tensor targets = Tensor::from<int32_t>(device, {2}, {1, 1});
@@ -142,7 +143,7 @@ TEST(Loss, LargeLogitsDoNotOverflowAndImpossibleClassesCount) {
 }
 
 TEST(Loss, AMaximumInALaterPieceRescalesTheEarlierOnes) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   std::vector<float> logits(10'000);
   double sum = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
@@ -155,7 +156,7 @@ TEST(Loss, AMaximumInALaterPieceRescalesTheEarlierOnes) {
 }
 
 TEST(Loss, WhatIsNotANumberIsNotHidden) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   for (int64_t at = 0; at < 40; ++at) {
     std::vector<float> logits(40, 1.0f);
     logits[at] = std::nanf("");
@@ -166,7 +167,7 @@ TEST(Loss, WhatIsNotANumberIsNotHidden) {
 }
 
 TEST(Loss, OfNoRowsAndOfWrongTargets) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const Tensor logits = Tensor::empty(device, {0, 5}, Dtype::f32), none = Tensor::empty(device, {0}, Dtype::i32);
   const ops::CrossEntropy result = ops::cross_entropy(logits, none);
   EXPECT_EQ(result.losses.size(), 0);

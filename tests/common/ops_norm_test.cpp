@@ -5,6 +5,7 @@
 
 #include "tests/support/compare.h"
 #include "tests/support/safetensors.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -30,7 +31,7 @@ class Norm : public testing::TestWithParam<std::tuple<Dtype, int64_t>> {
   }
 
   static constexpr int64_t rows = 3;
-  DeviceHandle device_ = make_cpu_device();
+  DeviceHandle device_ = make_test_device();
 };
 
 TEST_P(Norm, Forward) {
@@ -84,7 +85,7 @@ TEST_P(Norm, BackwardWithResidualAndWhatFlowsPast) {
 INSTANTIATE_TEST_SUITE_P(Sizes, Norm, testing::Combine(testing::ValuesIn(float_types), testing::Values(1, 17, 129)));
 
 TEST(Norm, OfNoRows) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const Tensor x = Tensor::empty(device, {0, 8}, Dtype::f32), weight = Tensor::zeros(device, {8}, Dtype::f32);
   const ops::RmsNorm norm = ops::rms_norm(x, x, weight, eps);
   EXPECT_EQ(norm.y.size(), 0);
@@ -106,7 +107,7 @@ Tensor rows_of_heads(const DeviceHandle& device, const GoldenTensor& golden) {
 }
 
 TEST(Rope, GoldenValues) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const GoldenFile golden = read_safetensors(NINEFOLD_TEST_DATA "/rope.safetensors");
   const Tensor x = rows_of_heads(device, golden["x"]);
   ops::rope_(x, golden["positions"].on(device), golden["x"].shape[3], std::stod(golden.metadata.at("theta")),
@@ -117,7 +118,7 @@ TEST(Rope, GoldenValues) {
 
 // positions up to 10^6, several sequences and heads.
 void compare_rope(Dtype dtype, int64_t head_dim) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const double theta = 500000.0;
   const std::vector<int32_t> positions = {0, 1, 77, 131072, 999'999, 1'000'000};
   const auto length = static_cast<int64_t>(positions.size()), heads = int64_t{3}, rows = 2 * length;
@@ -145,14 +146,14 @@ TEST(Rope, LongPositionsManyHeadsAndBack) {
 }
 
 TEST(Rope, OfNothing) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const Tensor x = Tensor::empty(device, {0, 8}, Dtype::f32), positions = Tensor::empty(device, {0}, Dtype::i32);
   ops::rope_(x, positions, 4, 10000.0, ops::RopeDirection::forward);
   EXPECT_THROW(ops::rope_(x, positions, 3, 10000.0, ops::RopeDirection::forward), Error);
 }
 
 TEST(Embedding, LooksUpAndAddsBack) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const std::vector<int32_t> ids = {3, 0, 3, 6, 3};
   const Tensor tokens = Tensor::from(device, {5}, ids);
   for (const auto& [dtype, gradient_type] :
@@ -176,7 +177,7 @@ TEST(Embedding, LooksUpAndAddsBack) {
 
 // Of a table cut by rows, the last part padded, each token is found in one part.
 TEST(Embedding, PartsOfATableMakeTheWhole) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const Tensor tokens = Tensor::from<int32_t>(device, {5}, {3, 0, 3, 6, 3});
   const Tensor table = random_tensor(device, {7, 17}, Dtype::f32, 1),
                dy = random_tensor(device, {5, 17}, Dtype::f32, 2);
@@ -196,7 +197,7 @@ TEST(Embedding, PartsOfATableMakeTheWhole) {
 }
 
 TEST(Embedding, RoundsATokensSumOnce) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const int64_t n = 4096;  // adding 1 to 256 in bf16 gives 256
   const Tensor tokens = Tensor::from(device, {n}, std::vector<int32_t>(n, 1));
   const Tensor dy = Tensor::empty(device, {n, 3}, Dtype::bf16), dtable = Tensor::zeros(device, {2, 3}, Dtype::bf16);
@@ -206,7 +207,7 @@ TEST(Embedding, RoundsATokensSumOnce) {
 }
 
 TEST(Embedding, RefusesTokensOutsideTheVocabulary) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const Tensor table = Tensor::zeros(device, {7, 4}, Dtype::f32);
   EXPECT_THROW(ops::embedding(Tensor::from<int32_t>(device, {1}, {7}), table), Error);
   EXPECT_THROW(ops::embedding(Tensor::from<int32_t>(device, {1}, {-1}), table), Error);

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "tests/support/compare.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -42,7 +43,7 @@ Tensor drawn(const DeviceHandle& device, const Distribution& distribution, int64
 }
 
 TEST(FillRandom, IsPhiloxOfTheElementsIndex) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   for (const int64_t first : {int64_t{0}, int64_t{5}, (int64_t{1} << 34) - 7}) {
     std::vector<double> uniform, gaussian;
     for (int64_t i = 0; i < 129; ++i) {
@@ -58,7 +59,7 @@ TEST(FillRandom, IsPhiloxOfTheElementsIndex) {
 }
 
 TEST(FillRandom, AnElementHasTheSameBitsInEveryRange) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   for (const Kind kind : {Kind::uniform, Kind::normal}) {
     const Distribution distribution{kind, 0.25, 1.5};
     for (const Dtype dtype : float_types) {
@@ -73,7 +74,7 @@ TEST(FillRandom, AnElementHasTheSameBitsInEveryRange) {
 }
 
 TEST(FillRandom, HasTheMomentsOfItsDistribution) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const int64_t n = 1 << 20;
   const std::vector<double> x = doubles(drawn(device, {Kind::normal, 0, 1}, 0, n, Dtype::f32));
   double mean = 0, square = 0, fourth = 0, neighbours = 0;
@@ -100,7 +101,7 @@ class Dropout : public testing::Test {
     return kept;
   }
 
-  DeviceHandle device_ = make_cpu_device();
+  DeviceHandle device_ = make_test_device();
 };
 
 TEST_F(Dropout, IsPhiloxOfGlobalIndices) {

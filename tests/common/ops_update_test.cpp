@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "tests/support/compare.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -12,7 +13,7 @@ namespace {
 const int64_t sizes[] = {0, 1, 17, 129, 1000};
 
 TEST(Sum, IsInDoublePrecisionInOrder) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   for (const Dtype dtype : float_types) {
     for (const int64_t n : sizes) {
       const Tensor x = random_tensor(device, {n}, dtype, 1);
@@ -24,7 +25,7 @@ TEST(Sum, IsInDoublePrecisionInOrder) {
 }
 
 TEST(SumOfSquares, AgreesWithDoublePrecision) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   for (const Dtype dtype : float_types) {
     for (const int64_t n : sizes) {
       for (const float scale : {1e-8f, 1.0f, 6e4f}) {
@@ -40,7 +41,7 @@ TEST(SumOfSquares, AgreesWithDoublePrecision) {
 }
 
 TEST(SumOfSquares, OrderAndPartsCannotMatter) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   for (const Dtype dtype : float_types) {
     const int64_t n = 1003;
     const Tensor x = random_tensor(device, {n}, dtype, 1);
@@ -58,7 +59,7 @@ TEST(SumOfSquares, OrderAndPartsCannotMatter) {
 }
 
 TEST(SumOfSquares, WhatIsTooLargeOrNotFiniteOverflows) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const float infinity = std::numeric_limits<float>::infinity();
   for (const float value : {infinity, -infinity, std::nanf(""), 1e20f, 5e6f}) {
     for (const int64_t at : {0, 13, 40}) {
@@ -135,7 +136,7 @@ class Optimizer : public testing::TestWithParam<std::tuple<Dtype, int64_t>> {
     }
   }
 
-  DeviceHandle device_ = make_cpu_device();
+  DeviceHandle device_ = make_test_device();
 };
 
 const ops::Adamw adamw{.lr = 0.01f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .step = 3};
@@ -216,7 +217,7 @@ TEST_P(Optimizer, TheCopyIsOptional) {
 INSTANTIATE_TEST_SUITE_P(Sizes, Optimizer, testing::Combine(testing::ValuesIn(float_types), testing::ValuesIn(sizes)));
 
 TEST(Optimizer, RefusesWhatDoesNotFit) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const Tensor x = Tensor::zeros(device, {16}, Dtype::f32), shorter = Tensor::zeros(device, {15}, Dtype::f32);
   const Tensor rounded = Tensor::zeros(device, {16}, Dtype::bf16);
   EXPECT_THROW(ops::adamw_({x, shorter, {}}, x, x, adamw), Error);

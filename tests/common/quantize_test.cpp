@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "tests/support/compare.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -30,7 +31,7 @@ class Quantize : public testing::TestWithParam<Dtype> {
     EXPECT_TRUE(same_bits(back, ops::cast(Tensor::from(device_, {n}, expected), wide())));
   }
 
-  DeviceHandle device_ = make_cpu_device();
+  DeviceHandle device_ = make_test_device();
 };
 
 TEST_P(Quantize, RoundsEveryElementOnceEachWay) {
@@ -95,7 +96,7 @@ INSTANTIATE_TEST_SUITE_P(Types, Quantize, testing::ValuesIn(float_types),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
 TEST(Quantize, RefusesWhatDoesNotFit) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const Tensor x = Tensor::zeros(device, {16}, Dtype::f32), q = Tensor::zeros(device, {16}, Dtype::f8_e4m3);
   for (const float scale : {0.0f, -1.0f, infinity, std::nanf("")}) {
     EXPECT_THROW(ops::quantize(x, scale, Dtype::f8_e4m3), Error) << scale;
@@ -108,7 +109,7 @@ TEST(Quantize, RefusesWhatDoesNotFit) {
 }
 
 TEST(Quantize, EightBitsAreMovedButNotComputedWith) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const Tensor q = ops::quantize(random_tensor(device, {16}, Dtype::f32, 1), 0.01f, Dtype::f8_e4m3);
   EXPECT_TRUE(same_bits(ops::cast(q, Dtype::f8_e4m3), q));
   EXPECT_THROW(ops::cast(q, Dtype::f32), Error) << "without a scale";

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "tests/support/numbers.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -311,7 +312,7 @@ class Shift : public testing::TestWithParam<std::tuple<Operation, Dtype>> {};
 
 TEST_P(Shift, GivesTheSameBits) {
   const auto& [operation, dtype] = GetParam();
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const std::vector<Tensor> expected = operation.run({device, dtype, 0});
   for (int64_t by = 1; by < 16; ++by) {
     const std::vector<Tensor> results = operation.run({device, dtype, by});

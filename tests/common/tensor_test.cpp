@@ -5,7 +5,7 @@
 
 #include <random>
 
-#include "common/tensor/cpu/caching_allocator.h"
+#include "common/tensor/caching_allocator.h"
 #include "common/tensor/ops.h"
 
 namespace ninefold {

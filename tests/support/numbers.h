@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <random>
 #include <vector>
 
@@ -52,9 +51,15 @@ inline Tensor shifted(const Tensor& x, int64_t by) {
   return copy;
 }
 
+inline std::vector<std::byte> bytes_of(const Tensor& x) {
+  std::vector<std::byte> bytes(static_cast<size_t>(x.bytes()));
+  x.copy_to_host(bytes.data());
+  return bytes;
+}
+
 inline bool same_bits(const Tensor& x, const Tensor& y) {
   if (x.shape() != y.shape() || x.dtype() != y.dtype()) return false;
-  return x.size() == 0 || std::memcmp(x.raw(), y.raw(), static_cast<size_t>(x.bytes())) == 0;
+  return bytes_of(x) == bytes_of(y);
 }
 
 }  // namespace ninefold

@@ -1,5 +1,5 @@
 #include "common/base/check.h"
-#include "common/tensor/cpu/caching_allocator.h"
+#include "common/tensor/caching_allocator.h"
 #include "common/tensor/cpu/cpu_kernels.h"
 #include "common/tensor/device.h"
 

@@ -4,6 +4,7 @@
 
 #include "common/tensor/cpu/cpu_kernels.h"
 #include "common/tensor/cpu/simd.h"
+#include "common/tensor/storage_type.h"
 
 // Of the OpenMP runtime that oneDNN is linked with; <omp.h> does not come with every compiler.
 extern "C" void omp_set_num_threads(int);
@@ -13,11 +14,6 @@ namespace ninefold {
 dnnl::memory::data_type onednn_type(Dtype dtype) {
   expect(dtype == Dtype::f32 || dtype == Dtype::bf16, "oneDNN multiplies no {} here", name_of(dtype));
   return dtype == Dtype::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
-}
-
-Tensor workspace(const DeviceHandle& device, int64_t elements, Dtype dtype) {
-  const MemoryScope scope(*device, MemoryKind::workspace);
-  return Tensor::empty(device, {elements}, dtype);
 }
 
 ReadyPrimitive::ReadyPrimitive(const dnnl::engine& engine, const dnnl::primitive& primitive,

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <map>
+#include <memory>
 #include <set>
 #include <utility>
 
@@ -11,16 +12,33 @@
 
 namespace ninefold {
 
-// Best fit with splitting and coalescing, inside segments taken from the system in huge pages. Requests under 1 MiB
-// live in segments of their own, so that they do not cut up the large ones. Segments go back when the allocator does.
+// Where segments come from.
+class Segments {
+ public:
+  virtual ~Segments() = default;
+  // `bytes` is a multiple of 2 MiB, the address one of 64. Throws UserError when there is no more memory.
+  virtual std::byte* take(int64_t bytes) = 0;
+  virtual void give_back(std::byte* segment, int64_t bytes) = 0;
+};
+
+// The host's memory, in huge pages where the system has them.
+class HostSegments final : public Segments {
+ public:
+  std::byte* take(int64_t bytes) override;
+  void give_back(std::byte* segment, int64_t bytes) override;
+};
+
+// Best fit with splitting and coalescing, inside segments. Requests under 1 MiB live in segments of their own, so that
+// they do not cut up the large ones. Segments go back when the allocator does. What is freed may be given out at once:
+// a device does what it is told in order.
 class CachingAllocator final : public Allocator {
  public:
-  CachingAllocator() = default;
+  explicit CachingAllocator(std::unique_ptr<Segments> source = std::make_unique<HostSegments>())
+      : source_(std::move(source)) {}
   ~CachingAllocator() override;
   CachingAllocator(const CachingAllocator&) = delete;
   CachingAllocator& operator=(const CachingAllocator&) = delete;
 
-  // Throws UserError when the system has no more memory.
   void* allocate(int64_t bytes) override;
   void deallocate(void* address, int64_t bytes) override;
   int64_t reserved() const override { return reserved_; }
@@ -43,6 +61,7 @@ class CachingAllocator final : public Allocator {
   // Joins the free block at `address` with the free block right behind it, if there is one in the same segment.
   static void join_with_next(Pool& pool, std::byte* address);
 
+  std::unique_ptr<Segments> source_;
   Pool small_, large_;
   std::map<std::byte*, int64_t> segments_;
   int64_t reserved_ = 0;

@@ -1,4 +1,4 @@
-#include "common/tensor/cpu/caching_allocator.h"
+#include "common/tensor/caching_allocator.h"
 
 #include <sys/mman.h>
 
@@ -16,8 +16,10 @@ constexpr int64_t huge_page = 2 * mebibyte;
 constexpr int64_t smallest_segment = 64 * mebibyte;
 constexpr int64_t small_request = mebibyte;
 
-// Address space of `bytes`, a multiple of huge_page, aligned to huge_page. Pages are taken when first touched.
-std::byte* map_segment(int64_t bytes) {
+}  // namespace
+
+// Pages are taken when first touched.
+std::byte* HostSegments::take(int64_t bytes) {
   const size_t mapped = static_cast<size_t>(bytes + huge_page);
   void* const raw = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   require(raw != MAP_FAILED, "no memory: the system refused {} MiB more; use a smaller model, batch or length",
@@ -31,10 +33,10 @@ std::byte* map_segment(int64_t bytes) {
   return begin + before;
 }
 
-}  // namespace
+void HostSegments::give_back(std::byte* segment, int64_t bytes) { munmap(segment, static_cast<size_t>(bytes)); }
 
 CachingAllocator::~CachingAllocator() {
-  for (const auto& [address, bytes] : segments_) munmap(address, static_cast<size_t>(bytes));
+  for (const auto& [address, bytes] : segments_) source_->give_back(address, bytes);
 }
 
 CachingAllocator::Pool& CachingAllocator::pool_for(int64_t bytes) { return bytes < small_request ? small_ : large_; }
@@ -69,7 +71,7 @@ void CachingAllocator::deallocate(void* address, int64_t bytes) {
 void CachingAllocator::add_segment(Pool& pool, int64_t bytes) {
   const int64_t in_pages = (bytes + huge_page - 1) / huge_page * huge_page;
   const int64_t segment = std::max(smallest_segment, in_pages);
-  std::byte* const address = map_segment(segment);
+  std::byte* const address = source_->take(segment);
   segments_[address] = segment;
   reserved_ += segment;
   add_free_block(pool, address, segment, true);

@@ -1,0 +1,98 @@
+#include "common/tensor/cuda/device/cuda_device.h"
+
+#include "common/tensor/caching_allocator.h"
+#include "common/tensor/cuda/gpu_kernels.h"
+
+namespace ninefold {
+namespace cuda {
+namespace {
+
+class CudaSegments final : public Segments {
+ public:
+  std::byte* take(int64_t bytes) override {
+    void* segment = nullptr;
+    const cudaError_t result = cudaMalloc(&segment, static_cast<size_t>(bytes));
+    if (result == cudaErrorMemoryAllocation) cudaGetLastError();  // it has been told, and is forgotten
+    require(result != cudaErrorMemoryAllocation,
+            "no memory: the GPU refused {} MiB more; use a smaller model, batch or length", bytes >> 20);
+    check(result);
+    return static_cast<std::byte*>(segment);
+  }
+  void give_back(std::byte* segment, int64_t) override { cudaFree(segment); }
+};
+
+// A stream, and where its kernels leave what they find wrong: memory of the host that the GPU can write.
+class CudaStream {
+ public:
+  explicit CudaStream(int index_) : index(index_) {
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    void* address = nullptr;
+    check(cudaHostAlloc(&address, sizeof(Faults), cudaHostAllocMapped));
+    faults = new (address) Faults;
+  }
+  ~CudaStream() {
+    cudaStreamSynchronize(stream);
+    cudaFreeHost(faults);
+    cudaStreamDestroy(stream);
+  }
+  CudaStream(const CudaStream&) = delete;
+  CudaStream& operator=(const CudaStream&) = delete;
+
+  int index;
+  cudaStream_t stream = nullptr;
+  Faults* faults = nullptr;
+};
+
+class CudaTransfer final : public Transfer {
+ public:
+  explicit CudaTransfer(std::unique_ptr<CudaStream> stream) : stream_(std::move(stream)) {}
+
+  void to_host(void* host, const void* device, int64_t bytes) override {
+    check(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_->stream));
+    synchronize();
+  }
+  void from_host(void* device, const void* host, int64_t bytes) override {
+    check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_->stream));
+    check(cudaStreamSynchronize(stream_->stream));
+  }
+  void clear(void* device, int64_t bytes) override {
+    check(cudaMemsetAsync(device, 0, static_cast<size_t>(bytes), stream_->stream));
+  }
+  void synchronize() override {
+    check(cudaStreamSynchronize(stream_->stream));
+    throw_faults(*stream_->faults);
+  }
+  const CudaStream& stream() const { return *stream_; }
+
+ private:
+  std::unique_ptr<CudaStream> stream_;
+};
+
+const CudaStream& cuda_stream(Device& device) {
+  const auto* const transfer = dynamic_cast<const CudaTransfer*>(&device.transfer());
+  expect(transfer != nullptr, "a device of type {} has no CUDA stream", name_of(device.type()));
+  return transfer->stream();
+}
+
+}  // namespace
+}  // namespace cuda
+
+DeviceHandle make_cuda_device(int index) {
+  int count = 0;
+  const cudaError_t result = cudaGetDeviceCount(&count);
+  require(result == cudaSuccess, "--device cuda needs a GPU and its driver ({}); without them use --device cpu",
+          cudaGetErrorString(result));
+  require(0 <= index && index < count, "there is no GPU {}: this machine has {}", index, count);
+  cuda::check(cudaSetDevice(index));
+  auto stream = std::make_unique<cuda::CudaStream>(index);
+  auto kernels = std::make_unique<cuda::GpuKernels>(stream->stream, stream->faults);
+  return std::make_shared<Device>(DeviceType::cuda,
+                                  std::make_unique<CachingAllocator>(std::make_unique<cuda::CudaSegments>()),
+                                  std::move(kernels), std::make_unique<cuda::CudaTransfer>(std::move(stream)));
+}
+
+cudaStream_t stream_of(Device& device) { return cuda::cuda_stream(device).stream; }
+
+int index_of(Device& device) { return cuda::cuda_stream(device).index; }
+
+}  // namespace ninefold

@@ -1,0 +1,39 @@
+// The main function of tests of operations, and the device it chooses.
+#include "tests/support/test_device.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <string_view>
+
+#include "common/base/check.h"
+#include "common/tensor/cuda/fibres/fibre_device.h"
+
+namespace ninefold {
+namespace {
+
+std::string chosen = "cpu";
+
+}  // namespace
+
+DeviceHandle make_test_device() {
+  if (chosen == "cpu") return make_cpu_device();
+  if (chosen == "cuda") return make_cuda_device(0);
+  for (const FibreOrder order : {FibreOrder::forward, FibreOrder::reverse, FibreOrder::shuffled}) {
+    constexpr std::string_view names[] = {"fibres_forward", "fibres_reverse", "fibres_shuffled"};
+    if (chosen == names[static_cast<int>(order)]) return make_fibre_device(order);
+  }
+  throw UserError("no device is called " + chosen);
+}
+
+}  // namespace ninefold
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  const std::string option = "--device=";
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument.substr(0, option.size()) == option) ninefold::chosen = argument.substr(option.size());
+  }
+  return RUN_ALL_TESTS();
+}
