@@ -227,8 +227,9 @@ class Bench {
     add("rms_norm", Bound::memory, [=] { return ops::rms_norm(x, residual, weight, 1e-5f).y; });
     add("rms_norm_backward", Bound::memory,
         [=] { return ops::rms_norm_backward(dy, x, residual, weight, forward.inverse_deviation, dsum, dweight); });
+    const std::vector<double> frequencies = ops::rope_frequencies(64, 10000.0);
     add("rope_", Bound::memory, [=] {
-      ops::rope_(scratch, positions, 64, 10000.0, ops::RopeDirection::forward);
+      ops::rope_(scratch, positions, frequencies, ops::RopeDirection::forward);
       return scratch;
     });
   }

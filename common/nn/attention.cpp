@@ -37,15 +37,14 @@ Attention::Attention(const AttentionConfig& config)
       wv_(std::make_unique<Linear>(config.dim, config.kv_heads * config.head_dim(), config.in_initial)),
       wo_(std::make_unique<Linear>(config.heads * config.head_dim(), config.dim, config.out_initial)),
       core_(std::make_unique<PlainAttention>(config.head_dim())),
-      head_dim_(config.head_dim()),
-      rope_theta_(config.rope_theta) {}
+      rope_frequencies_(config.rope_frequencies) {}
 
 Tensor Attention::forward(const Tensor& x, Saved& saved) {
   const Tensor q = saved.own(wq_->forward(x, saved));
   const Tensor k = saved.own(wk_->forward(x, saved));
   const Tensor v = wv_->forward(x, saved);
   for (const Tensor& rotated : {q, k}) {
-    ops::rope_(rotated, saved.step().positions, head_dim_, rope_theta_, RopeDirection::forward);
+    ops::rope_(rotated, saved.step().positions, rope_frequencies_, RopeDirection::forward);
   }
   return wo_->forward(core_->forward(q, k, v, saved), saved);
 }
@@ -53,7 +52,7 @@ Tensor Attention::forward(const Tensor& x, Saved& saved) {
 Tensor Attention::backward(const Tensor& dy, Saved& saved) {
   const auto [dq, dk, dv] = core_->backward(wo_->backward(dy, saved), saved);
   for (const Tensor& rotated : {dq, dk}) {
-    ops::rope_(rotated, saved.step().positions, head_dim_, rope_theta_, RopeDirection::backward);
+    ops::rope_(rotated, saved.step().positions, rope_frequencies_, RopeDirection::backward);
   }
   Tensor dx = wv_->backward(dv, saved);
   wk_->backward_add(dk, saved, dx);

@@ -32,7 +32,7 @@ class PlainAttention : public AttentionCore {
 
 struct AttentionConfig {
   int64_t dim, heads, kv_heads;
-  double rope_theta;
+  std::vector<double> rope_frequencies;       // as ops::rope_ takes them
   ops::Distribution in_initial, out_initial;  // of wq, wk, wv and of wo
   int64_t head_dim() const { return dim / heads; }
 };
@@ -49,8 +49,7 @@ class Attention : public Layer {
  private:
   std::unique_ptr<Layer> wq_, wk_, wv_, wo_;
   std::unique_ptr<AttentionCore> core_;
-  int64_t head_dim_;
-  double rope_theta_;
+  std::vector<double> rope_frequencies_;
 };
 
 }  // namespace ninefold

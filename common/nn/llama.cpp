@@ -85,6 +85,10 @@ int64_t checkpoint_of_block(const LlamaConfig& config, int64_t e, const Recomput
 
 }  // namespace
 
+std::vector<double> LlamaConfig::rope_frequencies() const {
+  return rope_scaling.scaled(ops::rope_frequencies(head_dim(), rope_theta));
+}
+
 void LlamaConfig::validate() const {
   const std::pair<const char*, int64_t> sizes[] = {{"dim", dim},           {"layers", layers}, {"heads", heads},
                                                    {"kv-heads", kv_heads}, {"ffn", ffn},       {"vocab", vocab}};
@@ -92,6 +96,7 @@ void LlamaConfig::validate() const {
   require(heads % kv_heads == 0, "heads ({}) must be divisible by kv-heads ({})", heads, kv_heads);
   require(dim % heads == 0, "dim ({}) must be divisible by heads ({})", dim, heads);
   require(head_dim() % 2 == 0, "dim / heads ({}) must be even, because rotary positions turn pairs", head_dim());
+  rope_scaling.validate();
   moe.validate();
 }
 
@@ -102,7 +107,7 @@ TransformerBlock::TransformerBlock(const LlamaConfig& config, int64_t layer, ops
       attention_(std::make_unique<Attention>(AttentionConfig{.dim = config.dim,
                                                              .heads = config.heads,
                                                              .kv_heads = config.kv_heads,
-                                                             .rope_theta = config.rope_theta,
+                                                             .rope_frequencies = config.rope_frequencies(),
                                                              .in_initial = in_initial,
                                                              .out_initial = out_initial})),
       feed_forward_(make_feed_forward(config, layer, in_initial, out_initial)) {}

@@ -8,18 +8,22 @@
 #include "common/nn/model.h"
 #include "common/nn/norm.h"
 #include "common/nn/recomputation.h"
+#include "common/nn/rope_scaling.h"
 
 namespace ninefold {
 
 struct LlamaConfig {
   int64_t dim = 256, layers = 8, heads = 4, kv_heads = 4, ffn = 704, vocab = 256;
   double rope_theta = 10000;
+  RopeScaling rope_scaling{};
   float norm_eps = 1e-5f;
   bool tied_embeddings = false;  // the output layer has the embedding's table
   MoeConfig moe{};               // with experts, each has a feed-forward of width `ffn`, in every layer
 
   int64_t head_dim() const { return dim / heads; }
   int64_t kv_dim() const { return kv_heads * head_dim(); }
+  // As ops::rope_ takes them.
+  std::vector<double> rope_frequencies() const;
   // Throws UserError where the sizes do not fit each other.
   void validate() const;
 };

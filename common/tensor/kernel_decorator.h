@@ -55,9 +55,9 @@ class KernelDecorator : public Kernels {
                          const Tensor& dweight) override {
     inner_->rms_norm_backward(dx, dy, x, residual, weight, inverse_deviation, dsum, dweight);
   }
-  void rope(const Tensor& x, const Tensor& positions, int64_t head_dim, double theta,
+  void rope(const Tensor& x, const Tensor& positions, const std::vector<double>& frequencies,
             ops::RopeDirection direction) override {
-    inner_->rope(x, positions, head_dim, theta, direction);
+    inner_->rope(x, positions, frequencies, direction);
   }
   void attention_block(const ops::Attention& out, const Tensor& q, const Tensor& q_positions, const Tensor& k,
                        const Tensor& v, const Tensor& k_positions, const ops::AttentionShape& shape) override {

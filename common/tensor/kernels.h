@@ -40,7 +40,7 @@ class Kernels {
   virtual void rms_norm_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& residual,
                                  const Tensor& weight, const Tensor& inverse_deviation, const Tensor& dsum,
                                  const Tensor& dweight) = 0;
-  virtual void rope(const Tensor& x, const Tensor& positions, int64_t head_dim, double theta,
+  virtual void rope(const Tensor& x, const Tensor& positions, const std::vector<double>& frequencies,
                     ops::RopeDirection direction) = 0;
 
   virtual void attention_block(const ops::Attention& out, const Tensor& q, const Tensor& q_positions, const Tensor& k,

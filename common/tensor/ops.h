@@ -101,9 +101,12 @@ Tensor rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& residu
                          const Tensor& inverse_deviation, const Tensor& dsum, const Tensor& dweight);
 
 // Rotary positions (Su et al. 2021, arXiv 2104.09864) on half-split pairs (i, i + head_dim / 2), in place.
-// x is [batch * length, heads * head_dim]; positions i32 [length] serve every sequence of the batch.
+// x is [batch * length, heads * head_dim]; positions i32 [length] serve every sequence of the batch; `frequencies`, of
+// head_dim / 2 pairs, are the radians by which each turns from one position to the next.
 enum class RopeDirection { forward, backward };
-void rope_(const Tensor& x, const Tensor& positions, int64_t head_dim, double theta, RopeDirection direction);
+void rope_(const Tensor& x, const Tensor& positions, const std::vector<double>& frequencies, RopeDirection direction);
+// Those of the paper: theta^(-2 i / head_dim) for pair i.
+std::vector<double> rope_frequencies(int64_t head_dim, double theta);
 
 // ---- attention --------------------------------------------------------------------------------------------------
 // Causal grouped-query attention by blocks with online softmax (Dao 2022, arXiv 2205.14135). A query at position p

@@ -1,4 +1,6 @@
 // Normalisation, rotary positions and the embedding.
+#include <cmath>
+
 #include "common/tensor/operation.h"
 #include "common/tensor/ops.h"
 
@@ -47,17 +49,27 @@ Tensor rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& residu
   return dx;
 }
 
-void rope_(const Tensor& x, const Tensor& positions, int64_t head_dim, double theta, RopeDirection direction) {
+std::vector<double> rope_frequencies(int64_t head_dim, double theta) {
+  expect(head_dim > 0 && head_dim % 2 == 0, "rope: head width ({}) must be even", head_dim);
+  std::vector<double> frequencies(static_cast<size_t>(head_dim / 2));
+  for (size_t i = 0; i < frequencies.size(); ++i) {
+    frequencies[i] = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
+  }
+  return frequencies;
+}
+
+void rope_(const Tensor& x, const Tensor& positions, const std::vector<double>& frequencies, RopeDirection direction) {
   const Operation op("rope", {&x, &positions});
   op.is_float(x);
   op.has_rank(x, 2);
   op.has_rank(positions, 1);
   op.has_dtype(positions, Dtype::i32);
-  expect(head_dim > 0 && head_dim % 2 == 0 && x.dim(1) % head_dim == 0,
-         "rope: head width ({}) must be even and divide the row ({})", head_dim, x.dim(1));
+  const auto head_dim = static_cast<int64_t>(2 * frequencies.size());
+  expect(head_dim > 0 && x.dim(1) % head_dim == 0, "rope: head width ({}) must divide the row ({})", head_dim,
+         x.dim(1));
   expect(positions.size() > 0 ? x.dim(0) % positions.size() == 0 : x.dim(0) == 0,
          "rope: the rows ({}) must be whole sequences of {} positions", x.dim(0), positions.size());
-  op.kernels().rope(x, positions, head_dim, theta, direction);
+  op.kernels().rope(x, positions, frequencies, direction);
   op.done(3.0 * static_cast<double>(x.size()), {&x, &x, &positions});
 }
 

@@ -41,6 +41,7 @@ void TrainOptions::settle_checkpoint(const Options& given, const std::string& mo
   take("--ffn", llama.ffn, stored.ffn);
   take("--vocab", llama.vocab, stored.vocab);
   take("--rope-theta", llama.rope_theta, stored.rope_theta);
+  llama.rope_scaling = stored.rope_scaling;
   take("--norm-eps", llama.norm_eps, stored.norm_eps);
   take("--tied-embeddings", llama.tied_embeddings, stored.tied_embeddings);
   require(llama.moe.experts == 0 || llama.moe.experts == stored.moe.experts,

@@ -81,19 +81,41 @@ int64_t size_in(const nlohmann::json& config, const std::string& key, const std:
   return config[key];
 }
 
+double number_in(const nlohmann::json& object, const std::string& key, const std::string& name) {
+  require(object.contains(key) && object[key].is_number(), "{} needs a number as {}", name, key);
+  return object[key];
+}
+
 // Newer files have all of it in rope_parameters, older ones rope_theta and rope_scaling at the top.
-double rope_theta_in(const nlohmann::json& config, const std::string& name) {
-  const auto object = [&](const char* key) { return value_in(config, key, nlohmann::json::object(), name); };
-  const nlohmann::json parameters = object("rope_parameters"), scaling = object("rope_scaling");
-  for (const auto& [key, rope] : {std::pair("rope_parameters", parameters), {"rope_scaling", scaling}}) {
+void read_rope(const nlohmann::json& config, const std::string& name, LlamaConfig& llama) {
+  llama.rope_theta = value_in(config, "rope_theta", llama.rope_theta, name);
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const auto rope = value_in(config, key, nlohmann::json::object(), name);
     require(rope.is_object(), "{}: {} is {}, which is no list of named values", name, key, rope.dump());
+    llama.rope_theta = value_in(rope, "rope_theta", llama.rope_theta, name);
     for (const char* spelling : {"type", "rope_type"}) {
       const auto type = value_in<std::string>(rope, spelling, "default", name);
-      require(type == "default", "{}: its rotary positions are scaled by the rule '{}', which this Llama does not have",
+      require(type == "default" || type == "llama3",
+              "{}: its rotary positions are scaled by the rule '{}', but this Llama has Llama 3.1's only, 'llama3'",
               name, type);
+      if (type == "default") continue;
+      llama.rope_scaling = {.factor = number_in(rope, "factor", name),
+                            .low_freq_factor = number_in(rope, "low_freq_factor", name),
+                            .high_freq_factor = number_in(rope, "high_freq_factor", name),
+                            .original_length = size_in(rope, "original_max_position_embeddings", name)};
     }
   }
-  return value_in(parameters, "rope_theta", value_in(config, "rope_theta", 10000.0, name), name);
+}
+
+nlohmann::ordered_json rope_parameters(const LlamaConfig& config) {
+  const RopeScaling& scaling = config.rope_scaling;
+  if (scaling.factor == 1) return {{"rope_theta", config.rope_theta}, {"rope_type", "default"}};
+  return {{"factor", scaling.factor},
+          {"high_freq_factor", scaling.high_freq_factor},
+          {"low_freq_factor", scaling.low_freq_factor},
+          {"original_max_position_embeddings", scaling.original_length},
+          {"rope_theta", config.rope_theta},
+          {"rope_type", "llama3"}};
 }
 
 constexpr std::string_view own_mixture = "ninefold_moe";
@@ -186,11 +208,12 @@ nlohmann::ordered_json transformers_config(const LlamaConfig& config, Dtype dtyp
                                  {"pad_token_id", nullptr},
                                  {"pretraining_tp", 1},
                                  {"rms_norm_eps", norm_eps},
-                                 {"rope_parameters", {{"rope_theta", config.rope_theta}, {"rope_type", "default"}}},
+                                 {"rope_parameters", rope_parameters(config)},
                                  {"rope_theta", config.rope_theta},  // where older versions look
                                  {"tie_word_embeddings", config.tied_embeddings},
                                  {"use_cache", true},
                                  {"vocab_size", config.vocab}};
+  if (config.rope_scaling.factor != 1) json["rope_scaling"] = json["rope_parameters"];  // where older versions look
   if (config.moe.experts > 0) add_experts(json, config.moe);
   return json;
 }
@@ -210,10 +233,10 @@ LlamaConfig llama_config_in(const nlohmann::json& config, const std::string& nam
                     .kv_heads = 0,
                     .ffn = size_in(config, "intermediate_size", name),
                     .vocab = size_in(config, "vocab_size", name),
-                    .rope_theta = rope_theta_in(config, name),
                     .norm_eps = value_in(config, "rms_norm_eps", 1e-6f, name),
                     .tied_embeddings = value_in(config, "tie_word_embeddings", false, name)};
   llama.kv_heads = value_in(config, "num_key_value_heads", llama.heads, name);
+  read_rope(config, name, llama);
   if (type != "llama") llama.moe = experts_in(config, name);
   llama.validate();
   const int64_t head_dim = value_in(config, "head_dim", llama.head_dim(), name);

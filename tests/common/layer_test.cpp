@@ -36,8 +36,12 @@ std::unique_ptr<Layer> make_mixture(const MoeConfig& moe) {
 }
 
 std::vector<Case> cases() {
-  const AttentionConfig attention{
-      .dim = 16, .heads = 4, .kv_heads = 2, .rope_theta = 10000, .in_initial = normal(0.3), .out_initial = normal(0.3)};
+  const AttentionConfig attention{.dim = 16,
+                                  .heads = 4,
+                                  .kv_heads = 2,
+                                  .rope_frequencies = ops::rope_frequencies(4, 10000),
+                                  .in_initial = normal(0.3),
+                                  .out_initial = normal(0.3)};
   const LlamaConfig llama{.dim = 16, .layers = 1, .heads = 4, .kv_heads = 2, .ffn = 24, .vocab = 11};
   const Shape tokens{samples * length, 16}, images{samples, 2, 8, 8};
   return {

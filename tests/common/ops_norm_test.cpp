@@ -110,7 +110,8 @@ TEST(Rope, GoldenValues) {
   const DeviceHandle device = make_test_device();
   const GoldenFile golden = read_safetensors(NINEFOLD_TEST_DATA "/rope.safetensors");
   const Tensor x = rows_of_heads(device, golden["x"]);
-  ops::rope_(x, golden["positions"].on(device), golden["x"].shape[3], std::stod(golden.metadata.at("theta")),
+  ops::rope_(x, golden["positions"].on(device),
+             ops::rope_frequencies(golden["x"].shape[3], std::stod(golden.metadata.at("theta"))),
              ops::RopeDirection::forward);
   // x reaches 3: half a unit each for sine, cosine, products, their sum, and the golden value.
   expect_near(x, doubles(rows_of_heads(device, golden["y"])), 4e-7);
@@ -133,9 +134,9 @@ void compare_rope(Dtype dtype, int64_t head_dim) {
         column == pair ? a * std::cos(angle) - b * std::sin(angle) : b * std::cos(angle) + a * std::sin(angle);
   }
   const Tensor at = Tensor::from(device, {length}, positions);
-  ops::rope_(x, at, head_dim, theta, ops::RopeDirection::forward);
+  ops::rope_(x, at, ops::rope_frequencies(head_dim, theta), ops::RopeDirection::forward);
   expect_near(x, expected, 2e-7);
-  ops::rope_(x, at, head_dim, theta, ops::RopeDirection::backward);
+  ops::rope_(x, at, ops::rope_frequencies(head_dim, theta), ops::RopeDirection::backward);
   expect_near(x, before, 1e-6 + 2.5 * rounding_of(dtype));
 }
 
@@ -148,8 +149,9 @@ TEST(Rope, LongPositionsManyHeadsAndBack) {
 TEST(Rope, OfNothing) {
   const DeviceHandle device = make_test_device();
   const Tensor x = Tensor::empty(device, {0, 8}, Dtype::f32), positions = Tensor::empty(device, {0}, Dtype::i32);
-  ops::rope_(x, positions, 4, 10000.0, ops::RopeDirection::forward);
-  EXPECT_THROW(ops::rope_(x, positions, 3, 10000.0, ops::RopeDirection::forward), Error);
+  ops::rope_(x, positions, ops::rope_frequencies(4, 10000.0), ops::RopeDirection::forward);
+  EXPECT_THROW(ops::rope_(x, positions, ops::rope_frequencies(6, 10000.0), ops::RopeDirection::forward), Error);
+  EXPECT_THROW(ops::rope_frequencies(3, 10000.0), Error);
 }
 
 TEST(Embedding, LooksUpAndAddsBack) {

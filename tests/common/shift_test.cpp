@@ -138,7 +138,7 @@ std::vector<Operation> layer_operations() {
       {"rope",
        [](const Inputs& in) {
          const Tensor x = in.random({6, 3 * 34}, 1);
-         ops::rope_(x, in.positions(3), 34, 10000.0, ops::RopeDirection::forward);
+         ops::rope_(x, in.positions(3), ops::rope_frequencies(34, 10000.0), ops::RopeDirection::forward);
          return std::vector{x};
        }},
       {"embedding",

@@ -188,7 +188,7 @@ TEST(Meta, OperationsGiveShapesAndCosts) {
   EXPECT_EQ(y.shape(), (Shape{1000, 3000}));
   EXPECT_EQ(flops, 2.0 * 1000 * 2000 * 3000);
   const Tensor positions = Tensor::from<int32_t>(device, {2}, {0, 1});
-  ops::rope_(y, positions, 100, 10000.0, ops::RopeDirection::forward);
+  ops::rope_(y, positions, ops::rope_frequencies(100, 10000.0), ops::RopeDirection::forward);
   EXPECT_EQ(ops::sum_of_squares(y).value(), 0.0);
   EXPECT_THROW(ops::matmul(x, w), Error);
 }

@@ -93,9 +93,9 @@ class FaultyKernels final : public KernelDecorator {
                               is(KernelFault::lost_norm_weight) ? lost : dweight);
   }
 
-  void rope(const Tensor& x, const Tensor& positions, int64_t head_dim, double theta,
+  void rope(const Tensor& x, const Tensor& positions, const std::vector<double>& frequencies,
             ops::RopeDirection direction) override {
-    inner_->rope(x, positions, head_dim, theta,
+    inner_->rope(x, positions, frequencies,
                  is(KernelFault::rope_not_reversed) ? ops::RopeDirection::forward : direction);
   }
 

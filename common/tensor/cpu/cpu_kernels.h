@@ -51,7 +51,7 @@ class CpuKernels final : public Kernels {
                          const Tensor& dweight) override;
 
   // rope.cpp
-  void rope(const Tensor& x, const Tensor& positions, int64_t head_dim, double theta,
+  void rope(const Tensor& x, const Tensor& positions, const std::vector<double>& frequencies,
             ops::RopeDirection direction) override;
 
   // attention.cpp

@@ -1,6 +1,4 @@
 // Rotary positions: a table of sines and cosines, made once a call in f64 and rounded, serves all sequences and heads.
-#include <cmath>
-
 #include "common/tensor/cpu/cpu_kernels.h"
 #include "common/tensor/cpu/loops.h"
 
@@ -16,23 +14,19 @@ struct RotationTable {
   Tensor cosine, sine;  // f32 [length, head_dim / 2]
 };
 
-// Pair i of position p turns by p * theta^(-2 i / head_dim); the other way for the backward.
-RotationTable rotation_table(const Tensor& positions, int64_t head_dim, double theta, double sign) {
-  const int64_t length = positions.size(), pairs = head_dim / 2;
+// Pair i of position p turns by p * frequencies[i]; the other way for the backward.
+RotationTable rotation_table(const Tensor& positions, std::vector<double> frequencies, double sign) {
+  const auto length = positions.size(), pairs = static_cast<int64_t>(frequencies.size());
   // Whole vectors, so that reading past the last frequency is reading zero.
-  std::vector<double> frequencies(static_cast<size_t>(pairs + simd::lanes), 0.0);
-  for (int64_t i = 0; i < pairs; ++i) {
-    frequencies[static_cast<size_t>(i)] =
-        sign * std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
-  }
+  frequencies.resize(frequencies.size() + simd::lanes, 0.0);
   const RotationTable table{workspace(positions.device(), length * pairs, Dtype::f32),
                             workspace(positions.device(), length * pairs, Dtype::f32)};
   for (int64_t p = 0; p < length; ++p) {
-    const double position = positions.data<int32_t>()[p];
+    const double turns = sign * positions.data<int32_t>()[p];
     simd::for_each_vector(pairs, [&](int64_t i, auto in_use) {
       const double* const from = frequencies.data() + i;
-      const auto lower = simd::sine_cosine(simd::load_doubles(from) * position);
-      const auto upper = simd::sine_cosine(simd::load_doubles(from + simd::lanes / 2) * position);
+      const auto lower = simd::sine_cosine(simd::load_doubles(from) * turns);
+      const auto upper = simd::sine_cosine(simd::load_doubles(from + simd::lanes / 2) * turns);
       store(table.cosine.data<float>() + p * pairs + i, simd::join(lower.cosine, upper.cosine), in_use);
       store(table.sine.data<float>() + p * pairs + i, simd::join(lower.sine, upper.sine), in_use);
     });
@@ -53,11 +47,12 @@ void rotate_head(T* first, T* second, const float* cosine, const float* sine, in
 
 }  // namespace
 
-void CpuKernels::rope(const Tensor& x, const Tensor& positions, int64_t head_dim, double theta,
+void CpuKernels::rope(const Tensor& x, const Tensor& positions, const std::vector<double>& frequencies,
                       ops::RopeDirection direction) {
   const double sign = direction == ops::RopeDirection::forward ? 1.0 : -1.0;
-  const RotationTable table = rotation_table(positions, head_dim, theta, sign);
-  const int64_t length = positions.size(), pairs = head_dim / 2, heads = x.dim(1) / head_dim;
+  const RotationTable table = rotation_table(positions, frequencies, sign);
+  const auto pairs = static_cast<int64_t>(frequencies.size());
+  const int64_t length = positions.size(), head_dim = 2 * pairs, heads = x.dim(1) / head_dim;
   for_float_type(x.dtype(), [&](auto type) {
     for (int64_t row = 0; row < x.dim(0); ++row) {
       const int64_t entry = row % length * pairs;

@@ -31,7 +31,7 @@ class MetaKernels final : public Kernels {
   void rms_norm(const ops::RmsNorm&, const Tensor&, const Tensor&, const Tensor&, float) override {}
   void rms_norm_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                          const Tensor&, const Tensor&) override {}
-  void rope(const Tensor&, const Tensor&, int64_t, double, ops::RopeDirection) override {}
+  void rope(const Tensor&, const Tensor&, const std::vector<double>&, ops::RopeDirection) override {}
   void attention_block(const ops::Attention&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                        const ops::AttentionShape&) override {}
   void attention_block_backward(const ops::AttentionGradients&, const Tensor&, const Tensor&, const Tensor&,
