@@ -52,7 +52,7 @@ class GpuKernels final : public Kernels {
                          const Tensor& dweight) override;
 
   // rope.cu
-  void rope(const Tensor& x, const Tensor& positions, int64_t head_dim, double theta,
+  void rope(const Tensor& x, const Tensor& positions, const std::vector<double>& frequencies,
             ops::RopeDirection direction) override;
 
   // attention_forward.cu, attention_backward.cu, attention_merge.cu

@@ -12,7 +12,7 @@ void GpuKernels::rms_norm_backward(const Tensor&, const Tensor&, const Tensor&, 
                                    const Tensor&, const Tensor&, const Tensor&) {
   expect(false, "rms_norm_backward has no kernel here");
 }
-void GpuKernels::rope(const Tensor&, const Tensor&, int64_t, double, ops::RopeDirection) {
+void GpuKernels::rope(const Tensor&, const Tensor&, const std::vector<double>&, ops::RopeDirection) {
   expect(false, "rope has no kernel here");
 }
 void GpuKernels::attention_block(const ops::Attention&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
