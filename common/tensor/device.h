@@ -26,7 +26,7 @@ struct KernelCost {
 class Device {
  public:
   Device(DeviceType type, std::unique_ptr<Allocator> allocator, std::unique_ptr<Kernels> kernels,
-         std::unique_ptr<Transfer> transfer = std::make_unique<Transfer>());
+         std::unique_ptr<HostAccess> host_access = std::make_unique<HostAccess>());
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -36,7 +36,7 @@ class Device {
   const Ledger& ledger() const { return ledger_; }
   Allocator& allocator() { return *allocator_; }
   Kernels& kernels() { return *kernels_; }
-  Transfer& transfer() { return *transfer_; }
+  HostAccess& host_access() { return *host_access_; }
 
   // Puts a decorator around the kernels: `wrap` receives the present ones and returns those to use from now on.
   void decorate_kernels(const std::function<std::unique_ptr<Kernels>(std::unique_ptr<Kernels>)>& wrap);
@@ -56,7 +56,7 @@ class Device {
   Ledger ledger_;
   std::unique_ptr<Allocator> allocator_;
   std::unique_ptr<Kernels> kernels_;
-  std::unique_ptr<Transfer> transfer_;
+  std::unique_ptr<HostAccess> host_access_;
   MemoryKind kind_ = MemoryKind::activations;
 };
 

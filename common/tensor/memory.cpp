@@ -53,14 +53,14 @@ void Ledger::reset_peaks() {
   peak_total_ = total();
 }
 
-void Transfer::to_host(void* host, const void* device, int64_t bytes) {
+void HostAccess::to_host(void* host, const void* device, int64_t bytes) {
   std::memcpy(host, device, static_cast<size_t>(bytes));
 }
 
-void Transfer::from_host(void* device, const void* host, int64_t bytes) {
+void HostAccess::from_host(void* device, const void* host, int64_t bytes) {
   std::memcpy(device, host, static_cast<size_t>(bytes));
 }
 
-void Transfer::clear(void* device, int64_t bytes) { std::memset(device, 0, static_cast<size_t>(bytes)); }
+void HostAccess::clear(void* device, int64_t bytes) { std::memset(device, 0, static_cast<size_t>(bytes)); }
 
 }  // namespace ninefold

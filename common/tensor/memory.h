@@ -60,9 +60,9 @@ class Allocator {
 };
 
 // How the host reaches a device's memory; here, where that is the host's own.
-class Transfer {
+class HostAccess {
  public:
-  virtual ~Transfer() = default;
+  virtual ~HostAccess() = default;
   // Return when the bytes are there, after everything that the device was told before.
   virtual void to_host(void* host, const void* device, int64_t bytes);
   virtual void from_host(void* device, const void* host, int64_t bytes);

@@ -54,7 +54,7 @@ Tensor Tensor::empty(const DeviceHandle& device, Shape shape, Dtype dtype) {
 
 Tensor Tensor::zeros(const DeviceHandle& device, Shape shape, Dtype dtype) {
   Tensor tensor = empty(device, std::move(shape), dtype);
-  if (void* address = tensor.raw()) device->transfer().clear(address, tensor.bytes());
+  if (void* address = tensor.raw()) device->host_access().clear(address, tensor.bytes());
   return tensor;
 }
 
@@ -67,11 +67,11 @@ Tensor Tensor::from_bytes(const DeviceHandle& device, Shape shape, Dtype dtype, 
 }
 
 void Tensor::copy_to_host(void* host) const {
-  if (raw() && size() > 0) device()->transfer().to_host(host, raw(), bytes());
+  if (raw() && size() > 0) device()->host_access().to_host(host, raw(), bytes());
 }
 
 void Tensor::copy_from_host(const void* host) const {
-  if (raw() && size() > 0) device()->transfer().from_host(raw(), host, bytes());
+  if (raw() && size() > 0) device()->host_access().from_host(raw(), host, bytes());
 }
 
 const Shape& Tensor::shape() const {

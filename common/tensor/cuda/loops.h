@@ -16,6 +16,12 @@ inline constexpr int64_t most_blocks = 4096;  // of kernels that take several el
 
 inline constexpr int64_t blocks_for(int64_t count, int64_t each) { return (count + each - 1) / each; }
 
+// nullptr of an absent tensor.
+template <typename T>
+T* address_or_null(const Tensor& x) {
+  return x.defined() ? x.address<T>() : nullptr;
+}
+
 // ---- elements -------------------------------------------------------------------------------------------------------
 
 template <typename Body>
@@ -38,11 +44,12 @@ __global__ void run_for_each_row(int64_t rows, Body body) {
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) body(row);
 }
 
-// Calls body(row) in every thread of a block for each row, with room in shared memory for `reduce_block`.
+// Calls body(row) in every thread of a block for each row. Shared memory has room for `reduce_block`, or for a byte a
+// thread.
 template <typename Body>
 void for_each_row(Stream stream, int64_t rows, Body body) {
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(rows, 1 << 20));
-  launch(run_for_each_row<Body>, dim3(blocks), dim3(block_threads), warp_threads * sizeof(double), stream, rows, body);
+  launch(run_for_each_row<Body>, dim3(blocks), dim3(block_threads), block_threads, stream, rows, body);
 }
 
 // ---- sums -----------------------------------------------------------------------------------------------------------

@@ -43,9 +43,9 @@ class CudaStream {
   Faults* faults = nullptr;
 };
 
-class CudaTransfer final : public Transfer {
+class CudaHostAccess final : public HostAccess {
  public:
-  explicit CudaTransfer(std::unique_ptr<CudaStream> stream) : stream_(std::move(stream)) {}
+  explicit CudaHostAccess(std::unique_ptr<CudaStream> stream) : stream_(std::move(stream)) {}
 
   void to_host(void* host, const void* device, int64_t bytes) override {
     check(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_->stream));
@@ -69,9 +69,9 @@ class CudaTransfer final : public Transfer {
 };
 
 const CudaStream& cuda_stream(Device& device) {
-  const auto* const transfer = dynamic_cast<const CudaTransfer*>(&device.transfer());
-  expect(transfer != nullptr, "a device of type {} has no CUDA stream", name_of(device.type()));
-  return transfer->stream();
+  const auto* const access = dynamic_cast<const CudaHostAccess*>(&device.host_access());
+  expect(access != nullptr, "a device of type {} has no CUDA stream", name_of(device.type()));
+  return access->stream();
 }
 
 }  // namespace
@@ -88,7 +88,7 @@ DeviceHandle make_cuda_device(int index) {
   auto kernels = std::make_unique<cuda::GpuKernels>(stream->stream, stream->faults);
   return std::make_shared<Device>(DeviceType::cuda,
                                   std::make_unique<CachingAllocator>(std::make_unique<cuda::CudaSegments>()),
-                                  std::move(kernels), std::make_unique<cuda::CudaTransfer>(std::move(stream)));
+                                  std::move(kernels), std::make_unique<cuda::CudaHostAccess>(std::move(stream)));
 }
 
 cudaStream_t stream_of(Device& device) { return cuda::cuda_stream(device).stream; }

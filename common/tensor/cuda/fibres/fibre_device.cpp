@@ -17,22 +17,22 @@ struct FibreContext {
   Faults faults;
 };
 
-class FibreTransfer final : public Transfer {
+class FibreHostAccess final : public HostAccess {
  public:
-  explicit FibreTransfer(std::unique_ptr<FibreContext> context) : context_(std::move(context)) {}
+  explicit FibreHostAccess(std::unique_ptr<FibreContext> context) : context_(std::move(context)) {}
 
   void to_host(void* host, const void* device, int64_t bytes) override {
     synchronize();
     const ProtectedMemory::Open open(context_->memory);
-    Transfer::to_host(host, device, bytes);
+    HostAccess::to_host(host, device, bytes);
   }
   void from_host(void* device, const void* host, int64_t bytes) override {
     const ProtectedMemory::Open open(context_->memory);
-    Transfer::from_host(device, host, bytes);
+    HostAccess::from_host(device, host, bytes);
   }
   void clear(void* device, int64_t bytes) override {
     const ProtectedMemory::Open open(context_->memory);
-    Transfer::clear(device, bytes);
+    HostAccess::clear(device, bytes);
   }
   void synchronize() override { throw_faults(context_->faults); }
 
@@ -49,7 +49,7 @@ DeviceHandle make_fibre_device(FibreOrder order) {
   auto context = std::make_unique<fibres::FibreContext>(order, *memory);
   auto kernels = std::make_unique<fibres::GpuKernels>(&context->fibres, &context->faults);
   return std::make_shared<Device>(DeviceType::cuda, std::make_unique<CachingAllocator>(std::move(memory)),
-                                  std::move(kernels), std::make_unique<fibres::FibreTransfer>(std::move(context)));
+                                  std::move(kernels), std::make_unique<fibres::FibreHostAccess>(std::move(context)));
 }
 
 }  // namespace ninefold
