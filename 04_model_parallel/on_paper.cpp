@@ -38,4 +38,12 @@ std::vector<ChildOnPaper> in_row_blocks(std::vector<ChildOnPaper> children, int6
   return children;
 }
 
+std::vector<ChildOnPaper> in_parts_of_samples(std::vector<ChildOnPaper> children, int64_t ranks) {
+  for (ChildOnPaper& child : children) {
+    child.flops /= static_cast<double>(ranks);
+    child.output[0] /= ranks;
+  }
+  return children;
+}
+
 }  // namespace ninefold

@@ -25,4 +25,7 @@ std::vector<ChildOnPaper> on_paper(const Task& task, int64_t samples, const Prec
 // block.
 std::vector<ChildOnPaper> in_row_blocks(std::vector<ChildOnPaper> children, int64_t ranks);
 
+// The same where so many ranks share every sample, each with as many of its rows.
+std::vector<ChildOnPaper> in_parts_of_samples(std::vector<ChildOnPaper> children, int64_t ranks);
+
 }  // namespace ninefold

@@ -16,7 +16,9 @@ struct PerToken {
         ffn(e * division.config.ffn / n),
         columns(e * ((division.config.vocab + n - 1) / n)),
         statistics(4 * division.config.heads / n),
-        deviation(division.sequence_parallel ? 4 / static_cast<double>(n) : 4) {}
+        deviation(division.sequence_parallel ? 4 / static_cast<double>(n) : 4),
+        heads_again(division.core.exchanges_heads ? heads : 0),
+        sums(division.core.sums_parts ? (4 * heads + 8 * kv_heads) / static_cast<double>(e) : 0) {}
 
   double all;              // an activation on its own
   double stream;           // one of the residual stream: a block of its rows under sequence parallelism
@@ -26,6 +28,8 @@ struct PerToken {
   double columns;          // logits of this rank
   double statistics;       // log-sum-exp
   double deviation;        // of a norm
+  double heads_again;      // attention's out, which a core that exchanges heads keeps twice
+  double sums;             // of dq, dk, dv in f32, in the backward of a core that computes them in parts
 };
 
 // The same of a layer, some of whose operands are of a byte an element. What is rounded exists twice for a while.
@@ -51,8 +55,13 @@ struct LayerBytes : PerToken {
   // What the backward needs of the feed-forward, and of the layer.
   double kept_ffn() const { return 2 * ffn + hidden; }
   double kept() const {
-    return 2 * stream + attention_input + ffn_input + 2 * heads + rounded_out + 2 * kv_heads + kept_ffn() + statistics +
-           2 * deviation;
+    return 2 * stream + attention_input + ffn_input + 2 * heads + heads_again + rounded_out + 2 * kv_heads +
+           kept_ffn() + statistics + 2 * deviation;
+  }
+  // In the backward of a core that is not the plain one: x, its norm, q, k, v, out; dy and two of its descendants;
+  // statistics; sums, and a part of them.
+  double in_core() const {
+    return 3 * stream + attention_input + 4 * heads + 4 * kv_heads + statistics + 2 * deviation + sums;
   }
   // Beside what is kept: the second norm's result, and hidden, before they were rounded.
   double ffn_input_before() const { return f8.ffn ? stream : 0; }
@@ -123,7 +132,7 @@ double in_input_gradient(const LayerBytes& bytes, const LlamaDivision& division)
   const double w1 = bytes.kept() + bytes.stream + 2 * bytes.gathered + bytes.all + piece;
   const double streams = (division.sequence_parallel ? 4 : 2) * bytes.stream;  // dy, d(sum); the input, its norm
   const double behind = 3 * bytes.all + 3 * bytes.ffn + streams + bytes.deviation;
-  const double attention = behind + 4 * bytes.heads + 4 * bytes.kv_heads + bytes.statistics;
+  const double attention = behind + 4 * bytes.heads + 4 * bytes.kv_heads + bytes.statistics + bytes.sums;
   const double wq = behind + 2 * bytes.heads + 2 * bytes.kv_heads + bytes.gathered + bytes.all + piece;
   return std::max({swiglu, w1, attention, wq});
 }
@@ -172,6 +181,7 @@ StageActivations stage_activations(const LlamaDivision& division, const LlamaPar
     const double behind = static_cast<double>(part.layers - 1 - i) * weights + head_weights;
     forward = std::max(forward, held + (again ? in_first_forward(bytes, division) : in_forward(bytes, division)));
     backward = std::max(backward, held + bytes.kept() + losses + in_backward(bytes, division, again));
+    if (!division.core.is_plain()) backward = std::max(backward, held + bytes.in_core() + losses);
     input_gradient = std::max(input_gradient, held + in_input_gradient(bytes, division) + behind);
     held += again ? checkpoint(bytes, division.recomputation) : bytes.kept();
   }

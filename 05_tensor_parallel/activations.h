@@ -15,8 +15,9 @@ namespace ninefold {
 // it keeps
 //   e N (4 D + (2 D + 2 K + 3 F) / n)                          either way: inputs and gradients stay gathered; not in
 //   f8
-// On top of that comes the largest moment of a forward, a backward or the loss: what is gathered, a sum over the ranks
-// on its way (in pieces three blocks of rows, else all rows), or two gradients.
+// A core that exchanges heads keeps attention's result twice, e N D / n more; one that adds up parts has its sums in
+// its backward, N (4 D + 8 K) / n. On top of that comes the largest moment of a forward, a backward or the loss: what
+// is gathered, a sum over the ranks on its way (in pieces three blocks of rows, else all rows), or two gradients.
 StageActivations stage_activations(const LlamaDivision& division, const LlamaPart& part, int ranks, int64_t tokens,
                                    Dtype compute);
 

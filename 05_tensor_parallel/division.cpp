@@ -25,7 +25,7 @@ Plan LlamaDivision::plan() const {
   return plan;
 }
 
-void LlamaDivision::validate(int ranks, int64_t length) const {
+void LlamaDivision::validate(int ranks, int64_t length, int64_t context) const {
   require(ranks == 1 || !config.tied_embeddings,
           "--tied-embeddings is not for tensor parallelism (tp {}), which divides the embedding and the output layer "
           "each by itself; leave it out",
@@ -39,10 +39,10 @@ void LlamaDivision::validate(int ranks, int64_t length) const {
   require(!async || f8_linears.empty(),
           "--async-tp cuts products before a tensor is there whole, to which f8 needs the scale; leave it or "
           "--matmul-dtype f8 out");
-  require(!sequence_parallel || length % ranks == 0,
-          "length ({}) must be divisible by tp ({}), because sequence parallelism divides the tokens; or add "
+  require(!sequence_parallel || length / context % ranks == 0,
+          "length ({}) must be divisible by {}tp ({}), because sequence parallelism divides the tokens; or add "
           "--no-sequence-parallel",
-          length, ranks);
+          length, context > 1 ? fmt::format("cp ({}) x ", context) : "", ranks);
 }
 
 void F8Options::declare(Options& options) {

@@ -14,9 +14,11 @@ struct LlamaDivision {
   bool sequence_parallel = true, loss_parallel = true, async = false;
   Recomputation recomputation{};
   std::string f8_linears{};  // as Plan's
+  CoreActivations core{};    // where other ranks have parts of the sequences, too
 
-  // Throws UserError where heads, features or the sequence do not divide over so many ranks.
-  void validate(int ranks, int64_t length) const;
+  // Throws UserError where heads, features or the sequence do not divide over so many ranks. `context`: ranks that
+  // share a sequence besides, each with its part of it.
+  void validate(int ranks, int64_t length, int64_t context = 1) const;
   Plan plan() const;
 };
 
@@ -41,7 +43,7 @@ struct TensorParallelOptions {
   std::string without_effect(int ranks, const Options& given) const;
   // With train.f8_linears, which is f8's pattern.
   LlamaDivision division(const TrainOptions& train) const {
-    return {train.llama, sequence_parallel, loss_parallel, async, train.recomputation, train.f8_linears};
+    return {train.llama, sequence_parallel, loss_parallel, async, train.recomputation, train.f8_linears, {}};
   }
 };
 

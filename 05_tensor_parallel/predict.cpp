@@ -94,7 +94,7 @@ Parallelism beside(Parallelism data, const TensorParallel& parallel, const Group
     data.reduce_gradients();
     parallel.reduce_gradients();
   };
-  const int64_t tokens = options.micro_batch * options.length;
+  const int64_t tokens = options.micro_batch * data.rows_of(options.length);
   const Dtype compute = options.precision().compute;
   both.predict_flops = [=](double flops) {
     return data.predict_flops(flops) + extra_flops(division, group.size(), options.batch * options.length);

@@ -37,15 +37,9 @@ void predict_traffic(TrafficLedger& ledger, const Group& group, const LlamaDivis
 // that several ranks hold are computed by each, and so are columns of padding; what runs again is kept by other names.
 double extra_flops(const LlamaDivision& division, int ranks, int64_t tokens);
 
-// What a rank does of a step: so many micro-batches through a part of the model. Without a pipeline that is all of them
-// through all of it.
-struct PartOfStep {
-  LlamaPart part;
-  int64_t micro_batches;
-};
-
-// What the trainer needs to know: the data ranks' technique `data`, and beside it `parallel`, which outlives the
-// result, over `group`. Its account of activations is that of a rank that has all layers.
+// What the trainer needs to know: the technique `data` of the data ranks, and of those that share their sequences, and
+// beside it `parallel`, which outlives the result, over `group`. Its account of activations is that of a rank that has
+// all layers.
 Parallelism beside(Parallelism data, const TensorParallel& parallel, const Group& group, const LlamaDivision& division,
                    const std::vector<PartOfStep>& parts, const TrainOptions& options);
 

@@ -60,10 +60,10 @@ std::vector<SequenceLayout> ProgramOptions::chosen(int ranks) const {
   for (const std::string_view word : words) {
     const auto place = std::find(names.begin(), names.end(), word);
     require(place != names.end(), "--layout {} is none; there are all, {}", word, fmt::join(names, ", "));
-    const Layout layout = ninefold::layouts[place - names.begin()].first;
+    const ContextLayout layout = ninefold::layouts[place - names.begin()].first;
     try {
-      const SequenceLayout one(layout, ranks, layout == Layout::hybrid ? ulysses : 0);
-      if (takes_all && layout == Layout::hybrid && one.blocks() == 1) continue;  // that is ulysses
+      const SequenceLayout one(layout, ranks, layout == ContextLayout::hybrid ? ulysses : 0);
+      if (takes_all && layout == ContextLayout::hybrid && one.blocks() == 1) continue;  // that is ulysses
       one.validate(problem.length, problem.heads, problem.kv_heads);
       found.push_back(one);
     } catch (const UserError&) {

@@ -26,7 +26,7 @@ std::unique_ptr<AttentionCore> context_core(std::unique_ptr<AttentionCore> plain
                                             const SequenceLayout& layout, const std::shared_ptr<Ring>& ring) {
   std::unique_ptr<AttentionCore> core = std::move(plain);
   if (groups.ring.size() > 1) {
-    if (layout.layout == Layout::gathered) {
+    if (layout.layout == ContextLayout::gathered) {
       core = std::make_unique<GatheredAttention>(groups.ring, layout, core->head_dim());
     } else {
       core = std::make_unique<RingAttention>(ring, core->head_dim());

@@ -14,50 +14,54 @@ std::vector<int32_t> counting(int64_t count, int64_t first, int64_t stride = 1) 
   return positions;
 }
 
-bool is_zigzag(Layout layout) {
-  return layout == Layout::zigzag || layout == Layout::gathered || layout == Layout::hybrid;
+bool is_zigzag(ContextLayout layout) {
+  return layout == ContextLayout::zigzag || layout == ContextLayout::gathered || layout == ContextLayout::hybrid;
 }
 
-int usual_neighbours(Layout layout, int ranks) {
-  if (layout == Layout::ulysses) return ranks;
-  return layout == Layout::hybrid ? std::min(ranks, 2) : 1;
+int usual_neighbours(ContextLayout layout, int ranks) {
+  if (layout == ContextLayout::ulysses) return ranks;
+  return layout == ContextLayout::hybrid ? std::min(ranks, 2) : 1;
 }
 
 }  // namespace
 
-std::string_view name_of(Layout layout) {
+std::string_view name_of(ContextLayout layout) {
   for (const auto& [one, name] : layouts) {
     if (one == layout) return name;
   }
   return "unknown";
 }
 
-SequenceLayout::SequenceLayout(Layout of, int count, int neighbours)
+SequenceLayout::SequenceLayout(ContextLayout of, int count, int neighbours)
     : layout(of), ranks(count), ulysses(neighbours > 0 ? neighbours : usual_neighbours(of, count)) {
   require(ranks % ulysses == 0, "--ulysses ({}) must divide --cp ({})", ulysses, ranks);
-  require(layout == Layout::hybrid || ulysses == usual_neighbours(layout, ranks),
+  require(layout == ContextLayout::hybrid || ulysses == usual_neighbours(layout, ranks),
           "--ulysses ({}) is for --layout hybrid; with {} leave it out", ulysses, name_of(layout));
 }
 
 int64_t SequenceLayout::divisor() const { return std::lcm<int64_t>(ranks, is_zigzag(layout) ? 2 * blocks() : 1); }
 
-void SequenceLayout::validate(int64_t length, int64_t heads, int64_t kv_heads) const {
+void SequenceLayout::validate(int64_t length, int64_t all_heads, int64_t all_kv_heads, int64_t tp) const {
   const int64_t nearest = (length + divisor() - 1) / divisor() * divisor();
   require(length % divisor() == 0,
           "length ({}) must be divisible by {} for the layout {} over cp ({}); try --length {}", length,
           is_zigzag(layout) && divisor() == 2 * ranks ? fmt::format("2 x cp = {}", divisor())
                                                       : fmt::format("{}", divisor()),
           name_of(layout), ranks, nearest);
+  const int64_t kv_heads = std::max<int64_t>(all_kv_heads / tp, 1), most = std::gcd<int64_t>(kv_heads, ulysses);
+  const std::string of_tp = tp > 1 ? fmt::format(" on each of tp ({}) ranks", tp) : "";
   require(kv_heads % ulysses == 0,
-          "the layout {} gives each of {} ranks its own kv-heads, but there are {}: at most {} ranks can share them; "
-          "for more use --layout hybrid --ulysses {} --cp {}",
-          name_of(layout), ulysses, kv_heads, kv_heads, std::gcd<int64_t>(kv_heads, ulysses), ranks);
-  require(heads % ulysses == 0, "heads ({}) must be divisible by the {} ranks that exchange them", heads, ulysses);
+          "the layout {} gives each of {} ranks its own kv-heads, but there are {}{}: at most {} ranks can share them; "
+          "for more use {} --cp {}",
+          name_of(layout), ulysses, kv_heads, of_tp, kv_heads,
+          most > 1 ? fmt::format("--layout hybrid --ulysses {}", most) : "--layout zigzag", ranks);
+  require(all_heads / tp % ulysses == 0, "heads ({}{}) must be divisible by the {} ranks that exchange them",
+          all_heads / tp, of_tp, ulysses);
 }
 
 std::vector<int32_t> SequenceLayout::block_positions(int block, int64_t length) const {
   const int64_t size = length / blocks();
-  if (layout == Layout::striped) return counting(size, block, blocks());
+  if (layout == ContextLayout::striped) return counting(size, block, blocks());
   if (!is_zigzag(layout)) return counting(size, block * size);
   std::vector<int32_t> head = counting(size / 2, block * size / 2);
   const std::vector<int32_t> tail = counting(size / 2, length - (block + 1) * size / 2);

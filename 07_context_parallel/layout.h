@@ -20,28 +20,29 @@ namespace ninefold {
 //   gathered                      keys are gathered, positions lie zigzag
 //   ulysses                       tokens are exchanged for heads, positions lie contiguous
 //   hybrid                        heads among neighbours, a zigzag ring between groups of neighbours
-enum class Layout { contiguous, striped, zigzag, gathered, ulysses, hybrid };
-inline constexpr std::pair<Layout, std::string_view> layouts[] = {
-    {Layout::contiguous, "contiguous"}, {Layout::striped, "striped"}, {Layout::zigzag, "zigzag"},
-    {Layout::gathered, "gathered"},     {Layout::ulysses, "ulysses"}, {Layout::hybrid, "hybrid"}};
-std::string_view name_of(Layout layout);
+enum class ContextLayout { contiguous, striped, zigzag, gathered, ulysses, hybrid };
+inline constexpr std::pair<ContextLayout, std::string_view> layouts[] = {
+    {ContextLayout::contiguous, "contiguous"}, {ContextLayout::striped, "striped"}, {ContextLayout::zigzag, "zigzag"},
+    {ContextLayout::gathered, "gathered"},     {ContextLayout::ulysses, "ulysses"}, {ContextLayout::hybrid, "hybrid"}};
+std::string_view name_of(ContextLayout layout);
 
 // Positions are those of a sequence of `length` tokens, which divisor() divides. Ranks count within the group that
 // shares the sequence; `ulysses` neighbours of them make a block, and the blocks a ring.
 struct SequenceLayout {
   // Without a third argument: the neighbours are all ranks under ulysses, two under hybrid, and one otherwise. Throws
   // UserError where they do not divide the ranks, or the layout has none.
-  SequenceLayout(Layout layout, int ranks, int ulysses = 0);
+  SequenceLayout(ContextLayout layout, int ranks, int ulysses = 0);
 
-  Layout layout;
+  ContextLayout layout;
   int ranks;
   int ulysses;
 
   int blocks() const { return ranks / ulysses; }
   // What a length must be divisible by.
   int64_t divisor() const;
-  // Throws UserError where the length does not divide, or the heads do not divide over the neighbours.
-  void validate(int64_t length, int64_t heads, int64_t kv_heads) const;
+  // Throws UserError where the length does not divide, or the heads do not divide over the neighbours. `tp`: ranks over
+  // which the heads are divided already, a kv-head on several of them where there are fewer.
+  void validate(int64_t length, int64_t heads, int64_t kv_heads, int64_t tp = 1) const;
 
   // The positions of a block of the ring, and of a rank, which is its part of a block; ascending.
   std::vector<int32_t> block_positions(int block, int64_t length) const;

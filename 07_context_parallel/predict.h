@@ -28,24 +28,23 @@ enum class Pass { forward, backward };
 void predict_traffic(TrafficLedger& ledger, const ContextGroups& groups, const SequenceLayout& layout,
                      const AttentionWidths& widths, int64_t tokens, Dtype compute, Pass pass, int64_t times);
 
-// How a Llama's sequences are divided.
+// What attention's core takes for these layouts beside the plain one.
+CoreActivations core_of(const SequenceLayout& layout);
+
+// How a Llama's sequences are divided, and over how many ranks its heads are besides.
 struct LlamaContext {
   LlamaConfig config;
   SequenceLayout layout;
   Recomputation recomputation{};
+  int64_t tp = 1;
+
+  AttentionWidths widths() const;
 };
 
-// Peak bytes of activations of one micro-batch on a rank that has `tokens` of it: those of a serial run on as many
-// tokens (llama_activation_bytes), so that they fall as 1 / n; under ulysses each layer keeps attention's result twice,
-// as heads and as tokens, e N D more. Or, where that is more, those in attention's backward, in which the ring's sums
-// are f32: beside what the layers before keep
-//   e N (7 D + 2 K) + 4 N (H + 2)           x, its norm, q, k, v, out; dy and two of its descendants; statistics
-//   + N (4 D + 8 K) + e N (D + 2 K)         ring: sums of dq, dk, dv, and one block's part of them
-int64_t activation_bytes(const LlamaContext& context, int64_t tokens, const Precision& precision);
-
 // What the trainer needs to know: `data`, which sums gradients over the data ranks and over groups.all, and beside it
-// the sequences that these ranks share.
+// the sequences that these ranks share. `parts`: what this rank does of a step; empty: all of it. Activations are those
+// of a serial run on as many tokens as the rank has, so that they fall as 1 / n, with those of the core.
 Parallelism beside(Parallelism data, const ContextGroups& groups, const LlamaContext& context,
-                   const TrainOptions& options);
+                   const TrainOptions& options, std::vector<PartOfStep> parts = {});
 
 }  // namespace ninefold

@@ -4,6 +4,7 @@
 #include "01_collectives/collectives.h"
 #include "03_zero_fsdp/checkpoint_activations.h"
 #include "03_zero_fsdp/divide.h"
+#include "07_context_parallel/options.h"
 #include "07_context_parallel/predict.h"
 #include "common/train/trainer.h"
 
@@ -12,10 +13,8 @@ namespace {
 using namespace ninefold;
 
 struct ProgramOptions {
-  Layout layout = Layout::zigzag;
-  RingOptions ring;
+  ContextParallelOptions context;
   int64_t dp_replicate = 1, dp_shard = 1, cp = Options::automatic;
-  int ulysses = 0;
   ShardingPolicy policy;
   RecomputationOptions recomputation;
   TrainOptions train;
@@ -24,13 +23,7 @@ struct ProgramOptions {
     options.group("Context parallelism");
     options.add("--cp", cp, "ranks that share each sequence; auto: the ranks left over",
                 {.minimum = 1, .may_be_auto = true});
-    std::vector<std::pair<std::string, Layout>> names;
-    for (const auto& [one, name] : layouts) names.emplace_back(name, one);
-    options.add_choice<Layout>("--layout", layout, names, "which positions a rank holds, and how it comes to all keys");
-    options.add("--ulysses", ulysses, "of hybrid: neighbours that exchange heads; 0: two", {.minimum = 0});
-    options.add("--overlap", ring.overlap, "blocks of the ring travel while the one before is computed");
-    options.add_choice<Dtype>("--merge-dtype", ring.merge, {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}},
-                              "in which the ring adds up the parts of attention's result");
+    context.declare(options);
     policy.declare(options);
     options.add("--dp-shard", dp_shard, "ranks over which states are divided, together with those of --cp",
                 {.minimum = 1});
@@ -60,13 +53,13 @@ int run(int argc, char** argv) {
                           {"cp", mesh_size(options.cp)}});
   const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
   train.resolve(data.size());
-  const SequenceLayout layout(options.layout, mesh.size("cp"), options.ulysses);
+  const SequenceLayout layout = options.context.sequence_layout(mesh.size("cp"));
   layout.validate(train.length, train.llama.heads, train.llama.kv_heads);
   const auto task = make_task("llama", train);
 
   const auto model = task->make_model();
   cast_scores(*model, train.precision());
-  const ContextGroups groups = context_parallel(*model, mesh["cp"], layout, options.ring);
+  const ContextGroups groups = context_parallel(*model, mesh["cp"], layout, options.context.ring);
   checkpoint_activations(*model, "layers.*", train.recomputation);
   const LlamaContext context{train.llama, layout, train.recomputation};
   const Parallelism parallelism = beside(divide(*model, mesh, options.policy, train), groups, context, train);

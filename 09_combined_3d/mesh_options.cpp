@@ -15,27 +15,21 @@ void MeshOptions::declare(Options& options) {
               {.minimum = 1, .may_be_auto = true});
   options.add("--dp-shard", dp_shard, "ranks over which states and the batch are divided; auto: the ranks left over",
               {.minimum = 1, .may_be_auto = true});
-  options.add("--cp", cp, "ranks that share a sequence; 1 only", {.minimum = 1});
+  options.add("--cp", cp, "ranks that share each sequence", {.minimum = 1});
   options.add("--tp", tp, "ranks that share each layer", {.minimum = 1});
   options.add("--ep", ep, "ranks that share the experts; 1 only", {.minimum = 1});
   options.add("--mesh-order", order, "dimensions, outermost first; the ranks of the last are neighbours");
 }
 
 void MeshOptions::settle(const Options& given, int ranks) {
-  for (const auto& [name, size] : {std::pair{"--cp", cp}, {"--ep", ep}}) {
-    require(
-        size == 1,
-        "{} {} is not available: this trainer splits the work over --pp, --dp-replicate, --dp-shard and --tp; leave "
-        "{} at 1",
-        name, size, name);
-  }
+  require(ep == 1, "--ep {} is not available: this trainer has no experts to divide; leave it at 1", ep);
   std::vector<std::string_view> names = split(order, ','), usual = split("pp,dp_replicate,dp_shard,cp,tp", ',');
   std::sort(names.begin(), names.end());
   std::sort(usual.begin(), usual.end());
   require(names == usual, "--mesh-order {} must name each of pp, dp_replicate, dp_shard, cp and tp once", order);
   if (dp_replicate == Options::automatic && !given.given("--dp-shard")) dp_shard = 1;
   const auto is_given = [&](const char* name) { return given.given(name); };
-  const auto sizes = {"--pp", "--dp-replicate", "--dp-shard", "--tp"};
+  const auto sizes = {"--pp", "--dp-replicate", "--dp-shard", "--cp", "--tp"};
   if (std::any_of(sizes.begin(), sizes.end(), is_given)) return;
   pp = ranks % 8 == 0 ? 2 : 1;
   tp = ranks % 4 == 0 ? 2 : 1;

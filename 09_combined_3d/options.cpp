@@ -8,6 +8,8 @@ void CombinedOptions::declare(Options& options) {
   techniques.pipeline.declare(options);
   options.group("Tensor parallelism");
   techniques.tensor.declare(options);
+  options.group("Context parallelism");
+  techniques.context.declare(options);
   techniques.sharding.declare(options);
   techniques.recomputation.declare(options);
   train.declare(options);
@@ -20,15 +22,17 @@ void CombinedOptions::settle(const Options& given, int ranks) {
 }
 
 void CombinedOptions::settle(const Options& given, const Mesh& sizes, int data_ranks) {
-  auto& [pipeline, tensor, sharding, recomputation] = techniques;
-  const int pp = sizes.size("pp"), shards = sizes.size("dp_shard"), tp = sizes.size("tp");
+  auto& [pipeline, tensor, context, sharding, recomputation] = techniques;
+  const int pp = sizes.size("pp"), shards = sizes.size("dp_shard"), cp = sizes.size("cp"), tp = sizes.size("tp");
   for (const char* name : {"--schedule", "--virtual-stages", "--schedule-csv", "--layers-per-stage"}) {
     require(pp > 1 || !given.given(name), "{} is for a pipeline, but --pp is 1; add --pp 2", name);
   }
-  require(shards > 1 || data_ranks == 1 || sharding.stage == 0 || !given.given("--stage"),
+  context.validate(given, cp);
+  require(shards > 1 || cp > 1 || data_ranks == 1 || sharding.stage == 0 || !given.given("--stage"),
           "--stage {} divides states over --dp-shard, but that is 1; give it the ranks of --dp-replicate ({})",
           sharding.stage, data_ranks);
-  if (shards == 1) sharding.stage = 0;  // nobody to divide states with
+  // Nobody to divide states with; the ranks of --cp do where that is asked for.
+  if (shards == 1 && (cp == 1 || !given.given("--stage"))) sharding.stage = 0;
   sharding.settle_types(train);
   sharding.validate();
   require(tp == 1 || !sharding.output_dtype, "--output-dtype is not for tensor parallelism (tp {}); leave it out", tp);
@@ -40,7 +44,10 @@ void CombinedOptions::settle(const Options& given, const Mesh& sizes, int data_r
     pipeline.settle_micro_batches(train, data_ranks);
   }
   train.resolve(data_ranks);
-  tensor.division(train).validate(tp, train.length);
+  require(cp == 1 || train.f8_linears.empty(), "--matmul-dtype f8 is not for context parallelism (cp {}); leave it out",
+          cp);
+  tensor.division(train).validate(tp, train.length, cp);
+  if (cp > 1) context.sequence_layout(cp).validate(train.length, train.llama.heads, train.llama.kv_heads, tp);
 }
 
 }  // namespace ninefold

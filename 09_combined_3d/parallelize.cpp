@@ -5,6 +5,7 @@
 #include "05_tensor_parallel/predict.h"
 #include "06_pipeline/runner/pipeline.h"
 #include "06_pipeline/runner/predict.h"
+#include "07_context_parallel/predict.h"
 #include "common/nn/f8_linears.h"
 
 namespace ninefold {
@@ -27,6 +28,7 @@ std::unique_ptr<Pipeline> pipeline_stages(Model& model, const Task& task, const 
   auto schedule =
       techniques.pipeline.schedule(group.size(), static_cast<int>(train.micro_batches), techniques.sharding);
   auto children = on_paper(task, train.micro_batch, train.precision());
+  children = in_parts_of_samples(std::move(children), mesh.size("cp"));
   if (division.sequence_parallel) children = in_row_blocks(std::move(children), mesh.size("tp"));
   const auto stages = cut(layers_of(children), schedule.stages(), techniques.pipeline.layers_per_stage);
   const auto ranks = pipeline::ranks_of_stages(schedule);
@@ -46,11 +48,12 @@ std::vector<PartOfStep> parts_of_step(const Pipeline* stages, const TrainOptions
   return parts;
 }
 
-ActivationsOf activations_of(const Task& task, int ranks, const LlamaDivision& division, const TrainOptions& train) {
-  if (ranks == 1) return pipeline::activations_of(task, train);
-  return [&train, division, ranks](const Children& children) {
-    return stage_activations(division, llama_part(train.llama, children), ranks, train.micro_batch * train.length,
-                             train.precision().compute);
+ActivationsOf activations_of(int ranks, const LlamaDivision& division, int64_t tokens, const TrainOptions& train) {
+  return [&train, division, ranks, tokens](const Children& children) {
+    const LlamaPart part = llama_part(train.llama, children);
+    return ranks > 1 ? stage_activations(division, part, ranks, tokens, train.precision().compute)
+                     : llama_stage_activations(train.llama, part, tokens, train.precision(), train.recomputation,
+                                               division.core);
   };
 }
 
@@ -60,15 +63,17 @@ ActivationsOf activations_of(const Task& task, int ranks, const LlamaDivision& d
 //
 //   1  pipeline stages          say which layers a rank holds at all: all that follows happens within a stage
 //   2  tensor parallelism       replaces single layers by name, while they are still the model's own
-//   3  activation checkpoints   around whole blocks, so that what is run again includes the messages of 2; inside the
-//                               units of 4, or every unit would be gathered once more for it
-//   4  sharding or replicas     last: flat buffers of the pieces of parameters that 1 and 2 have left here, and the
-//   only
-//                               ones that sum gradients over the data ranks
+//   3  context parallelism      swaps attention's core, which has the heads that 2 has left here
+//   4  activation checkpoints   around whole blocks, so that what is run again includes the messages of 2 and 3; inside
+//                               the units of 5, or every unit would be gathered once more for it
+//   5  sharding or replicas     last: flat buffers of the pieces of parameters that 1 and 2 have left here; what alone
+//                               sums gradients over the ranks of the data, and those that share its sequences
 Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const Techniques& techniques,
                         const TrainOptions& train) {
   const Group& tp = mesh["tp"];
-  const LlamaDivision division = techniques.tensor.division(train);
+  const SequenceLayout layout = techniques.context.sequence_layout(mesh.size("cp"));
+  LlamaDivision division = techniques.tensor.division(train);
+  division.core = core_of(layout);
   const auto combined = std::make_shared<Combined>();
 
   if (mesh.size("pp") > 1) combined->pipeline = pipeline_stages(model, task, mesh, techniques, division, train);
@@ -78,17 +83,20 @@ Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const 
   } else {
     multiply_in_f8(model, train.f8_linears);
   }
+  const ContextGroups context = context_parallel(model, mesh["cp"], layout, techniques.context.ring);
   checkpoint_activations(model, "layers.*", train.recomputation);
   const Parallelism data = stages ? divide(*stages, model, mesh, techniques.sharding, train)
                                   : divide(model, mesh, techniques.sharding, train);
   combined->data = data.technique;
 
-  Parallelism all = data;
-  if (combined->tensor) all = beside(data, *combined->tensor, tp, division, parts_of_step(stages, train), train);
+  const std::vector<PartOfStep> parts = parts_of_step(stages, train);
+  Parallelism all = beside(data, context, {train.llama, layout, train.recomputation, tp.size()}, train, parts);
+  if (combined->tensor) all = beside(all, *combined->tensor, tp, division, parts, train);
   // Weights that are gathered in f8 have their scales from there.
   const bool need_scales = !train.f8_linears.empty() && !techniques.sharding.types.quantizes();
   if (need_scales) all = with_weight_scales(all, model, train.f8_linears, mesh);
-  if (stages) all = stages->parallelism(std::move(all), activations_of(task, tp.size(), division, train), train);
+  const int64_t tokens = train.micro_batch * all.rows_of(train.length);
+  if (stages) all = stages->parallelism(std::move(all), activations_of(tp.size(), division, tokens, train), train);
   all.technique = combined;
   return all;
 }

@@ -5,6 +5,7 @@
 #include "03_zero_fsdp/policy.h"
 #include "05_tensor_parallel/division.h"
 #include "06_pipeline/runner/options.h"
+#include "07_context_parallel/options.h"
 #include "common/comm/mesh.h"
 #include "common/train/trainer.h"
 
@@ -14,6 +15,7 @@ namespace ninefold {
 struct Techniques {
   pipeline::PipelineOptions pipeline;
   TensorParallelOptions tensor;
+  ContextParallelOptions context;
   ShardingPolicy sharding;
   RecomputationOptions recomputation;
 };

@@ -23,7 +23,7 @@ Tensor random(const DeviceHandle& device, int64_t heads, Dtype dtype, uint64_t k
   return x;
 }
 
-void measure(benchmark::State& state, Dtype dtype, Layout layout, int block) {
+void measure(benchmark::State& state, Dtype dtype, ContextLayout layout, int block) {
   const DeviceHandle device = make_cpu_device();
   const SequenceLayout positions_of(layout, ranks);
   const std::vector<int32_t> queries = positions_of.block_positions(rank, ranks * rows),
@@ -52,9 +52,9 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
-    for (const Layout layout : {Layout::contiguous, Layout::striped, Layout::zigzag}) {
+    for (const ContextLayout layout : {ContextLayout::contiguous, ContextLayout::striped, ContextLayout::zigzag}) {
       for (const int block : {0, rank, ranks - 1}) {
-        if (layout == Layout::contiguous && block > rank) continue;  // the mask leaves nothing
+        if (layout == ContextLayout::contiguous && block > rank) continue;  // the mask leaves nothing
         const std::string name = fmt::format("{} {} keys of rank {}", name_of(dtype), name_of(layout), block);
         benchmark::RegisterBenchmark(name.c_str(), measure, dtype, layout, block)
             ->Iterations(1)

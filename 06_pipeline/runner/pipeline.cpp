@@ -134,7 +134,7 @@ std::string Pipeline::description(const ActivationsOf& activations) const {
 Parallelism divide(Pipeline& pipeline, Model& model, const Mesh& mesh, const ShardingPolicy& policy,
                    const TrainOptions& options) {
   if (policy.stage == 0) return ninefold::divide(model, mesh, policy, options);
-  return pipeline.shard({mesh["dp_shard"], mesh["dp_replicate"]}, policy);
+  return pipeline.shard({mesh.flatten({"dp_shard", "cp"}), mesh["dp_replicate"]}, policy);
 }
 
 }  // namespace ninefold::pipeline

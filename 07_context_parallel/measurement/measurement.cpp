@@ -164,7 +164,7 @@ AttentionRun AttentionMeasurement::alone() {
   run.wall = {control::broadcast<AttentionTimes>(group_, {median_of(wall)})[0]};
   run.virtual_time = {control::broadcast<AttentionTimes>(group_, {median_of(virtual_time)})[0]};
   const int64_t all =
-      SequenceLayout(Layout::contiguous, 1).multiply_adds(0, problem_.length, problem_.heads, problem_.head_dim);
+      SequenceLayout(ContextLayout::contiguous, 1).multiply_adds(0, problem_.length, problem_.heads, problem_.head_dim);
   run.predicted = {problem_.batch * all};
   run.counted = {static_cast<int64_t>(control::broadcast<double>(group_, {last.flops})[0] / 2)};
   return run;
@@ -172,12 +172,12 @@ AttentionRun AttentionMeasurement::alone() {
 
 AttentionRun AttentionMeasurement::divided(const SequenceLayout& layout, Dtype merge) {
   AttentionRun run{.name = std::string(name_of(layout.layout))};
-  if (layout.layout == Layout::hybrid) run.name += fmt::format(" by {}", layout.ulysses);
+  if (layout.layout == ContextLayout::hybrid) run.name += fmt::format(" by {}", layout.ulysses);
   const std::vector<int32_t> positions = layout.positions(group_.rank(), problem_.length);
   const Tensors own = {rows_of(whole_.q, positions), rows_of(whole_.k, positions), rows_of(whole_.v, positions),
                        rows_of(whole_.dout, positions)};
   const ContextGroups groups = context_groups(group_, layout);
-  run.has_ring = groups.ring.size() > 1 && layout.layout != Layout::gathered;
+  run.has_ring = groups.ring.size() > 1 && layout.layout != ContextLayout::gathered;
   const auto core = [&](bool overlap) {
     const auto ring = std::make_shared<Ring>(groups.ring, layout, RingOptions{.overlap = overlap, .merge = merge});
     return context_core(std::make_unique<PlainAttention>(problem_.head_dim), groups, layout, ring);

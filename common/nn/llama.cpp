@@ -75,6 +75,19 @@ BlockActivations block_activations(const LlamaConfig& config, int64_t tokens, in
   return bytes;
 }
 
+// Bytes a token in the backward of an attention whose core is not the plain one, with all that its layer has then; and
+// what the sums of its parts take of that.
+int64_t sums_of_core(const LlamaConfig& config, const CoreActivations& core) {
+  return core.sums_parts ? 4 * config.dim + 8 * config.kv_dim() : 0;
+}
+int64_t in_core(const LlamaConfig& config, int64_t e, const CoreActivations& core) {
+  if (core.is_plain()) return 0;
+  return e * (8 * config.dim + 4 * config.kv_dim()) + 4 * (config.heads + 2) + sums_of_core(config, core);
+}
+int64_t kept_by_core(const LlamaConfig& config, int64_t e, const CoreActivations& core) {
+  return core.exchanges_heads ? e * config.dim : 0;
+}
+
 // Bytes a token that a block keeps which will run its forward again.
 int64_t checkpoint_of_block(const LlamaConfig& config, int64_t e, const Recomputation& recomputation) {
   int64_t bytes = e * config.dim;
@@ -187,7 +200,8 @@ double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length,
 }
 
 int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const Precision& precision,
-                               const Recomputation& recomputation, const std::vector<int64_t>& rows) {
+                               const Recomputation& recomputation, const std::vector<int64_t>& rows,
+                               const CoreActivations& core) {
   const int64_t e = size_of(precision.compute);
   const int64_t cast_scores = precision.output == precision.compute ? 0 : size_of(precision.output) * config.vocab;
   const int64_t loss = e * (2 * config.dim + config.vocab) + cast_scores + 4 * 3;
@@ -198,10 +212,12 @@ int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const 
     const int64_t taken = rows.empty() ? tokens * config.moe.top_k : rows.at(static_cast<size_t>(layer));
     BlockActivations block = block_activations(config, tokens, e, recomputation, taken);
     block.round(f8, config, tokens, e);
+    block.kept += tokens * kept_by_core(config, e, core);
     const int64_t own_scales = 3 * f8.attention + f8.wo + 2 * f8.ffn + f8.w2;
     if (recomputation.applies_to(layer)) scales_again = std::max(scales_again, own_scales);
     if (!recomputation.applies_to(layer)) scales += own_scales;
-    peak = std::max(peak, held + block.kept + block.swiglu);  // in this layer's backward, when those after it are done
+    // In this layer's backward, when those after it are done.
+    peak = std::max({peak, held + block.kept + block.swiglu, held + tokens * in_core(config, e, core)});
     held += recomputation.applies_to(layer) ? block.checkpoint : block.kept;
   }
   return std::max(peak, held + tokens * loss) + (scales + scales_again) * allocation_unit;
@@ -217,22 +233,25 @@ LlamaPart llama_part(const LlamaConfig& config, const Children& children) {
 }
 
 StageActivations llama_stage_activations(const LlamaConfig& config, const LlamaPart& part, int64_t tokens,
-                                         const Precision& precision, const Recomputation& recomputation) {
+                                         const Precision& precision, const Recomputation& recomputation,
+                                         const CoreActivations& core) {
   const int64_t e = size_of(precision.compute), dim = config.dim, kv = config.kv_dim(), ffn = config.ffn;
-  const int64_t weights = e * (6 * dim + 2 * kv + 3 * ffn), layer = weights + 4 * (config.heads + 2);
+  const int64_t weights = e * (6 * dim + 2 * kv + 3 * ffn);
+  const int64_t layer = weights + 4 * (config.heads + 2) + kept_by_core(config, e, core);
   const int64_t checkpoint = checkpoint_of_block(config, e, recomputation);
   const int64_t scores = config.vocab * size_of(precision.output);
   const int64_t cast = part.has_head && precision.output != precision.compute ? e * config.vocab : 0;
   const int64_t head = part.has_head ? e * 2 * dim + scores + 4 * 3 : 0;
   const int64_t losses = part.has_head ? 4 : 0, head_weights = part.has_head ? e * (dim + config.vocab) + losses : 0;
   const int64_t swiglu = layer + e * (dim + 3 * ffn);
-  const int64_t attention = e * (9 * dim + 4 * kv + 3 * ffn) + 4 * (config.heads + 1);
+  const int64_t attention = e * (9 * dim + 4 * kv + 3 * ffn) + 4 * (config.heads + 1) + sums_of_core(config, core);
   StageActivations bytes;
   for (int64_t i = 0; i < part.layers; ++i) {
     const bool again = recomputation.applies_to(part.first_layer + i);
     const int64_t first_forward = checkpoint + e * (2 * dim + 3 * ffn), behind = part.layers - 1 - i;
     bytes.forward = std::max(bytes.forward, bytes.kept + (again ? first_forward : layer));
-    bytes.backward = std::max(bytes.backward, bytes.kept + layer + e * (dim + 2 * ffn) + losses);
+    bytes.backward = std::max({bytes.backward, bytes.kept + layer + e * (dim + 2 * ffn) + losses,
+                               bytes.kept + in_core(config, e, core) + losses});
     bytes.input_gradient =
         std::max(bytes.input_gradient, bytes.kept + std::max(swiglu, attention) + behind * weights + head_weights);
     bytes.kept += again ? checkpoint : layer;

@@ -59,6 +59,14 @@ double llama_flops_per_token(const LlamaConfig& config, int64_t length);
 // but w2's, whose result nobody reads again (experts' results make the gradients of gates), and 2 · dim · (length + 1).
 // Experts that drop no token.
 double llama_executed_flops_per_token(const LlamaConfig& config, int64_t length, const Recomputation& recomputation);
+// What attention's core takes beside the plain one, where several ranks share a sequence; D of its q and K of its k as
+// wide as they are here.
+struct CoreActivations {
+  bool exchanges_heads = false;  // keeps its result twice, as tokens and as heads: e N D more
+  bool sums_parts = false;       // its backward adds up dq, dk and dv in f32, part by part
+  bool is_plain() const { return !exchanges_heads && !sums_parts; }
+};
+
 // Which operands of a layer's products are rounded to 8 bits: the inputs of wq, wk and wv, of wo, of w1 and w3, of w2.
 struct F8Operands {
   // `f8_linears`: as Precision's.
@@ -89,8 +97,14 @@ struct F8Operands {
 // and the moment of the last layer's SwiGLU is e (N D + 2 R F) + 4 N (k + 1), with e N (D - 3 S) of the shared experts'
 // done before, unless theirs was more: e N (D + 2 S) + 4 N; a layer that saves matmuls keeps 2 F of its experts' rows,
 // their results and all logits.
+//
+// Where attention's `core` is not the plain one, the moment may be in its backward, in which it has, beside what the
+// layers before keep
+//   e N (7 D + 2 K) + 4 N (H + 2)        x, its norm, q, k, v, out; dy and two of its descendants; statistics
+//   + N (4 D + 8 K) + e N (D + 2 K)      sums of dq, dk, dv in f32, and one part of them
 int64_t llama_activation_bytes(const LlamaConfig& config, int64_t tokens, const Precision& precision,
-                               const Recomputation& recomputation = {}, const std::vector<int64_t>& rows = {});
+                               const Recomputation& recomputation = {}, const std::vector<int64_t>& rows = {},
+                               const CoreActivations& core = {});
 
 // Consecutive blocks of a Llama, with the embedding before them, and the last norm, the head and the loss behind them,
 // or without: all of it, or a stage of a pipeline.
@@ -100,6 +114,12 @@ struct LlamaPart {
 };
 // Some of the model's children.
 LlamaPart llama_part(const LlamaConfig& config, const Children& children);
+// What a rank does of a step: so many micro-batches through a part of the model. Without a pipeline that is all of them
+// through all of it.
+struct PartOfStep {
+  LlamaPart part;
+  int64_t micro_batches;
+};
 
 // Bytes of activations of a stage, which is some of the model's children, for one micro-batch.
 struct StageActivations {
@@ -121,7 +141,9 @@ struct StageActivations {
 //   backward           in a layer's SwiGLU, as above
 //   input_gradient     there too, where the linear layers' inputs stay: e N (D + 3 F); or in its attention's backward,
 //                      with q, k, v and their gradients e N (9 D + 4 K + 3 F) + 4 N (H + 1) in place of what it kept
+// Where the core is not the plain one, as above.
 StageActivations llama_stage_activations(const LlamaConfig& config, const LlamaPart& part, int64_t tokens,
-                                         const Precision& precision, const Recomputation& recomputation = {});
+                                         const Precision& precision, const Recomputation& recomputation = {},
+                                         const CoreActivations& core = {});
 
 }  // namespace ninefold

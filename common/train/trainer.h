@@ -65,6 +65,10 @@ struct Parallelism {
   std::function<double(double flops)> predict_flops = [](double flops) { return flops; };
   // What the technique claims; the check demands it.
   Numerics numerics = Numerics::bounded;
+  // Of a sample's rows, those that this rank has.
+  int64_t rows_of(int64_t sample) const {
+    return sample_part ? static_cast<int64_t>(sample_part->positions.size()) : sample;
+  }
   // Lives as long as this: the technique that the functions above call, where nobody else holds it.
   std::shared_ptr<const void> technique{};
 };

@@ -168,8 +168,8 @@ std::vector<SequenceLayout> layouts_for(int ranks, int64_t kv_heads) {
   std::vector<SequenceLayout> fitting;
   for (const auto& [layout, name] : layouts) {
     for (int ulysses = 1; ulysses <= ranks; ++ulysses) {
-      const bool is_usual = layout == Layout::ulysses ? ulysses == ranks : ulysses == 1;
-      if (layout == Layout::hybrid ? ulysses == 1 || ranks % ulysses != 0 : !is_usual) continue;
+      const bool is_usual = layout == ContextLayout::ulysses ? ulysses == ranks : ulysses == 1;
+      if (layout == ContextLayout::hybrid ? ulysses == 1 || ranks % ulysses != 0 : !is_usual) continue;
       if (kv_heads % ulysses == 0) fitting.emplace_back(layout, ranks, ulysses);
     }
   }
@@ -211,7 +211,7 @@ TEST(ContextAttention, UlyssesHasTheBitsOfPlainAttention) {
   for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
     const Problem of = problem(ranks.world().device(), 2, 120, 24, 24, 8, dtype);
     const Results reference = plain(of);
-    const SequenceLayout layout(Layout::ulysses, job_size());
+    const SequenceLayout layout(ContextLayout::ulysses, job_size());
     const std::vector<int32_t> positions = layout.positions(job_rank(), of.length);
     const Results found = ranks.compute_divided(of, layout);
     for (const auto tensor : {&Results::out, &Results::dq, &Results::dk, &Results::dv}) {
@@ -290,7 +290,7 @@ TEST(ContextAttention, IsStableForLargeScores) {
 double error_of_merging(Ranks& ranks, Dtype merge, int ring) {
   const Mesh mesh(ranks.world(), {{"copies", 0}, {"cp", ring}});
   const Problem of = problem(ranks.world().device(), 1, 480, 4, 4, 16, Dtype::bf16);
-  const SequenceLayout layout(Layout::striped, ring);
+  const SequenceLayout layout(ContextLayout::striped, ring);
   const Tensor expected =
       rows_at(plain(of.cast(Dtype::f32)).out, layout.positions(mesh.coordinate("cp"), of.length), of.batch);
   const Tensor found = ranks.compute_divided(mesh["cp"], of, layout, {.merge = merge}).out;

@@ -16,8 +16,8 @@ using Positions = std::vector<int32_t>;
 std::vector<SequenceLayout> all_layouts(int ranks) {
   std::vector<SequenceLayout> all;
   for (const auto& [layout, name] : layouts) {
-    if (layout != Layout::hybrid) all.emplace_back(layout, ranks);
-    for (int ulysses = 1; layout == Layout::hybrid && ulysses <= ranks; ++ulysses) {
+    if (layout != ContextLayout::hybrid) all.emplace_back(layout, ranks);
+    for (int ulysses = 1; layout == ContextLayout::hybrid && ulysses <= ranks; ++ulysses) {
       if (ranks % ulysses == 0) all.emplace_back(layout, ranks, ulysses);
     }
   }
@@ -25,14 +25,14 @@ std::vector<SequenceLayout> all_layouts(int ranks) {
 }
 
 TEST(SequenceLayout, PositionsOfSixteenTokens) {
-  EXPECT_EQ(SequenceLayout(Layout::contiguous, 4).positions(1, 16), (Positions{4, 5, 6, 7}));
-  EXPECT_EQ(SequenceLayout(Layout::striped, 4).positions(1, 16), (Positions{1, 5, 9, 13}));
-  EXPECT_EQ(SequenceLayout(Layout::zigzag, 4).positions(1, 16), (Positions{2, 3, 12, 13}));
-  EXPECT_EQ(SequenceLayout(Layout::gathered, 4).positions(1, 16), (Positions{2, 3, 12, 13}));
-  EXPECT_EQ(SequenceLayout(Layout::ulysses, 4).positions(1, 16), (Positions{4, 5, 6, 7}));
-  EXPECT_EQ(SequenceLayout(Layout::hybrid, 4, 2).positions(0, 16), (Positions{0, 1, 2, 3}));
-  EXPECT_EQ(SequenceLayout(Layout::hybrid, 4, 2).positions(1, 16), (Positions{12, 13, 14, 15}));
-  EXPECT_EQ(SequenceLayout(Layout::hybrid, 4, 2).positions(2, 16), (Positions{4, 5, 6, 7}));
+  EXPECT_EQ(SequenceLayout(ContextLayout::contiguous, 4).positions(1, 16), (Positions{4, 5, 6, 7}));
+  EXPECT_EQ(SequenceLayout(ContextLayout::striped, 4).positions(1, 16), (Positions{1, 5, 9, 13}));
+  EXPECT_EQ(SequenceLayout(ContextLayout::zigzag, 4).positions(1, 16), (Positions{2, 3, 12, 13}));
+  EXPECT_EQ(SequenceLayout(ContextLayout::gathered, 4).positions(1, 16), (Positions{2, 3, 12, 13}));
+  EXPECT_EQ(SequenceLayout(ContextLayout::ulysses, 4).positions(1, 16), (Positions{4, 5, 6, 7}));
+  EXPECT_EQ(SequenceLayout(ContextLayout::hybrid, 4, 2).positions(0, 16), (Positions{0, 1, 2, 3}));
+  EXPECT_EQ(SequenceLayout(ContextLayout::hybrid, 4, 2).positions(1, 16), (Positions{12, 13, 14, 15}));
+  EXPECT_EQ(SequenceLayout(ContextLayout::hybrid, 4, 2).positions(2, 16), (Positions{4, 5, 6, 7}));
 }
 
 TEST(SequenceLayout, EveryPositionIsOnOneRankAndComesBack) {
@@ -66,7 +66,7 @@ TEST(SequenceLayout, NoPairOfTheMaskIsLost) {
 // Of all pairs, and within what one block of a rank's own has.
 TEST(SequenceLayout, StripedAndZigzagShareTheWorkEvenly) {
   const int64_t length = 1024;
-  const auto shares = [&](Layout layout) {
+  const auto shares = [&](ContextLayout layout) {
     std::vector<double> found;
     for (int rank = 0; rank < 4; ++rank) {
       found.push_back(static_cast<double>(SequenceLayout(layout, 4).multiply_adds(rank, length, 4, 1)) /
@@ -74,15 +74,16 @@ TEST(SequenceLayout, StripedAndZigzagShareTheWorkEvenly) {
     }
     return found;
   };
-  const std::vector<double> contiguous = shares(Layout::contiguous);
+  const std::vector<double> contiguous = shares(ContextLayout::contiguous);
   for (int rank = 0; rank < 4; ++rank) EXPECT_NEAR(contiguous[static_cast<size_t>(rank)], (2 * rank + 1) / 16.0, 1e-3);
-  for (const Layout layout : {Layout::striped, Layout::zigzag, Layout::gathered, Layout::ulysses}) {
+  for (const ContextLayout layout :
+       {ContextLayout::striped, ContextLayout::zigzag, ContextLayout::gathered, ContextLayout::ulysses}) {
     for (const double share : shares(layout)) EXPECT_NEAR(share, 0.25, 1e-3) << name_of(layout);
   }
 }
 
 TEST(RingPlan, SkipsWhatTheMaskEmpties) {
-  const SequenceLayout contiguous(Layout::contiguous, 4), zigzag(Layout::zigzag, 4);
+  const SequenceLayout contiguous(ContextLayout::contiguous, 4), zigzag(ContextLayout::zigzag, 4);
   for (int rank = 0; rank < 4; ++rank) {
     const std::vector<RingStep> plan = ring_plan(contiguous, rank, 64);
     for (int step = 0; step < 4; ++step) {
@@ -105,15 +106,15 @@ TEST(SequenceLayout, SaysWhatDoesNotFit) {
     }
     return "nothing";
   };
-  EXPECT_EQ(sentence([] { SequenceLayout(Layout::zigzag, 4).validate(100, 4, 4); }),
+  EXPECT_EQ(sentence([] { SequenceLayout(ContextLayout::zigzag, 4).validate(100, 4, 4); }),
             "length (100) must be divisible by 2 x cp = 8 for the layout zigzag over cp (4); try --length 104");
-  EXPECT_EQ(sentence([] { SequenceLayout(Layout::striped, 4).validate(102, 4, 4); }),
+  EXPECT_EQ(sentence([] { SequenceLayout(ContextLayout::striped, 4).validate(102, 4, 4); }),
             "length (102) must be divisible by 4 for the layout striped over cp (4); try --length 104");
-  EXPECT_EQ(sentence([] { SequenceLayout(Layout::ulysses, 8).validate(64, 8, 2); }),
+  EXPECT_EQ(sentence([] { SequenceLayout(ContextLayout::ulysses, 8).validate(64, 8, 2); }),
             "the layout ulysses gives each of 8 ranks its own kv-heads, but there are 2: at most 2 ranks can share "
             "them; for more use --layout hybrid --ulysses 2 --cp 8");
-  EXPECT_EQ(sentence([] { SequenceLayout(Layout::hybrid, 4, 3); }), "--ulysses (3) must divide --cp (4)");
-  EXPECT_EQ(sentence([] { SequenceLayout(Layout::zigzag, 4, 2); }),
+  EXPECT_EQ(sentence([] { SequenceLayout(ContextLayout::hybrid, 4, 3); }), "--ulysses (3) must divide --cp (4)");
+  EXPECT_EQ(sentence([] { SequenceLayout(ContextLayout::zigzag, 4, 2); }),
             "--ulysses (2) is for --layout hybrid; with zigzag leave it out");
 }
 

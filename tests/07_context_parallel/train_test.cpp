@@ -8,7 +8,7 @@ namespace ninefold {
 namespace {
 
 struct Way {
-  Layout layout = Layout::zigzag;
+  ContextLayout layout = ContextLayout::zigzag;
   int ulysses = 0;
   int64_t stage = 0;
   bool overlap = true;
@@ -51,12 +51,12 @@ RunRecord expect_within_the_bound(const Job& job, const Way& way) {
 }
 
 // Two neighbours under hybrid, which three ranks do not have.
-bool fits(Layout layout) { return layout != Layout::hybrid || job_size() % 2 == 0; }
+bool fits(ContextLayout layout) { return layout != ContextLayout::hybrid || job_size() % 2 == 0; }
 
 // As many kv-heads as ranks that exchange them.
-Job job_for(Layout layout) {
+Job job_for(ContextLayout layout) {
   Job job = job_over();
-  if (layout != Layout::ulysses) return job;
+  if (layout != ContextLayout::ulysses) return job;
   job.options.llama.heads = job.options.llama.kv_heads = job_size() == 3 ? 6 : 8;
   job.options.llama.dim = job_size() == 3 ? 48 : 64;
   return job;
@@ -77,7 +77,7 @@ TEST(ContextParallel, EveryLayoutIsTheSerialModel) {
 TEST(ContextParallel, OnOtherCollectives) {
   if (job_size() == 8) return;  // as on four
   for (const char* collectives : {"ordered", "mpi"}) {
-    for (const Layout layout : {Layout::zigzag, Layout::gathered, Layout::ulysses}) {
+    for (const ContextLayout layout : {ContextLayout::zigzag, ContextLayout::gathered, ContextLayout::ulysses}) {
       Job job = job_for(layout);
       job.options.collectives = collectives;
       expect_within_the_bound(job, {.layout = layout, .overlap = false});
@@ -87,7 +87,7 @@ TEST(ContextParallel, OnOtherCollectives) {
 
 TEST(ContextParallel, AccumulatesMicroBatchesAndRunsForwardsAgain) {
   if (job_size() == 8) return;  // as on four
-  for (const Layout layout : {Layout::striped, Layout::gathered, Layout::ulysses}) {
+  for (const ContextLayout layout : {ContextLayout::striped, ContextLayout::gathered, ContextLayout::ulysses}) {
     Job job = job_for(layout);
     job.options.micro_batches = 2;
     expect_within_the_bound(job, {.layout = layout});
@@ -106,10 +106,10 @@ TEST(ContextParallel, BesideData) {
   Job job = job_over();
   job.mesh = {{"dp_replicate", 2}, {"dp_shard", 1}, {"cp", 0}};
   job.options.dtype = Dtype::bf16;
-  expect_within_the_bound(job, {.layout = Layout::contiguous});
+  expect_within_the_bound(job, {.layout = ContextLayout::contiguous});
   if (job_size() < 8) return;
   job.mesh = {{"dp_replicate", 2}, {"dp_shard", 2}, {"cp", 0}};
-  expect_within_the_bound(job, {.layout = Layout::hybrid, .stage = 3});
+  expect_within_the_bound(job, {.layout = ContextLayout::hybrid, .stage = 3});
 }
 
 // A number of sequences that the batch does not divide: the last forward is of none.
@@ -123,7 +123,7 @@ TEST(ContextParallel, EvaluatesWholeSequences) {
     job.mesh = {{"dp_replicate", 1}, {"dp_shard", job_size() / context}, {"cp", context}};
     job.options.batch = 12;
     job.options.micro_batch = 1;
-    return train(job, divided({.layout = Layout::striped})).record.evaluations.at(0);
+    return train(job, divided({.layout = ContextLayout::striped})).record.evaluations.at(0);
   };
   const EvaluationRecord serial = evaluation(1), shared = evaluation(job_size());
   EXPECT_NEAR(shared.loss, serial.loss, 1e-5);
@@ -133,7 +133,8 @@ TEST(ContextParallel, EvaluatesWholeSequences) {
 // What a rank holds of activations falls as 1 / cp, for every layout.
 TEST(ContextParallel, ActivationsFallWithTheRanks) {
   const int64_t serial = llama_activation_bytes(job_over().options.llama, 4 * 48, {});
-  for (const Layout layout : {Layout::contiguous, Layout::striped, Layout::zigzag, Layout::gathered}) {
+  for (const ContextLayout layout :
+       {ContextLayout::contiguous, ContextLayout::striped, ContextLayout::zigzag, ContextLayout::gathered}) {
     Job job = job_over();
     job.options.check = false;
     job.options.steps = 1;
@@ -190,9 +191,11 @@ TEST(ContextParallel, TheCheckFindsWrongCommunication) {
   expect_the_check_to_find_wrong_all_reduces(job_over(), divided({}));
   using Fault = CollectiveFault;
   for (const auto& [layout, faults] :
-       {std::pair{Layout::zigzag, std::vector{Fault::scaled_message, Fault::stale_message}},
-        {Layout::gathered, {Fault::drop_one_rank, Fault::stale_buffer, Fault::wrong_group, Fault::reorder_chunks}},
-        {Layout::ulysses, {Fault::drop_one_rank, Fault::stale_buffer, Fault::wrong_group, Fault::reorder_chunks}}}) {
+       {std::pair{ContextLayout::zigzag, std::vector{Fault::scaled_message, Fault::stale_message}},
+        {ContextLayout::gathered,
+         {Fault::drop_one_rank, Fault::stale_buffer, Fault::wrong_group, Fault::reorder_chunks}},
+        {ContextLayout::ulysses,
+         {Fault::drop_one_rank, Fault::stale_buffer, Fault::wrong_group, Fault::reorder_chunks}}}) {
     for (const Fault fault : faults) {
       Job job = job_for(layout);
       job.collective_fault = fault;
@@ -218,7 +221,7 @@ TEST(WholeProduct, OfLayoutsHeadsTypesAndStages) {
           if (job_size() % data != 0) continue;
           Job job = job_over(data);
           const int context = job_size() / data;
-          const int neighbours = layout == Layout::ulysses ? context : layout == Layout::hybrid ? 2 : 1;
+          const int neighbours = layout == ContextLayout::ulysses ? context : layout == ContextLayout::hybrid ? 2 : 1;
           if (context % neighbours != 0 || kv_heads % neighbours != 0) continue;
           job.options.llama.kv_heads = kv_heads;
           job.options.dtype = dtype;

@@ -1,5 +1,5 @@
-// Every mesh: all factorisations of the ranks over pp, dp_replicate, dp_shard and tp, each with other options of its
-// techniques, equal the serial model and keep their books. The short form takes each mesh once; the whole, which is
+// Every mesh: all factorisations of the ranks over pp, dp_replicate, dp_shard, cp and tp, each with other options of
+// its techniques, equal the serial model and keep their books. The short form takes each mesh once; the whole, which is
 // in its full form many times, and 16 ranks too (./run test --full).
 #include <random>
 
@@ -13,7 +13,7 @@ namespace {
 int layers() { return std::max(job_size(), 8); }
 
 struct Sizes {
-  int pp, dp_replicate, dp_shard, tp;
+  int pp, dp_replicate, dp_shard, cp, tp;
 };
 
 std::vector<Sizes> factorisations(int ranks) {
@@ -21,8 +21,10 @@ std::vector<Sizes> factorisations(int ranks) {
   for (int pp = 1; pp <= ranks; ++pp) {
     for (int replicas = 1; replicas <= ranks / pp; ++replicas) {
       for (int shards = 1; shards <= ranks / pp / replicas; ++shards) {
-        const int rest = ranks / pp / replicas / shards;
-        if (pp * replicas * shards * rest == ranks) all.push_back({pp, replicas, shards, rest});
+        for (int cp = 1; cp <= ranks / pp / replicas / shards; ++cp) {
+          const int rest = ranks / pp / replicas / shards / cp;
+          if (pp * replicas * shards * cp * rest == ranks) all.push_back({pp, replicas, shards, cp, rest});
+        }
       }
     }
   }
@@ -53,25 +55,37 @@ std::string schedule_of(const Sizes& mesh, Choice& choice) {
   return fmt::format("{} --micro-batches {}", choice.of(fitting), micro_batches);
 }
 
+// Of 2 kv-heads, or as many as heads.
+std::string layout_of(const Sizes& mesh, Choice& choice) {
+  std::vector<std::string> fitting = {"--layout zigzag", "--layout contiguous", "--layout striped",
+                                      "--layout gathered --no-overlap"};
+  if (mesh.cp * mesh.tp <= layers()) fitting.push_back(fmt::format("--layout ulysses --kv-heads {}", layers()));
+  if (mesh.cp % 2 == 0 && mesh.tp == 1) fitting.push_back("--layout hybrid");
+  return choice.of(fitting);
+}
+
 std::string options_of(const Sizes& mesh, uint32_t seed) {
   Choice choice(seed);
-  std::string words = fmt::format("--pp {} --dp-replicate {} --dp-shard {} --tp {}", mesh.pp, mesh.dp_replicate,
-                                  mesh.dp_shard, mesh.tp);
+  std::string words = fmt::format("--pp {} --dp-replicate {} --dp-shard {} --cp {} --tp {}", mesh.pp, mesh.dp_replicate,
+                                  mesh.dp_shard, mesh.cp, mesh.tp);
   if (mesh.pp > 1) words += schedule_of(mesh, choice);
   if (mesh.pp == 1) words += choice.of({"", "--micro-batch 1"});
   if (mesh.dp_shard > 1) {
     words += choice.of({"--stage 0", "--stage 1", "--stage 2", "--stage 3", "--stage 3 --reshard always",
                         "--stage 2 --offload pinned", "--stage 3 --offload pageable"});
   }
+  if (mesh.cp > 1) words += layout_of(mesh, choice);
   if (mesh.tp > 1) {
     words += choice.of({"", "--async-tp", "--no-sequence-parallel"}) + choice.of({"", "--no-loss-parallel"});
   }
   if (mesh.tp == 1 && (mesh.pp == 1 || mesh.dp_shard == 1)) words += choice.of({"", "--tied-embeddings"});
   words += choice.of({"", "--recompute full", "--recompute selective", "--recompute every:2"});
-  // Where tp rounds partial sums, the bound of bf16 speaks of averages, and a norm of 32 elements has none to speak of.
-  if (mesh.tp == 1) words += choice.of({"", "", "--dtype bf16", "--dtype bf16 --grad-dtype bf16"});
+  // Where partial sums are rounded, the bound of bf16 speaks of averages, and a norm of 32 elements has none to speak
+  // of.
+  if (mesh.tp == 1 && mesh.cp == 1) words += choice.of({"", "", "--dtype bf16", "--dtype bf16 --grad-dtype bf16"});
   words += choice.of({"", "--mesh-order tp,dp_shard,cp,dp_replicate,pp"}) + choice.of({"", "--collectives ordered"});
-  return words + fmt::format(" --layers {0} --heads {0}", layers());
+  // With cp 16 as with 8: a zigzag cuts every sequence in twice as many parts, and tp every part again.
+  return words + fmt::format(" --layers {0} --heads {0} --length {1}", layers(), 4 * layers());
 }
 
 TEST(Sweep, EveryMeshIsTheSerialModel) {

@@ -131,7 +131,6 @@ TEST(Combinations, ThatCannotWorkSayWhatWould) {
   for (const auto& [words, sentence] : std::vector<std::pair<std::string, std::string>>{
            {"--pp 16", "pp(16) x dp_shard(auto) needs a multiple of 16 ranks, but the job has 8"},
            {"--pp 2 --dp-shard 3 --tp 2", "pp(2) x dp_shard(3) x tp(2) = 12 ranks, but the job has 8"},
-           {"--cp 2", "--cp 2 is not available"},
            {"--ep 2", "--ep 2 is not available"},
            {"--mesh-order pp,tp", "--mesh-order pp,tp must name each of pp, dp_replicate, dp_shard, cp and tp once"},
            {"--tp 8 --heads 4", "heads (4) must be divisible by tp (8)"},
