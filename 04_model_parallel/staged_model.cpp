@@ -55,7 +55,7 @@ std::vector<Parameter*> StagedModel::parameters_of(int stage) const {
 }
 
 StagedModel::Input StagedModel::load(int stage, const MicroBatch& part) const {
-  Batch batch;
+  Batch batch{.x = {}, .targets = {}, .positions = part.positions};
   if (is_first(stage) || is_last(stage)) batch = ninefold::load(task_, device(), part);
   return {is_first(stage) ? batch.x : Tensor(), make_step(task_, device(), batch, part)};
 }

@@ -49,6 +49,22 @@ TEST(Train, EveryScheduleInThreeDimensions) {
   }
 }
 
+// Heads that tp has divided, stages that hand on their part of sequences, states divided over all of it.
+TEST(Train, SharesSequencesInEveryLayout) {
+  if (job_size() != 8) return;
+  for (const char* words :
+       {"--cp 2 --tp 2 --pp 2 --layout zigzag --schedule zb-v --micro-batches 4",
+        "--cp 2 --tp 2 --pp 2 --layout contiguous --schedule dualpipe --micro-batches 4 --stage 3",
+        "--cp 2 --tp 2 --dp-shard 2 --layout striped --async-tp --recompute selective",
+        "--cp 2 --tp 4 --layout ulysses --kv-heads 8 --no-sequence-parallel --ffn 16 --recompute full",
+        "--cp 4 --pp 2 --layout gathered --schedule zb-h1 --micro-batches 4 --ffn 16",
+        "--cp 4 --pp 2 --layout hybrid --stage 1 --recompute full --eval-every 1 --eval-batches 1",
+        "--cp 4 --dp-replicate 2 --layout zigzag --ffn 16 --stage 3"}) {
+    const RunRecord record = expect_equal_to_serial(words);
+    EXPECT_EQ(record.executed_flops_per_step, record.predicted_flops_per_step) << words;
+  }
+}
+
 TEST(Train, InNarrowTypes) {
   if (job_size() != 8) return;
   for (const char* types : {"--dtype bf16 --stage 1", "--dtype bf16 --grad-dtype bf16 --schedule zb-h1",
@@ -132,6 +148,15 @@ TEST(Combinations, ThatCannotWorkSayWhatWould) {
            {"--pp 16", "pp(16) x dp_shard(auto) needs a multiple of 16 ranks, but the job has 8"},
            {"--pp 2 --dp-shard 3 --tp 2", "pp(2) x dp_shard(3) x tp(2) = 12 ranks, but the job has 8"},
            {"--ep 2", "--ep 2 is not available"},
+           {"--cp 4 --length 20", "length (20) must be divisible by 2 x cp = 8 for the layout zigzag over cp (4)"},
+           {"--cp 8 --length 20 --layout ulysses", "length (20) must be divisible by 8"},
+           {"--cp 4 --tp 2 --layout ulysses", "but there are 1 on each of tp (2) ranks"},
+           {"--cp 2 --tp 4 --length 12", "length (12) must be divisible by cp (2) x tp (4)"},
+           {"--cp 3", "cp(3) needs a multiple of 3 ranks, but the job has 8"},
+           {"--cp 4 --layout hybrid --ulysses 3", "--ulysses (3) must divide --cp (4)"},
+           {"--dp-shard 8 --layout ulysses", "--layout is for sequences that ranks share, but --cp is 1; add --cp 2"},
+           {"--cp 2 --matmul-dtype f8", "--matmul-dtype f8 is not for context parallelism (cp 2)"},
+           {"--pp 2 --cp 4 --tied-embeddings --stage 1", "--tied-embeddings are in two stages"},
            {"--mesh-order pp,tp", "--mesh-order pp,tp must name each of pp, dp_replicate, dp_shard, cp and tp once"},
            {"--tp 8 --heads 4", "heads (4) must be divisible by tp (8)"},
            {"--tp 2 --tied-embeddings", "--tied-embeddings is not for tensor parallelism (tp 2)"},
