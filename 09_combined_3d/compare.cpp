@@ -109,6 +109,8 @@ int run(int argc, char** argv) {
                   .scaling = options.scaling};
   if (options.scaling != "none") {
     results.points = measure_scaling(options.scaling, ranks, work, options.only, profiles, options.settings);
+    require(results.points.size() > profiles.size(), "--only {}: no technique of the scaling figures has such a name",
+            options.only);
   } else {
     const TechniqueList list = techniques_on(ranks, work);
     const std::vector<Technique> techniques = select(list.rows, options.only);

@@ -96,7 +96,7 @@ Speed virtual_speed(const Technique& technique, const Workload& work, const Prof
 void relate_to_baselines(std::vector<Row>& rows, const std::map<std::string, std::vector<double>>& losses);
 
 // Those that scale, on 1, 2, 4, … up to `most` ranks. `scaling` is strong or weak; weak multiplies the batch by the
-// ranks.
+// ranks; of `only`, as select reads it, what does not scale is left out.
 std::vector<ScalingPoint> measure_scaling(const std::string& scaling, int most, const Workload& work,
                                           const std::string& only, const std::vector<Profile>& profiles,
                                           const Settings& settings);

@@ -1,6 +1,3 @@
-#include <algorithm>
-#include <set>
-
 #include "09_combined_3d/comparison/progress_line.h"
 #include "common/base/check.h"
 
@@ -21,19 +18,14 @@ bool is_drawn(const Technique& technique) {
 std::vector<ScalingPoint> points_of(const std::string& scaling, int most, const Workload& work,
                                     const std::string& only) {
   std::vector<ScalingPoint> points;
-  std::vector<Technique> once;  // each name
-  std::set<std::string> names;
   for (int ranks = 1; ranks <= most; ranks *= 2) {
     const Workload here = scaled(work, scaling, ranks);
     for (const Technique& technique : techniques_on(ranks, here).rows) {
-      if (!is_drawn(technique) || technique.ranks() != ranks) continue;
+      const bool is_wanted = is_drawn(technique) && (technique.is_baseline() || is_selected(technique, only));
+      if (technique.ranks() != ranks || !is_wanted) continue;
       points.push_back({.profile = {}, .technique = technique, .batch = here.batch});
-      if (names.insert(technique.name).second) once.push_back(technique);
     }
   }
-  names.clear();
-  for (const Technique& technique : select(once, only)) names.insert(technique.name);
-  std::erase_if(points, [&](const ScalingPoint& point) { return !names.contains(point.technique.name); });
   return points;
 }
 

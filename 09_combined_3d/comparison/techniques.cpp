@@ -146,14 +146,12 @@ std::string lower(std::string_view text) {
   return result;
 }
 
-// The rows of that name, or else those that have the word in theirs.
-std::vector<const Technique*> find(const std::vector<Technique>& rows, const std::string& word) {
-  std::vector<const Technique*> whole, part;
-  for (const Technique& row : rows) {
-    if (lower(row.name) == word) whole.push_back(&row);
-    if (lower(row.name).find(word) != std::string::npos) part.push_back(&row);
-  }
-  return whole.empty() ? part : whole;
+// Whether the row is the one of that name, or, where none has just this name, has the word in its own.
+bool is_meant(const Technique& row, std::string_view word) {
+  const std::string wanted = lower(trimmed(word)), name = lower(row.name);
+  const bool is_name = std::any_of(patterns().begin(), patterns().end(),
+                                   [&](const Pattern& pattern) { return lower(pattern.name) == wanted; });
+  return is_name ? name == wanted : !wanted.empty() && name.find(wanted) != std::string::npos;
 }
 
 void add_option(std::vector<std::string>& arguments, std::string_view name, int64_t value) {
@@ -214,23 +212,25 @@ TechniqueList techniques_on(int ranks, const Workload& work) {
   return list;
 }
 
+bool is_selected(const Technique& row, const std::string& only) {
+  const auto words = split(only, ',');
+  return only.empty() || std::any_of(words.begin(), words.end(), [&](auto word) { return is_meant(row, word); });
+}
+
 std::vector<Technique> select(const std::vector<Technique>& rows, const std::string& only) {
-  if (only.empty()) return rows;
-  std::vector<const Technique*> wanted;
-  for (const std::string_view part : split(only, ',')) {
-    const auto found = find(rows, lower(trimmed(part)));
-    std::vector<std::string_view> names;
-    for (const Technique& row : rows) names.push_back(row.name);
-    require(!trimmed(part).empty() && !found.empty(), "--only {}: no technique that fits here has '{}' in its name: {}",
-            only, trimmed(part), fmt::join(names, ", "));
-    wanted.insert(wanted.end(), found.begin(), found.end());
+  std::vector<std::string_view> names;
+  for (const Technique& row : rows) names.push_back(row.name);
+  for (const std::string_view word : split(only, ',')) {
+    const bool is_known = std::any_of(rows.begin(), rows.end(), [&](const auto& row) { return is_meant(row, word); });
+    require(only.empty() || is_known, "--only {}: no technique that fits here has '{}' in its name: {}", only,
+            trimmed(word), fmt::join(names, ", "));
   }
   std::vector<Technique> selected;
   for (const Technique& row : rows) {
-    const bool is_needed = row.is_baseline() && std::any_of(wanted.begin(), wanted.end(), [&](const Technique* one) {
-                             return one->has_experts == row.has_experts;
-                           });
-    if (is_needed || std::find(wanted.begin(), wanted.end(), &row) != wanted.end()) selected.push_back(row);
+    const auto needs_it = [&](const Technique& other) {
+      return row.is_baseline() && other.has_experts == row.has_experts && is_selected(other, only);
+    };
+    if (is_selected(row, only) || std::any_of(rows.begin(), rows.end(), needs_it)) selected.push_back(row);
   }
   return selected;
 }

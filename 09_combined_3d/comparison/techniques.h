@@ -56,8 +56,11 @@ struct TechniqueList {
 // All that fit the ranks; what the model's sizes exclude is told.
 TechniqueList techniques_on(int ranks, const Workload& work);
 
-// Those whose name has one of the words between the commas of `only` (in whatever case), or is one, and the baselines
-// that they need; all where it is empty. Throws UserError for a word that none has.
+// Whether the technique is what one of the words between the commas of `only` means, in whatever case: a name, or else
+// a part of one. All are where it is empty.
+bool is_selected(const Technique& technique, const std::string& only);
+
+// Those that are, and the baselines that they need. Throws UserError for a word that means none.
 std::vector<Technique> select(const std::vector<Technique>& rows, const std::string& only);
 
 // The arguments of the technique's program: mesh, options, model and batch.
