@@ -8,10 +8,9 @@ DataGroups::DataGroups(const Mesh& mesh, const std::vector<std::string>& dimensi
     : all_(mesh.flatten(dimensions)) {
   for (const Parameter* parameter : parameters_of(model)) {
     for (const Placement::Shard& shard : parameter->placement.shards) {
-      const bool is_among = std::count(dimensions.begin(), dimensions.end(), shard.mesh_dimension) > 0;
+      std::vector<std::string> others = mesh.arranged_with(shard.mesh_dimension, dimensions);
+      const bool is_among = std::erase(others, shard.mesh_dimension) > 0;
       if (!is_among || without_.count(shard.mesh_dimension) > 0) continue;
-      std::vector<std::string> others = dimensions;
-      std::erase(others, shard.mesh_dimension);
       without_[shard.mesh_dimension] = mesh.flatten(others);
     }
   }

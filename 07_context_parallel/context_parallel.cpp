@@ -1,9 +1,11 @@
 #include "07_context_parallel/context_parallel.h"
 
 #include "07_context_parallel/gathered.h"
+#include "07_context_parallel/shared_sequences.h"
 #include "07_context_parallel/ulysses.h"
 #include "common/comm/world.h"
 #include "common/nn/replace.h"
+#include "common/nn/router.h"
 
 namespace ninefold {
 
@@ -45,6 +47,9 @@ ContextGroups context_parallel(Model& model, const Group& group, const SequenceL
   for_each_core(model, "layers.*.attention.core", [&](const std::string&, std::unique_ptr<AttentionCore>& core) {
     core = context_core(std::move(core), groups, layout, ring);
   });
+  if (group.size() == 1) return groups;
+  const auto sequences = std::make_shared<SharedSequences>(group, layout);
+  for_each_router(model, [&](const std::string&, auto& router) { router->share_sequences(sequences); });
   return groups;
 }
 

@@ -22,9 +22,9 @@ ContextGroups context_groups(const Group& all, const SequenceLayout& layout);
 std::unique_ptr<AttentionCore> context_core(std::unique_ptr<AttentionCore> plain, const ContextGroups& groups,
                                             const SequenceLayout& layout, const std::shared_ptr<Ring>& ring);
 
-// Swaps every `layers.*.attention.core`. To be called on a model without storage; the rows that its layers then see are
-// those at layout.positions(group.rank(), length) of each sequence, and the gradients of its parameters are partial
-// sums over the group. All ranks of the world call it.
+// Swaps every `layers.*.attention.core`, and tells routers of the others that share their sequences. To be called on a
+// model without storage; the rows that its layers then see are those at layout.positions(group.rank(), length) of each
+// sequence, and the gradients of its parameters are partial sums over the group. All ranks of the world call it.
 ContextGroups context_parallel(Model& model, const Group& group, const SequenceLayout& layout,
                                const RingOptions& options = {});
 

@@ -53,6 +53,13 @@ AttentionWidths LlamaContext::widths() const {
   return {config.dim / tp, std::max<int64_t>(config.kv_heads / tp, 1) * config.head_dim()};
 }
 
+void predict_routers(TrafficLedger& ledger, const Group& all, const MoeConfig& moe, int64_t tokens, int64_t times) {
+  if (moe.experts == 0 || times == 0) return;
+  const bool needs_gates = moe.capacity_factor && moe.drop_policy == DropPolicy::probs;
+  ledger.predict(all.name(), Operation::all_gather, times * (needs_gates ? 2 : 1),
+                 all.all_gather_volume(all.size() * tokens * moe.top_k, Dtype::i32));
+}
+
 Parallelism beside(Parallelism data, const ContextGroups& groups, const LlamaContext& context,
                    const TrainOptions& options, std::vector<PartOfStep> parts) {
   if (groups.all.size() == 1) return data;
@@ -69,6 +76,16 @@ Parallelism beside(Parallelism data, const ContextGroups& groups, const LlamaCon
                            : llama_activation_bytes(context.config, tokens, options.precision(), context.recomputation,
                                                     {}, core_of(context.layout));
   };
+  if (context.config.moe.experts > 0) {
+    both.predict_activations = [=](const RoutingRecord& routing) {
+      int64_t most = 0;
+      for (const auto& [first_sample, rows] : routing.rows) {
+        most = std::max(most, llama_activation_bytes(context.config, tokens, options.precision(), context.recomputation,
+                                                     rows, core_of(context.layout)));
+      }
+      return most;
+    };
+  }
   both.predict_traffic = [=](TrafficLedger& ledger, int64_t steps) {
     data.predict_traffic(ledger, steps);
     const Dtype compute = options.precision().compute;
@@ -80,6 +97,7 @@ Parallelism beside(Parallelism data, const ContextGroups& groups, const LlamaCon
       predict(Pass::forward, passes * part.layers);
       predict(Pass::backward, passes * part.layers);
       const int64_t again = passes * layers_again(part, context.recomputation);
+      predict_routers(ledger, groups.all, context.config.moe, tokens, passes * part.layers + again);
       if (!context.recomputation.saves(SavedOperation::attention)) {
         predict(Pass::forward, again);
       } else if (groups.neighbours.size() > 1) {  // heads are exchanged again for what is kept of them

@@ -41,6 +41,10 @@ struct LlamaContext {
   AttentionWidths widths() const;
 };
 
+// Books the choices that the routers of a mixture gather in so many forwards, of which each token of this rank makes k:
+//   all_gather of 4 n N k bytes in all, and where full experts drop the lowest gates, as much of these
+void predict_routers(TrafficLedger& ledger, const Group& all, const MoeConfig& moe, int64_t tokens, int64_t times);
+
 // What the trainer needs to know: `data`, which sums gradients over the data ranks and over groups.all, and beside it
 // the sequences that these ranks share. `parts`: what this rank does of a step; empty: all of it. Activations are those
 // of a serial run on as many tokens as the rank has, so that they fall as 1 / n, with those of the core.

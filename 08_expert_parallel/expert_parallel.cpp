@@ -50,18 +50,14 @@ void ExpertParallel::count(int64_t layer, const ExchangePlan& plan, const Step& 
     counted_[{step.number, step.first_sample}][layer] = {plan.sent, plan.received};
 }
 
-ExpertParallel::MicroBatches ExpertParallel::counted_from(int64_t step) const {
-  MicroBatches result;
+std::map<int64_t, RowsOfLayers> ExpertParallel::counted_in_last_step() const {
+  std::map<int64_t, RowsOfLayers> last;
+  if (counted_.empty()) return last;
+  const int64_t step = counted_.rbegin()->first.first;
   for (auto micro_batch = counted_.lower_bound({step, 0}); micro_batch != counted_.end(); ++micro_batch) {
-    std::vector<ExchangedRows>& rows = result.emplace_back();
-    for (const auto& [layer, exchanged] : micro_batch->second) rows.push_back(exchanged);
+    last[micro_batch->first.second] = micro_batch->second;
   }
-  return result;
-}
-
-ExpertParallel::MicroBatches ExpertParallel::counted() const { return counted_from(0); }
-ExpertParallel::MicroBatches ExpertParallel::counted_in_last_step() const {
-  return counted_.empty() ? MicroBatches() : counted_from(counted_.rbegin()->first.first);
+  return last;
 }
 
 std::unique_ptr<ExpertParallel> expert_parallel(Model& model, const Group& group, const std::optional<Group>& tensor) {

@@ -28,6 +28,11 @@ struct ExchangedRows {
   std::vector<int64_t> sent, received;
 };
 
+// By the number of the mixture in the model, from 0.
+using RowsOfLayers = std::map<int64_t, ExchangedRows>;
+// Step and first sample.
+using MicroBatchId = std::pair<int64_t, int64_t>;
+
 class ExpertParallel {
  public:
   // `tensor`: the ranks that each expert is cut over; absent: none is.
@@ -38,21 +43,19 @@ class ExpertParallel {
   const std::optional<Group>& tensor() const { return tensor_; }
   // Whether anything is done at all.
   bool divides() const { return group_.size() > 1 || (tensor_ && tensor_->size() > 1); }
-  // The rows of every mixture of the model, in forward order, in each micro-batch that was trained, or in those of the
-  // last step: those are counted that the routers chose, not those that were sent.
-  using MicroBatches = std::vector<std::vector<ExchangedRows>>;
-  MicroBatches counted() const;
-  MicroBatches counted_in_last_step() const;
+  // The rows of every mixture on this rank in each micro-batch that was trained: those are counted that the routers
+  // chose, not those that were sent.
+  const std::map<MicroBatchId, RowsOfLayers>& counted() const { return counted_; }
+  // In those of the last step, by their first samples.
+  std::map<int64_t, RowsOfLayers> counted_in_last_step() const;
 
   // A mixture of the model, the `layer`-th from 0, has planned its exchange.
   void count(int64_t layer, const ExchangePlan& plan, const Step& step);
 
  private:
-  MicroBatches counted_from(int64_t step) const;
-
   Group group_;
   std::optional<Group> tensor_;
-  std::map<std::pair<int64_t, int64_t>, std::map<int64_t, ExchangedRows>> counted_;  // by step and first sample
+  std::map<MicroBatchId, RowsOfLayers> counted_;
 };
 
 // Divides the experts of every mixture of the model over the ranks of the group, by ranges, and makes their rows

@@ -29,11 +29,30 @@ void predict_traffic(TrafficLedger& ledger, const ExpertParallel& parallel, cons
 //                                          dup; gates' gradients, losses
 //   e (N D + max(2 A, R + A) D)            the combine: the residual stream; rows and results in two orders. Where the
 //                                          forward runs again, also dy
-// where F is what a rank has of an expert's features, 1 / `parts` of them.
-int64_t activation_bytes(const LlamaConfig& config, int64_t parts, int64_t tokens, const Precision& precision,
-                         const Recomputation& recomputation, const std::vector<ExchangedRows>& exchanged);
+// where F is what a rank has of an expert's features, 1 / `parts` of them. Where nothing is exchanged, and R = A, a
+// layer has what llama_activation_bytes says.
+struct MixtureDivision {
+  LlamaConfig config;
+  Recomputation recomputation{};
+  bool exchanges = true;
+  int64_t parts = 1;
+  CoreActivations core{};  // where ranks share sequences
+};
+int64_t activation_bytes(const MixtureDivision& division, int64_t tokens, const Precision& precision,
+                         const RowsOfLayers& rows);
 
-// What the trainer needs to know: the data ranks' technique `data`, and beside it `parallel`.
-Parallelism beside(Parallelism data, std::shared_ptr<const ExpertParallel> parallel, const TrainOptions& options);
+// The same of a stage of a pipeline: what it keeps, and the largest moment of a whole backward. The halves of a
+// backward have no formula: they are 0.
+StageActivations stage_activations(const MixtureDivision& division, const LlamaPart& part, int64_t tokens,
+                                   const Precision& precision, const RowsOfLayers& rows);
+
+// The rows of each micro-batch of the last step, told by its first sample: those that `parallel` counted or, where it
+// divides nothing, that routers chose.
+std::map<int64_t, RowsOfLayers> rows_of_micro_batches(const ExpertParallel& parallel, const RoutingRecord& routing);
+
+// What the trainer needs to know: the technique `data` of the data ranks, and of those that share their sequences, and
+// beside it `parallel`.
+Parallelism beside(Parallelism data, std::shared_ptr<const ExpertParallel> parallel, const TrainOptions& options,
+                   const CoreActivations& core = {});
 
 }  // namespace ninefold

@@ -1,6 +1,7 @@
 #include "09_combined_3d/mesh_options.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "common/base/check.h"
 #include "common/base/text.h"
@@ -17,12 +18,11 @@ void MeshOptions::declare(Options& options) {
               {.minimum = 1, .may_be_auto = true});
   options.add("--cp", cp, "ranks that share each sequence", {.minimum = 1});
   options.add("--tp", tp, "ranks that share each layer", {.minimum = 1});
-  options.add("--ep", ep, "ranks that share the experts; 1 only", {.minimum = 1});
+  options.add("--ep", ep, "of the ranks of dp-shard x cp, those that divide the experts", {.minimum = 1});
   options.add("--mesh-order", order, "dimensions, outermost first; the ranks of the last are neighbours");
 }
 
 void MeshOptions::settle(const Options& given, int ranks) {
-  require(ep == 1, "--ep {} is not available: this trainer has no experts to divide; leave it at 1", ep);
   std::vector<std::string_view> names = split(order, ','), usual = split("pp,dp_replicate,dp_shard,cp,tp", ',');
   std::sort(names.begin(), names.end());
   std::sort(usual.begin(), usual.end());
@@ -43,7 +43,15 @@ Mesh MeshOptions::over(World& world) const {
     const auto size = std::find_if(sizes.begin(), sizes.end(), [&](const auto& one) { return one.first == name; });
     dimensions.push_back({std::string(name), mesh_size(size->second)});
   }
-  return Mesh(world, std::move(dimensions));
+  Mesh mesh(world, std::move(dimensions));
+  if (ep == 1) return mesh;
+  const int shards = mesh.size("dp_shard"), parts = mesh.size("cp"), ranks = shards * parts;
+  const int experts = mesh_size(ep);
+  require(ranks % experts == 0,
+          "ep ({}) must divide dp_shard({}) x cp({}) = {} ranks, over which experts are divided; try --dp-shard {}",
+          experts, shards, parts, ranks, experts / std::gcd(experts, parts));
+  mesh.split({"dp_shard", "cp"}, {{"edp", ranks / experts}, {"ep", experts}});
+  return mesh;
 }
 
 }  // namespace ninefold

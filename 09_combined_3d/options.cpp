@@ -12,13 +12,27 @@ void CombinedOptions::declare(Options& options) {
   techniques.context.declare(options);
   techniques.sharding.declare(options);
   techniques.recomputation.declare(options);
+  train.declare_moe(options);
   train.declare(options);
 }
 
 void CombinedOptions::settle(const Options& given, int ranks) {
   mesh.settle(given, ranks);
   train.settle_checkpoint(given);
+  settle_experts(given);
   train.settle_check(given);
+}
+
+void CombinedOptions::settle_experts(const Options& given) {
+  train.settle_moe();
+  const int64_t experts = train.llama.moe.experts;
+  for (const std::string& name : given.given_under("Mixture of experts")) {
+    require(experts > 0 || name == "--experts", "{} is for experts, but there are none; add --experts 8", name);
+  }
+  require(experts > 0 || mesh.ep == 1, "ep ({}) ranks divide experts, but there are none; add --experts {}", mesh.ep,
+          4 * mesh.ep);
+  require(experts % mesh.ep == 0, "experts ({}) must be divisible by ep ({}); try --experts {}", experts, mesh.ep,
+          (experts / mesh.ep + 1) * mesh.ep);
 }
 
 void CombinedOptions::settle(const Options& given, const Mesh& sizes, int data_ranks) {
@@ -44,6 +58,13 @@ void CombinedOptions::settle(const Options& given, const Mesh& sizes, int data_r
     pipeline.settle_micro_batches(train, data_ranks);
   }
   train.resolve(data_ranks);
+  const int64_t experts = train.llama.moe.experts;
+  require(experts == 0 || tp == 1,
+          "tp ({}) divides the features of a feed-forward, but with --experts ({}) a layer has many; divide them by "
+          "--ep, and leave --tp at 1",
+          tp, experts);
+  require(experts == 0 || train.f8_linears.empty(), "--matmul-dtype f8 is not for --experts ({}); leave it out",
+          experts);
   require(cp == 1 || train.f8_linears.empty(), "--matmul-dtype f8 is not for context parallelism (cp {}); leave it out",
           cp);
   tensor.division(train).validate(tp, train.length, cp);

@@ -18,6 +18,9 @@ struct CombinedOptions {
   // rank; it says what would do.
   void settle(const Options& given, int ranks);
   void settle(const Options& given, const Mesh& mesh, int data_ranks);
+
+ private:
+  void settle_experts(const Options& given);
 };
 
 }  // namespace ninefold

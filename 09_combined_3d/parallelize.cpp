@@ -6,6 +6,7 @@
 #include "06_pipeline/runner/pipeline.h"
 #include "06_pipeline/runner/predict.h"
 #include "07_context_parallel/predict.h"
+#include "08_expert_parallel/predict.h"
 #include "common/nn/f8_linears.h"
 
 namespace ninefold {
@@ -18,6 +19,7 @@ using pipeline::Pipeline;
 struct Combined {
   std::unique_ptr<Pipeline> pipeline;
   std::unique_ptr<TensorParallel> tensor;
+  std::shared_ptr<const ExpertParallel> experts;
   std::shared_ptr<const void> data;
 };
 
@@ -57,6 +59,18 @@ ActivationsOf activations_of(int ranks, const LlamaDivision& division, int64_t t
   };
 }
 
+// The same of what routers have sent to experts.
+pipeline::RoutedActivations routed_activations(std::shared_ptr<const ExpertParallel> experts,
+                                               const LlamaDivision& division, int64_t tokens,
+                                               const TrainOptions& train) {
+  if (train.llama.moe.experts == 0) return {};
+  const MixtureDivision mixture{train.llama, train.recomputation, experts->divides(), 1, division.core};
+  return [=, &train](const Children& children, int64_t first_sample, const RoutingRecord& routing) {
+    return stage_activations(mixture, llama_part(train.llama, children), tokens, train.precision(),
+                             rows_of_micro_batches(*experts, routing).at(first_sample));
+  };
+}
+
 }  // namespace
 
 // The order is fixed, because each technique relies on what those before it have done:
@@ -64,10 +78,11 @@ ActivationsOf activations_of(int ranks, const LlamaDivision& division, int64_t t
 //   1  pipeline stages          say which layers a rank holds at all: all that follows happens within a stage
 //   2  tensor parallelism       replaces single layers by name, while they are still the model's own
 //   3  context parallelism      swaps attention's core, which has the heads that 2 has left here
-//   4  activation checkpoints   around whole blocks, so that what is run again includes the messages of 2 and 3; inside
-//                               the units of 5, or every unit would be gathered once more for it
-//   5  sharding or replicas     last: flat buffers of the pieces of parameters that 1 and 2 have left here; what alone
-//                               sums gradients over the ranks of the data, and those that share its sequences
+//   4  expert parallelism       puts the experts behind an exchange of rows, and leaves some of them here
+//   5  activation checkpoints   around whole blocks, so that what is run again includes the messages of 2, 3 and 4;
+//                               inside the units of 6, or every unit would be gathered once more for it
+//   6  sharding or replicas     last: flat buffers of the pieces of parameters that 1, 2 and 4 have left here; what
+//                               alone sums gradients over the ranks of the data, and those that share its sequences
 Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const Techniques& techniques,
                         const TrainOptions& train) {
   const Group& tp = mesh["tp"];
@@ -84,19 +99,26 @@ Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const 
     multiply_in_f8(model, train.f8_linears);
   }
   const ContextGroups context = context_parallel(model, mesh["cp"], layout, techniques.context.ring);
+  const std::shared_ptr<const ExpertParallel> experts =
+      expert_parallel(model, mesh.has("ep") ? mesh["ep"] : mesh.flatten({"ep"}));
   checkpoint_activations(model, "layers.*", train.recomputation);
   const Parallelism data = stages ? divide(*stages, model, mesh, techniques.sharding, train)
                                   : divide(model, mesh, techniques.sharding, train);
+  combined->experts = experts;
   combined->data = data.technique;
 
   const std::vector<PartOfStep> parts = parts_of_step(stages, train);
   Parallelism all = beside(data, context, {train.llama, layout, train.recomputation, tp.size()}, train, parts);
+  all = beside(all, experts, train, division.core);
   if (combined->tensor) all = beside(all, *combined->tensor, tp, division, parts, train);
   // Weights that are gathered in f8 have their scales from there.
   const bool need_scales = !train.f8_linears.empty() && !techniques.sharding.types.quantizes();
   if (need_scales) all = with_weight_scales(all, model, train.f8_linears, mesh);
   const int64_t tokens = train.micro_batch * all.rows_of(train.length);
-  if (stages) all = stages->parallelism(std::move(all), activations_of(tp.size(), division, tokens, train), train);
+  if (stages) {
+    all = stages->parallelism(std::move(all), activations_of(tp.size(), division, tokens, train), train,
+                              routed_activations(experts, division, tokens, train));
+  }
   all.technique = combined;
   return all;
 }

@@ -25,7 +25,7 @@ Pipeline::Pipeline(Model& model, CheckedSchedule schedule, const std::vector<Sta
       rank_(pipeline.rank()),
       runner_(std::make_unique<Runner>(model_, schedule_, nullptr)) {}
 
-Parallelism Pipeline::shard(const ShardGroups& groups, const ShardingPolicy& policy) {
+Parallelism Pipeline::shard(const DataShards& groups, const ShardingPolicy& policy) {
   for (int stage = 0; stage < schedule_.stages(); ++stage) {
     require(policy.stage < 3 || is_unsharded(schedule_, stage),
             "stage {} is sharded over the data ranks, but the schedule has no {}UNSHARD before it computes", stage,
@@ -75,7 +75,24 @@ BubbleRecord Pipeline::bubble() const {
 int64_t Pipeline::activation_bytes(int rank, const ActivationsOf& activations) const {
   std::vector<StageActivations> stages;
   for (int stage = 0; stage < schedule_.stages(); ++stage) stages.push_back(activations(children_of(stage)));
-  return activation_peak(schedule_, rank, stages);
+  return activation_peak(schedule_, rank, [&](int stage, int) -> const StageActivations& { return stages.at(stage); });
+}
+
+int64_t Pipeline::routed_activation_bytes(const RoutedActivations& activations, const RoutingRecord& routing,
+                                          int64_t samples) const {
+  if (routing.rows.empty()) return 0;
+  const int64_t first = routing.rows.begin()->first;
+  std::map<std::pair<int, int>, StageActivations> stages;
+  for (const Task& task : schedule_.tasks(rank_)) {
+    const Action& action = task.action;
+    if (action.kind == Kind::input_gradient || action.kind == Kind::weight_gradient) return 0;
+    if (action.is_of_whole_stage() || stages.count({action.stage, action.micro_batch}) > 0) continue;
+    stages[{action.stage, action.micro_batch}] =
+        activations(children_of(action.stage), first + action.micro_batch * samples, routing);
+  }
+  return activation_peak(schedule_, rank_, [&](int stage, int micro_batch) -> const StageActivations& {
+    return stages.at({stage, micro_batch});
+  });
 }
 
 // Where bf16 gradients are summed over data ranks, they are rounded before the copies of the two directions are added.
@@ -85,8 +102,14 @@ Numerics Pipeline::numerics(const Parallelism& inner, const TrainOptions& option
   return adds_in_order(schedule_) && rounds_once && !model_.ties_stages() ? inner.numerics : Numerics::bounded;
 }
 
-Parallelism Pipeline::parallelism(Parallelism inner, const ActivationsOf& activations, const TrainOptions& options) {
+Parallelism Pipeline::parallelism(Parallelism inner, const ActivationsOf& activations, const TrainOptions& options,
+                                  const RoutedActivations& routed) {
   Parallelism all = inner;
+  if (routed) {
+    all.predict_activations = [this, routed, &options](const RoutingRecord& routing) {
+      return routed_activation_bytes(routed, routing, options.micro_batch);
+    };
+  }
   all.numerics = numerics(inner, options);
   all.grouping.directions = directions_of(schedule_);
   all.compute_gradients = [this](const std::vector<MicroBatch>& parts) { return runner_->run(parts); };
@@ -134,7 +157,7 @@ std::string Pipeline::description(const ActivationsOf& activations) const {
 Parallelism divide(Pipeline& pipeline, Model& model, const Mesh& mesh, const ShardingPolicy& policy,
                    const TrainOptions& options) {
   if (policy.stage == 0) return ninefold::divide(model, mesh, policy, options);
-  return pipeline.shard({mesh.flatten({"dp_shard", "cp"}), mesh["dp_replicate"]}, policy);
+  return pipeline.shard({DataGroups(mesh, {"dp_shard", "cp", "ep"}, model), mesh["dp_replicate"]}, policy);
 }
 
 }  // namespace ninefold::pipeline

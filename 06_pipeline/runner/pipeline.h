@@ -17,6 +17,10 @@ namespace ninefold::pipeline {
 using ActivationsOf = std::function<StageActivations(const Children&)>;
 ActivationsOf activations_of(const ninefold::Task& task, const TrainOptions& options);
 
+// The same of the micro-batch whose first sample this is, of tokens that routers sent to experts as the record says.
+// The halves of a backward, where a schedule parts them, have no prediction then.
+using RoutedActivations = std::function<StageActivations(const Children&, int64_t first_sample, const RoutingRecord&)>;
+
 class Pipeline {
  public:
   // To be called before `materialize`, and before data parallelism is told of the model. Everything passed by reference
@@ -28,7 +32,7 @@ class Pipeline {
   // wrapped their layers. Returns what the trainer needs to know of that; it refers to this object. Throws UserError
   // where the schedule's table or the policy does not fit: 3 takes a table that unshards every stage, 1 and 2 one that
   // unshards none.
-  Parallelism shard(const ShardGroups& groups, const ShardingPolicy& policy);
+  Parallelism shard(const DataShards& groups, const ShardingPolicy& policy);
 
   const CheckedSchedule& schedule() const { return schedule_; }
   // Each stage's own medians, in milliseconds, over the ranks of the pipeline, and by formula what a message takes in
@@ -36,7 +40,9 @@ class Pipeline {
   Times times() const;
 
   // `inner` is that of what happens within each stage: data parallelism, and other techniques beside it.
-  Parallelism parallelism(Parallelism inner, const ActivationsOf& activations, const TrainOptions& options);
+  // `routed`: where layers are mixtures of experts.
+  Parallelism parallelism(Parallelism inner, const ActivationsOf& activations, const TrainOptions& options,
+                          const RoutedActivations& routed = {});
 
   // What each rank holds: its stages, and by the schedule its live micro-batches and bytes of activations.
   std::string description(const ActivationsOf& activations) const;
@@ -49,6 +55,8 @@ class Pipeline {
   BubbleRecord bubble() const;
   Numerics numerics(const Parallelism& inner, const TrainOptions& options) const;
   int64_t activation_bytes(int rank, const ActivationsOf& activations) const;
+  int64_t routed_activation_bytes(const RoutedActivations& activations, const RoutingRecord& routing,
+                                  int64_t samples) const;
 
   CheckedSchedule schedule_;
   StagedModel model_;

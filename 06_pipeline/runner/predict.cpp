@@ -41,10 +41,11 @@ RanksOfStages ranks_of_stages(const CheckedSchedule& schedule) {
   return ranks;
 }
 
-int64_t activation_peak(const CheckedSchedule& schedule, int rank, const std::vector<StageActivations>& stages) {
+int64_t activation_peak(const CheckedSchedule& schedule, int rank, const ActivationsOfStage& stages) {
   int64_t held = 0, peak = 0;
   for (const Task& task : schedule.tasks(rank)) {
-    const StageActivations& stage = stages.at(task.action.stage);
+    if (task.action.is_of_whole_stage()) continue;
+    const StageActivations& stage = stages(task.action.stage, task.action.micro_batch);
     held -= held_before(task.action, stage);
     peak = std::max(peak, held + peak_during(task.action, stage));
     held += held_after(task.action, stage);

@@ -1,6 +1,7 @@
 // What running a schedule will cost and give, from its table: memory, messages, and the order of its sums.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "04_model_parallel/staged_model.h"
@@ -13,8 +14,10 @@ namespace ninefold::pipeline {
 // The ranks that hold each stage.
 RanksOfStages ranks_of_stages(const CheckedSchedule& schedule);
 
-// Most bytes of activations that the rank holds at a time. `stages` tells what each of them keeps of a micro-batch.
-int64_t activation_peak(const CheckedSchedule& schedule, int rank, const std::vector<StageActivations>& stages);
+// Most bytes of activations that the rank holds at a time. `stages` tells what each of its stages keeps of a
+// micro-batch.
+using ActivationsOfStage = std::function<const StageActivations&(int stage, int micro_batch)>;
+int64_t activation_peak(const CheckedSchedule& schedule, int rank, const ActivationsOfStage& stages);
 
 // Books the rank's sends: a message for each task that has one.
 void predict_messages(TrafficLedger& ledger, const CheckedSchedule& schedule, int rank, const StagedModel& model,

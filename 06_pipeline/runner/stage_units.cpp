@@ -7,59 +7,68 @@
 namespace ninefold::pipeline {
 namespace {
 
-UnitLayout layout_of(int stage, int ranks, const std::vector<Parameter*>& parameters) {
+UnitLayout layout_of(const std::string& name, int ranks, const std::vector<Parameter*>& parameters) {
   std::vector<int64_t> sizes;
   for (const Parameter* parameter : parameters) sizes.push_back(elements(parameter->layer_shape()));
-  return UnitLayout(fmt::format("stage {}", stage), ranks, std::move(sizes));
+  return UnitLayout(name, ranks, std::move(sizes));
 }
 
 }  // namespace
 
-StageUnits::StageUnits(const StagedModel& model, const ShardGroups& groups, const ShardingPolicy& policy)
+StageUnits::StageUnits(const StagedModel& model, const DataShards& groups, const ShardingPolicy& policy)
     : groups_(groups), policy_(policy) {
   const Unit::Whole whole{.values = policy.stage < 3, .gradients = policy.stage < 2};
   for (int stage = 0; stage < model.stages(); ++stage) {
     if (!model.holds(stage)) continue;
-    const std::vector<Parameter*> parameters = model.parameters_of(stage);
-    units_[stage] = std::make_unique<Unit>(layout_of(stage, groups.shard.size(), parameters), parameters, groups,
-                                           policy, whole, model.device());
+    std::map<const Group*, std::vector<Parameter*>> by_group;
+    std::vector<const Group*> order;
+    for (Parameter* parameter : model.parameters_of(stage)) {
+      const Group* const group = &groups_.shard.of(*parameter);
+      if (by_group[group].empty()) order.push_back(group);
+      by_group[group].push_back(parameter);
+    }
+    for (const Group* const group : order) {
+      const std::vector<Parameter*>& parameters = by_group[group];
+      const std::string name = group == order.front() ? fmt::format("stage {}", stage)
+                                                      : fmt::format("stage {} over {}", stage, group->name());
+      units_[stage].push_back(std::make_unique<Unit>(layout_of(name, group->size(), parameters), parameters,
+                                                     groups_.of(*parameters.front()), policy, whole, model.device()));
+    }
   }
 }
 
 void StageUnits::reduce(int stage) {
-  units_.at(stage)->start_reduce();
+  for (const auto& unit : units_.at(stage)) unit->start_reduce();
   is_reducing_[stage] = true;
 }
 
 void StageUnits::finish_step() {
-  for (const auto& [stage, unit] : units_) {
+  for (const auto& [stage, units] : units_) {
     if (!is_reducing_[stage]) reduce(stage);
   }
-  for (const auto& [stage, unit] : units_) {
-    unit->finish_reduce();
-    unit->start_all_reduce();
-  }
-  for (const auto& [stage, unit] : units_) unit->finish_step();
+  for_each([](Unit& unit, int) {
+    unit.finish_reduce();
+    unit.start_all_reduce();
+  });
+  for_each([](Unit& unit, int) { unit.finish_step(); });
   is_reducing_.clear();
 }
 
 void StageUnits::after_update() {
-  for (const auto& [stage, unit] : units_) {
-    if (gathers_by_schedule()) continue;
-    unit->reshard();
-    unit->unshard();
-  }
+  if (gathers_by_schedule()) return;
+  for_each([](Unit& unit, int) {
+    unit.reshard();
+    unit.unshard();
+  });
 }
 
 void StageUnits::unshard_all() {
-  for (const auto& [stage, unit] : units_) unit->unshard();
-  for (const auto& [stage, unit] : units_) unit->wait_unsharded();
+  for_each([](Unit& unit, int) { unit.unshard(); });
+  for_each([](Unit& unit, int) { unit.wait_unsharded(); });
 }
 
 void StageUnits::reshard_all() {
-  for (const auto& [stage, unit] : units_) {
-    if (gathers_by_schedule()) unit->reshard();
-  }
+  if (gathers_by_schedule()) for_each([](Unit& unit, int) { unit.reshard(); });
 }
 
 // Follows the rank's row. Whole gradients of ZeRO 2 and 3 are there from the first action that may write some to the
@@ -71,13 +80,16 @@ int64_t StageUnits::gathered_peak(const CheckedSchedule& schedule, int rank) con
   int64_t now = 0, peak = 0;
   std::map<int, bool> has_gradients, is_reduced;
   const auto begin_reduction = [&](int stage) {
-    const UnitLayout& layout = units_.at(stage)->layout();
-    now += ((converts ? layout.padded : 0) + (is_apart ? layout.shard() : 0)) * size_of(types.reduce);
+    for (const auto& unit : units_.at(stage)) {
+      const UnitLayout& layout = unit->layout();
+      now += ((converts ? layout.padded : 0) + (is_apart ? layout.shard() : 0)) * size_of(types.reduce);
+    }
     is_reduced[stage] = true;
     peak = std::max(peak, now);
   };
   for (const auto& [action, column, receives, sends] : schedule.tasks(rank)) {
-    const int64_t padded = units_.at(action.stage)->layout().padded;
+    int64_t padded = 0;
+    for (const auto& unit : units_.at(action.stage)) padded += unit->layout().padded;
     if (action.kind == Kind::unshard) now += padded * size_of(types.compute);
     if (action.kind == Kind::reshard) now -= padded * size_of(types.compute);
     if (action.kind == Kind::reduce_grad) begin_reduction(action.stage);
@@ -85,7 +97,7 @@ int64_t StageUnits::gathered_peak(const CheckedSchedule& schedule, int rank) con
     if (writes && !std::exchange(has_gradients[action.stage], true)) now += padded * size_of(types.gradient);
     peak = std::max(peak, now);
   }
-  for (const auto& [stage, unit] : units_) {
+  for (const auto& [stage, units] : units_) {
     if (!is_reduced[stage]) begin_reduction(stage);
   }
   return peak;
@@ -95,12 +107,12 @@ void StageUnits::predict_memory(MemoryByKind& bytes, const CheckedSchedule& sche
   const auto of = [&](MemoryKind kind) -> int64_t& { return bytes[static_cast<size_t>(kind)]; };
   const ShardingPolicy::Types& types = policy_.types;
   of(MemoryKind::parameters) = of(MemoryKind::gradients) = 0;
-  for (const auto& [stage, unit] : units_) {
-    const UnitLayout& layout = unit->layout();
+  for_each([&](const Unit& unit, int) {
+    const UnitLayout& layout = unit.layout();
     of(MemoryKind::parameters) +=
         policy_.stage == 3 ? layout.shard() * size_of(types.stored) : layout.padded * size_of(types.compute);
     of(MemoryKind::gradients) += (policy_.stage >= 2 ? layout.shard() : layout.padded) * size_of(types.gradient);
-  }
+  });
   of(MemoryKind::gathered) = gathered_peak(schedule, rank);
   if (policy_.offloads_values()) of(MemoryKind::host) += std::exchange(of(MemoryKind::parameters), 0);
   if (policy_.offloads_gradients()) of(MemoryKind::host) += std::exchange(of(MemoryKind::gradients), 0);
@@ -111,10 +123,10 @@ void StageUnits::predict_traffic(TrafficLedger& ledger, const CheckedSchedule& s
                                  int64_t steps) const {
   std::map<int, int64_t> gathers;  // in a step, by stage
   for (const Task& task : schedule.tasks(rank)) gathers[task.action.stage] += task.action.kind == Kind::unshard;
-  const Group &shards = groups_.shard, &replicas = groups_.replicate;
   const ShardingPolicy::Types& types = policy_.types;
-  for (const auto& [stage, unit] : units_) {
-    const UnitLayout& layout = unit->layout();
+  for_each([&](const Unit& unit, int stage) {
+    const Group &shards = unit.groups().shard, &replicas = unit.groups().replicate;
+    const UnitLayout& layout = unit.layout();
     if (shards.size() > 1) {
       const int64_t calls = gathers_by_schedule() ? gathers[stage] : 1;
       ledger.predict(shards.name(), Operation::all_gather, steps * calls,
@@ -126,14 +138,14 @@ void StageUnits::predict_traffic(TrafficLedger& ledger, const CheckedSchedule& s
       ledger.predict(replicas.name(), Operation::all_reduce, steps,
                      replicas.all_reduce_volume(layout.shard(), types.gradient));
     }
-  }
+  });
 }
 
 Numerics StageUnits::numerics() const {
   const ShardingPolicy::Types& types = policy_.types;
   const bool rounds_alike =
-      types.reduce == Dtype::f32 && (types.gradient == Dtype::f32 || groups_.replicate.size() == 1);
-  const bool in_order = groups_.shard.sums_in_rank_order() && groups_.replicate.sums_in_rank_order();
+      types.reduce == Dtype::f32 && (types.gradient == Dtype::f32 || groups_.replicate.all().size() == 1);
+  const bool in_order = groups_.shard.all().sums_in_rank_order() && groups_.replicate.all().sums_in_rank_order();
   return rounds_alike && in_order ? Numerics::bit_identical : Numerics::bounded;
 }
 

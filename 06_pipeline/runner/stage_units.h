@@ -6,7 +6,7 @@
 #include <map>
 #include <memory>
 
-#include "03_zero_fsdp/unit.h"
+#include "03_zero_fsdp/sharding.h"
 #include "04_model_parallel/staged_model.h"
 #include "06_pipeline/schedule/checked.h"
 #include "common/tensor/memory.h"
@@ -17,12 +17,18 @@ namespace ninefold::pipeline {
 class StageUnits {
  public:
   // To be called before `materialize`, for the stages that this rank holds. Everything passed outlives it.
-  StageUnits(const StagedModel& model, const ShardGroups& groups, const ShardingPolicy& policy);
+  StageUnits(const StagedModel& model, const DataShards& groups, const ShardingPolicy& policy);
 
-  void unshard(int stage) { units_.at(stage)->unshard(); }
+  void unshard(int stage) {
+    for (const auto& unit : units_.at(stage)) unit->unshard();
+  }
   // Before the stage computes.
-  void wait_unsharded(int stage) { units_.at(stage)->wait_unsharded(); }
-  void reshard(int stage) { units_.at(stage)->reshard(); }
+  void wait_unsharded(int stage) {
+    for (const auto& unit : units_.at(stage)) unit->wait_unsharded();
+  }
+  void reshard(int stage) {
+    for (const auto& unit : units_.at(stage)) unit->reshard();
+  }
   void reduce(int stage);
   // After the last task of the step: what has not been reduced is, and all reductions end.
   void finish_step();
@@ -40,16 +46,24 @@ class StageUnits {
   void predict_traffic(TrafficLedger& ledger, const CheckedSchedule& schedule, int rank, int64_t steps) const;
   Numerics numerics() const;
   SumGrouping grouping() const {
-    return {.inner_ranks = groups_.shard.size(), .in_f32 = policy_.types.reduce == Dtype::f32};
+    return {.inner_ranks = groups_.shard.all().size(), .in_f32 = policy_.types.reduce == Dtype::f32};
   }
 
  private:
   bool gathers_by_schedule() const { return policy_.stage == 3; }
   int64_t gathered_peak(const CheckedSchedule& schedule, int rank) const;
-  ShardGroups groups_;
+  // Calls visit(unit, stage) for all of this rank.
+  template <typename Visit>
+  void for_each(const Visit& visit) const {
+    for (const auto& [stage, units] : units_) {
+      for (const auto& unit : units) visit(*unit, stage);
+    }
+  }
+  DataShards groups_;
   ShardingPolicy policy_;
-  std::map<int, std::unique_ptr<Unit>> units_;  // by stage
-  std::map<int, bool> is_reducing_;             // by stage
+  // By stage: one, or one for each group over which its parameters are divided.
+  std::map<int, std::vector<std::unique_ptr<Unit>>> units_;
+  std::map<int, bool> is_reducing_;  // by stage
 };
 
 // Whether the table has UNSHARD for the stage, on every rank that holds it.

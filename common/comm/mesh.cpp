@@ -38,6 +38,10 @@ void fill_auto(std::vector<MeshDimension>& dimensions, int job_ranks) {
   first->size = static_cast<int>(job_ranks / others);
 }
 
+bool has_name(const std::vector<MeshDimension>& dimensions, std::string_view name) {
+  return std::any_of(dimensions.begin(), dimensions.end(), [&](const auto& one) { return one.name == name; });
+}
+
 }  // namespace
 
 Mesh::Mesh(World& world, std::vector<MeshDimension> dimensions) : world_(world), dimensions_(std::move(dimensions)) {
@@ -60,15 +64,44 @@ Mesh::Mesh(World& world, std::vector<MeshDimension> dimensions) : world_(world),
   }
 }
 
-bool Mesh::has(std::string_view name) const {
-  return std::any_of(dimensions_.begin(), dimensions_.end(), [&](const auto& one) { return one.name == name; });
+bool Mesh::has(std::string_view name) const { return has_name(dimensions_, name) || has_name(others_, name); }
+
+void Mesh::split(const std::vector<std::string>& names, std::vector<MeshDimension> others) {
+  const Group all = flatten(names);
+  expect(others_.empty() && ranks_of(others) == all.size(), "{} ranks cannot be arranged as {}", all.size(),
+         to_string(others));
+  int64_t stride = all.size();
+  for (const MeshDimension& dimension : others) {
+    stride /= dimension.size;
+    const int64_t coordinate = all.rank() / stride % dimension.size;
+    std::vector<int> members;
+    for (int i = 0; i < dimension.size; ++i) {
+      members.push_back(all.members()[static_cast<size_t>(all.rank() + (i - coordinate) * stride)]);
+    }
+    groups_.push_back(world_.make_group(dimension.name, members));
+  }
+  split_ = names;
+  others_ = std::move(others);
+}
+
+std::vector<std::string> Mesh::arranged_with(std::string_view name, const std::vector<std::string>& names) const {
+  if (!has_name(others_, name)) return names;
+  std::vector<std::string> arranged;
+  for (const std::string& one : names) {
+    const bool is_split = std::count(split_.begin(), split_.end(), one) > 0;
+    if (!is_split && !has_name(others_, one)) arranged.push_back(one);
+  }
+  for (const MeshDimension& other : others_) arranged.push_back(other.name);
+  return arranged;
 }
 
 Group Mesh::flatten(const std::vector<std::string>& names) const {
   std::vector<int> members = {world_.rank()};
   std::vector<std::string> joined;
+  const auto is_split = [&](const std::string& name) { return std::count(split_.begin(), split_.end(), name) > 0; };
+  const bool has_split = std::any_of(names.begin(), names.end(), is_split);
   for (const std::string& name : names) {
-    if (!has(name) || size(name) == 1) continue;
+    if (!has(name) || size(name) == 1 || (has_split && has_name(others_, name))) continue;
     joined.push_back(name);
     std::vector<int> extended;
     for (const int member : members) {
@@ -82,8 +115,8 @@ Group Mesh::flatten(const std::vector<std::string>& names) const {
 }
 
 size_t Mesh::index_of(std::string_view name) const {
-  for (size_t i = 0; i < dimensions_.size(); ++i) {
-    if (dimensions_[i].name == name) return i;
+  for (size_t i = 0; i < dimensions_.size() + others_.size(); ++i) {
+    if ((i < dimensions_.size() ? dimensions_[i] : others_[i - dimensions_.size()]).name == name) return i;
   }
   expect(false, "the mesh {} has no dimension {}", to_string(*this), name);
   return 0;
@@ -100,6 +133,10 @@ std::string to_string(const std::vector<MeshDimension>& dimensions) {
   return text;
 }
 
-std::string to_string(const Mesh& mesh) { return to_string(mesh.dimensions()); }
+std::string to_string(const Mesh& mesh) {
+  const std::string text = to_string(mesh.dimensions());
+  return mesh.split_dimensions().empty() ? text
+                                         : fmt::format("{} ({} for experts)", text, to_string(mesh.split_dimensions()));
+}
 
 }  // namespace ninefold

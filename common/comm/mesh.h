@@ -26,7 +26,7 @@ class Mesh {
 
   // The group, size and own coordinate of a dimension; Error for a name that the mesh does not have.
   const Group& operator[](std::string_view name) const { return groups_[index_of(name)]; }
-  int size(std::string_view name) const { return dimensions_[index_of(name)].size; }
+  int size(std::string_view name) const { return (*this)[name].size(); }
   int coordinate(std::string_view name) const { return groups_[index_of(name)].rank(); }
   bool has(std::string_view name) const;
 
@@ -36,7 +36,16 @@ class Mesh {
   // call it.
   Group flatten(const std::vector<std::string>& names) const;
 
+  // Arranges the ranks along `names` another way, too: along `others`, whose sizes multiply to theirs, the last varying
+  // fastest. From then on those are dimensions as well, but not to be flattened with the ones they stand for: then
+  // those count. Once; all ranks call it.
+  void split(const std::vector<std::string>& names, std::vector<MeshDimension> others);
+  // `names`, with those others in place of what was split, if `name` is one of them.
+  std::vector<std::string> arranged_with(std::string_view name, const std::vector<std::string>& names) const;
+
+  // Without those of split().
   const std::vector<MeshDimension>& dimensions() const { return dimensions_; }
+  const std::vector<MeshDimension>& split_dimensions() const { return others_; }
   World& world() const { return world_; }
 
  private:
@@ -44,7 +53,9 @@ class Mesh {
 
   World& world_;
   std::vector<MeshDimension> dimensions_;
-  std::vector<Group> groups_;
+  std::vector<std::string> split_;  // names of dimensions that are others_, too
+  std::vector<MeshDimension> others_;
+  std::vector<Group> groups_;  // of dimensions_, then of others_
 };
 
 // "pp(2) x tp(4)": the dimensions larger than one, or all where none is.

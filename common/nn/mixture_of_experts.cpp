@@ -105,7 +105,9 @@ std::shared_ptr<const MixtureOfExperts::Dispatch> MixtureOfExperts::dispatch(con
         Dispatch{std::make_shared<const std::vector<int64_t>>(counts), Tensor::empty(device, {rows}, Dtype::i32),
                  Tensor::empty(device, choices, Dtype::i32), Tensor::empty(device, choices, Dtype::f32)});
   }
-  DispatchPlan plan = make_dispatch_plan(routing, length, config_.capacity(length), config_.drop_policy);
+  DispatchPlan plan = routing.place_of_choice.empty()
+                          ? make_dispatch_plan(routing, length, config_.capacity(length), config_.drop_policy)
+                          : make_dispatch_plan(routing, routing.place_of_choice);
   book(plan, saved.step());
   return std::make_shared<const Dispatch>(Dispatch{std::make_shared<const std::vector<int64_t>>(std::move(plan.counts)),
                                                    Tensor::from(device, {plan.rows()}, plan.token_of_row),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -128,7 +129,11 @@ Routing TopKRouter::forward(const Tensor& x, Saved& saved) {
   saved.push(logits);
   Routing routing{.experts = config_.experts, .top_k = config_.top_k, .chosen = {}, .gates = {}};
   if (x.device()->type() != DeviceType::meta) decide(logits.to_vector<float>(), routing, saved.step());
-  saved.push_plan(std::make_shared<const std::vector<int32_t>>(routing.chosen));
+  auto choices = std::make_shared<Choices>();
+  choices->own = routing.chosen;
+  if (x.device()->type() != DeviceType::meta) choices->whole = complete(routing, saved.step());
+  if (!saved.step().recomputing) book(*choices, saved.step());
+  saved.push_plan(choices);
   return routing;
 }
 
@@ -149,7 +154,25 @@ void TopKRouter::decide(const std::vector<float>& logits, Routing& routing, Step
     token.read(scores.data() + first, routing.chosen.data() + first / experts * top_k);
     routing.gates.insert(routing.gates.end(), token.gates.begin(), token.gates.end());
   }
-  if (!step.recomputing) book(routing.chosen, step);
+}
+
+std::vector<int32_t> TopKRouter::complete(Routing& routing, const Step& step) const {
+  if (!sequences_ || routing.chosen.empty()) return routing.chosen;
+  const int64_t rows = step.rows_per_sample, top_k = config_.top_k;
+  Routing whole = {.experts = config_.experts, .top_k = top_k, .chosen = {}, .gates = {}};
+  whole.chosen = sequences_->gather(routing.chosen, top_k, rows);
+  if (!config_.capacity_factor) return whole.chosen;
+  if (config_.drop_policy == DropPolicy::probs) {
+    std::vector<int32_t> bits(routing.gates.size());
+    std::memcpy(bits.data(), routing.gates.data(), bits.size() * sizeof(float));
+    bits = sequences_->gather(bits, top_k, rows);
+    whole.gates.resize(bits.size());
+    std::memcpy(whole.gates.data(), bits.data(), bits.size() * sizeof(float));
+  }
+  const int64_t length = this->length(step);
+  routing.place_of_choice =
+      sequences_->own(place_choices(whole, length, config_.capacity(length), config_.drop_policy), top_k, rows);
+  return whole.chosen;
 }
 
 std::vector<int32_t> TopKRouter::choose(const std::vector<float>& choosing, Step& step) const {
@@ -174,23 +197,23 @@ std::vector<int32_t> TopKRouter::choose(const std::vector<float>& choosing, Step
   return taken;
 }
 
-void TopKRouter::book(const std::vector<int32_t>& chosen, Step& step) const {
-  const std::vector<int64_t> load = count_choices(chosen.data(), chosen.data() + chosen.size(), config_.experts);
-  add_counts(step.batch_load, load);
+void TopKRouter::book(const Choices& choices, Step& step) const {
+  const auto& [own, whole] = choices;
+  add_counts(step.batch_load, count_choices(whole.data(), whole.data() + whole.size(), config_.experts));
   if (!step.routing) return;
-  add_counts(step.routing->at(layer_).load, load);
+  add_counts(step.routing->at(layer_).load, count_choices(own.data(), own.data() + own.size(), config_.experts));
   if (!step.routing->keeps_choices) return;
-  const int64_t each = step.rows_per_sample * config_.top_k;
-  for (int64_t first = 0; first < static_cast<int64_t>(chosen.size()); first += each) {
-    step.routing->choices[{layer_, step.first_sample + first / each}] = {chosen.begin() + first,
-                                                                         chosen.begin() + first + each};
+  const int64_t each = length(step) * config_.top_k;
+  for (int64_t first = 0; first < static_cast<int64_t>(whole.size()); first += each) {
+    step.routing->choices[{layer_, step.first_sample + first / each}] = {whole.begin() + first,
+                                                                         whole.begin() + first + each};
   }
 }
 
-std::vector<double> TopKRouter::shares_of_load(const std::vector<int32_t>& chosen, int64_t sequence,
+std::vector<double> TopKRouter::shares_of_load(const std::vector<int32_t>& whole, int64_t sequence,
                                                const Step& step) const {
-  const int64_t each = step.rows_per_sample * config_.top_k;
-  const int32_t* const first = chosen.data() + sequence * each;
+  const int64_t each = length(step) * config_.top_k;
+  const int32_t* const first = whole.data() + sequence * each;
   const bool of_batch = config_.balance_scope == BalanceScope::batch;
   const std::vector<int64_t> load = of_batch ? step.batch_load : count_choices(first, first + each, config_.experts);
   const auto choices = static_cast<double>(std::accumulate(load.begin(), load.end(), int64_t{0}));
@@ -199,7 +222,7 @@ std::vector<double> TopKRouter::shares_of_load(const std::vector<int32_t>& chose
   return shares;
 }
 
-std::vector<float> TopKRouter::logit_gradients(const std::vector<float>& logits, const std::vector<int32_t>& chosen,
+std::vector<float> TopKRouter::logit_gradients(const std::vector<float>& logits, const Choices& choices,
                                                const std::vector<float>& dgates, Step& step) const {
   const int64_t experts = config_.experts, top_k = config_.top_k;
   // Of one token in the means over the global batch, and over the layers too.
@@ -212,11 +235,11 @@ std::vector<float> TopKRouter::logit_gradients(const std::vector<float>& logits,
   std::vector<double> shares, dscores, dnormalised(static_cast<size_t>(experts));
   std::vector<float> dlogits;
   for (int64_t token = 0; token * experts < static_cast<int64_t>(logits.size()); ++token) {
-    if (token % step.rows_per_sample == 0) shares = shares_of_load(chosen, token / step.rows_per_sample, step);
+    if (token % step.rows_per_sample == 0) shares = shares_of_load(choices.whole, token / step.rows_per_sample, step);
     of.read(logits.data() + token * experts);
-    gates.read(of.scores.data(), chosen.data() + token * top_k);
+    gates.read(of.scores.data(), choices.own.data() + token * top_k);
     dscores.assign(static_cast<size_t>(experts), 0);
-    gates.backward(dgates.data() + token * top_k, chosen.data() + token * top_k, dscores);
+    gates.backward(dgates.data() + token * top_k, choices.own.data() + token * top_k, dscores);
     for (size_t e = 0; e < shares.size(); ++e) dnormalised[e] = balance * static_cast<double>(experts) * shares[e];
     of.backward(dscores, dnormalised);
     const double dlog_sum_exp = config_.z_loss_coefficient * 2 * of.log_sum_exp * scale;
@@ -232,13 +255,13 @@ std::vector<float> TopKRouter::logit_gradients(const std::vector<float>& logits,
 }
 
 Tensor TopKRouter::backward(const Tensor& dgates, Saved& saved) {
-  const auto chosen = saved.pop_plan<std::vector<int32_t>>();
+  const auto choices = saved.pop_plan<Choices>();
   const Tensor logits = saved.pop(), x = saved.pop();
   Tensor dlogits = Tensor::empty(x.device(), logits.shape(), Dtype::f32);
   if (x.device()->type() != DeviceType::meta) {
     dlogits =
         Tensor::from(x.device(), logits.shape(),
-                     logit_gradients(logits.to_vector<float>(), *chosen, dgates.to_vector<float>(), saved.step()));
+                     logit_gradients(logits.to_vector<float>(), *choices, dgates.to_vector<float>(), saved.step()));
   }
   const Tensor dy = x.dtype() == Dtype::f32 ? dlogits : ops::cast(dlogits, x.dtype());
   saved.add_weight_gradients([this, dy, x] {

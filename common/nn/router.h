@@ -1,6 +1,9 @@
 // The router of a mixture of experts: scores every expert for every token, chooses, and learns from what became of it.
 #pragma once
 
+#include <memory>
+#include <utility>
+
 #include "common/nn/layer.h"
 #include "common/nn/routing.h"
 
@@ -16,6 +19,9 @@ class Router {
   virtual Tensor backward(const Tensor& dgates, Saved& saved) = 0;
   // After an optimizer step, with the loads of the whole global batch: for routers that learn from them.
   virtual void update_bias(const RoutingRecord& /*loads*/) {}
+  // To be called before the first forward where this rank has some rows of each sequence only: what a router knows of
+  // sequences, whom full experts drop and how even loads are, it finds of whole ones.
+  virtual void share_sequences(std::shared_ptr<const WholeSequences> /*sequences*/) {}
   virtual void visit(Visitor&) {}
 };
 
@@ -39,24 +45,34 @@ class TopKRouter : public Router {
 
   // bias += rate where the load is below the mean, -= rate where above. Does nothing without Balance::bias.
   void update_bias(const RoutingRecord& loads) override;
+  void share_sequences(std::shared_ptr<const WholeSequences> sequences) override { sequences_ = std::move(sequences); }
 
   Parameter weight;
   std::optional<Buffer> bias;
 
  private:
+  // The choices of this rank's rows, and those of whole sequences: the same where no other rank has some of them.
+  struct Choices {
+    std::vector<int32_t> own, whole;
+  };
   // Chooses by the logits [n, experts], and makes gates.
   void decide(const std::vector<float>& logits, Routing& routing, Step& step) const;
+  // The choices of whole sequences; where experts have a capacity, says whom of this rank's they drop.
+  std::vector<int32_t> complete(Routing& routing, const Step& step) const;
   // Of each token, by the scores to choose by, [n, experts]: the step's replayed choices, or else the best.
   std::vector<int32_t> choose(const std::vector<float>& choosing, Step& step) const;
-  void book(const std::vector<int32_t>& chosen, Step& step) const;
+  void book(const Choices& choices, Step& step) const;
+  // Rows of a whole sequence.
+  int64_t length(const Step& step) const { return step.rows_per_sample * (sequences_ ? sequences_->ranks() : 1); }
   // The share of tokens that chose each expert, [experts], for the balancing loss of sequence `sequence`.
-  std::vector<double> shares_of_load(const std::vector<int32_t>& chosen, int64_t sequence, const Step& step) const;
+  std::vector<double> shares_of_load(const std::vector<int32_t>& whole, int64_t sequence, const Step& step) const;
   // [n, experts]
-  std::vector<float> logit_gradients(const std::vector<float>& logits, const std::vector<int32_t>& chosen,
+  std::vector<float> logit_gradients(const std::vector<float>& logits, const Choices& choices,
                                      const std::vector<float>& dgates, Step& step) const;
 
   MoeConfig config_;
   int64_t layer_, layers_;
+  std::shared_ptr<const WholeSequences> sequences_;
 };
 
 }  // namespace ninefold

@@ -24,21 +24,21 @@ std::vector<int64_t> by_preference(const Routing& routing, int64_t first, int64_
   return order;
 }
 
-// place_of_choice, and with it who is dropped.
-void take_places(const Routing& routing, int64_t length, int64_t capacity, DropPolicy policy, DispatchPlan& plan) {
+}  // namespace
+
+std::vector<int32_t> place_choices(const Routing& routing, int64_t length, int64_t capacity, DropPolicy policy) {
+  expect(length > 0 && routing.tokens() % length == 0, "{} tokens are no sequences of {}", routing.tokens(), length);
+  std::vector<int32_t> places(routing.chosen.size());
   const auto choices = static_cast<int64_t>(routing.chosen.size()), per_sequence = length * routing.top_k;
   for (int64_t first = 0; first < choices; first += per_sequence) {
-    std::vector<int64_t> taken(static_cast<size_t>(routing.experts), 0);
+    std::vector<int32_t> taken(static_cast<size_t>(routing.experts), 0);
     for (const int64_t choice : by_preference(routing, first, first + per_sequence, policy)) {
       const auto c = static_cast<size_t>(choice), expert = static_cast<size_t>(routing.chosen[c]);
-      const bool fits = taken[expert] < capacity;
-      plan.place_of_choice[c] = fits ? static_cast<int32_t>(taken[expert]++) : -1;
-      ++(fits ? plan.counts : plan.dropped)[expert];
+      places[c] = taken[expert] < capacity ? taken[expert]++ : -1;
     }
   }
+  return places;
 }
-
-}  // namespace
 
 int64_t MoeConfig::capacity(int64_t length) const {
   if (!capacity_factor) return length;
@@ -83,12 +83,17 @@ std::vector<int64_t> count_choices(const int32_t* begin, const int32_t* end, int
 
 DispatchPlan make_dispatch_plan(const Routing& routing, int64_t length, std::optional<int64_t> capacity,
                                 DropPolicy policy) {
-  expect(length > 0 && routing.tokens() % length == 0, "{} tokens are no sequences of {}", routing.tokens(), length);
+  return make_dispatch_plan(routing, place_choices(routing, length, capacity.value_or(length), policy));
+}
+
+DispatchPlan make_dispatch_plan(const Routing& routing, std::vector<int32_t> place_of_choice) {
   DispatchPlan plan;
   plan.counts.assign(static_cast<size_t>(routing.experts), 0);
   plan.dropped = plan.counts;
-  plan.place_of_choice.resize(routing.chosen.size());
-  take_places(routing, length, capacity.value_or(length), policy, plan);
+  plan.place_of_choice = std::move(place_of_choice);
+  for (size_t choice = 0; choice < routing.chosen.size(); ++choice) {
+    ++(plan.place_of_choice[choice] < 0 ? plan.dropped : plan.counts)[static_cast<size_t>(routing.chosen[choice])];
+  }
 
   std::vector<int64_t> next(plan.counts.size(), 0);  // row of each expert
   std::partial_sum(plan.counts.begin(), plan.counts.end() - 1, next.begin() + 1);

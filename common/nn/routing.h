@@ -63,6 +63,8 @@ struct Routing {
   int64_t experts = 0, top_k = 0;
   std::vector<int32_t> chosen;  // experts
   std::vector<float> gates;     // by which the experts' results are multiplied before they are added
+  // As DispatchPlan's, where the router says who is dropped, because it alone knows whole sequences; otherwise empty.
+  std::vector<int32_t> place_of_choice{};
 
   int64_t tokens() const { return static_cast<int64_t>(chosen.size()) / top_k; }
 };
@@ -86,6 +88,23 @@ struct DispatchPlan {
 // Sequences are `length` consecutive tokens; an expert takes at most `capacity` of each (absent: all).
 DispatchPlan make_dispatch_plan(const Routing& routing, int64_t length, std::optional<int64_t> capacity,
                                 DropPolicy policy);
+// place_of_choice of such a plan.
+std::vector<int32_t> place_choices(const Routing& routing, int64_t length, int64_t capacity, DropPolicy policy);
+// The plan of choices that have their places.
+DispatchPlan make_dispatch_plan(const Routing& routing, std::vector<int32_t> place_of_choice);
+
+// Sequences that several ranks share, each with some of their rows: brings together what all of them found.
+class WholeSequences {
+ public:
+  virtual ~WholeSequences() = default;
+  // `own`: `width` numbers a row, for this rank's `rows` of each sequence. Returns those of whole sequences, in the
+  // order of positions. All ranks that share the sequences call it.
+  virtual std::vector<int32_t> gather(const std::vector<int32_t>& own, int64_t width, int64_t rows) const = 0;
+  // This rank's of them again.
+  virtual std::vector<int32_t> own(const std::vector<int32_t>& whole, int64_t width, int64_t rows) const = 0;
+  virtual int ranks() const = 0;
+};
+
 // The rows that even loads would give each expert: for shapes on paper, where nothing is known of tokens.
 std::vector<int64_t> even_counts(const MoeConfig& config, int64_t tokens, int64_t length);
 

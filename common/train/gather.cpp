@@ -25,9 +25,11 @@ std::string bytes_of(const Tensor& tensor) {
 }  // namespace
 
 bool holds_first_copy(const Placement& placement, const Mesh& mesh) {
-  const auto dimensions = mesh.dimensions();
-  return std::all_of(dimensions.begin(), dimensions.end(), [&](const MeshDimension& dimension) {
-    return placement.is_first_copy(dimension.name, mesh.coordinate(dimension.name));
+  std::vector<std::string> names;
+  for (const MeshDimension& dimension : mesh.dimensions()) names.push_back(dimension.name);
+  for (const Placement::Shard& shard : placement.shards) names = mesh.arranged_with(shard.mesh_dimension, names);
+  return std::all_of(names.begin(), names.end(), [&](const std::string& name) {
+    return placement.is_first_copy(name, mesh.coordinate(name));
   });
 }
 

@@ -41,8 +41,8 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
       model_(model),
       parallelism_(std::move(parallelism)),
       parameters_(parameters_of(model)),
-      scaler_(options.loss_scaler()),
-      routes_(has_routers(model)) {
+      scaler_(options.loss_scaler()) {
+  if (has_routers(model)) routing_ranks_ = mesh.flatten({"pp", "dp_replicate", "dp_shard", "cp", "ep"});
   optimizer_ = make_optimizer(options.optimizer, parameters_, options.seed, parallelism_.optimizer_memory);
   record_.numerics = parallelism_.numerics;
   if (options.check) {
@@ -169,7 +169,7 @@ Trainer::StepResult Trainer::train_step(GlobalBatch batch, int64_t epoch, bool c
   const double loss = compute_gradients(batch);
   const double norm = std::sqrt(global_squares().value());
   std::optional<RoutingRecord> global_routing;
-  if (routes_) global_routing = summed(data_, routing);
+  if (routing_ranks_) global_routing = summed(*routing_ranks_, routing);
   predict_activations(routing);
   double seconds = stopwatch.seconds();
   if (checked) oracle_->compare_gradients(loss, norm, routing);
@@ -253,7 +253,7 @@ void Trainer::log_step(int64_t step, bool print, const StepResult& result) {
 
 void Trainer::predict_activations(const RoutingRecord& routing) {
   const bool is_known = !parallelism_.predict_activations && !options_.llama.moe.capacity_factor;
-  if (!routes_ || is_known) return;
+  if (!routing_ranks_ || is_known) return;
   const int64_t bytes = parallelism_.predict_activations ? parallelism_.predict_activations(routing)
                                                          : activation_bytes(task_, options_, routing);
   for (MemoryRecord& entry : record_.memory) {

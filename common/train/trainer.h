@@ -134,7 +134,7 @@ class Trainer {
   std::vector<Parameter*> parameters_;
   std::unique_ptr<Optimizer> optimizer_;
   LossScaler scaler_;
-  bool routes_;  // the model has mixtures of experts
+  std::optional<Group> routing_ranks_;  // with other tokens or other mixtures of experts; absent: there are none
   std::unique_ptr<Oracle> oracle_;
   std::unique_ptr<Checkpoints> checkpoints_;
   std::optional<Trace> trace_;
