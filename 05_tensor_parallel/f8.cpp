@@ -16,7 +16,7 @@ ShareLargest largest_over(const Group& group) {
     const MemoryScope scope(*device, MemoryKind::communication);
     const Tensor bits = Tensor::from(device, {1}, std::vector<int32_t>{std::bit_cast<int32_t>(std::abs(own))});
     group.labelled("scale").all_reduce(bits, ReduceOp::max);
-    return std::bit_cast<float>(*bits.data<int32_t>());
+    return std::bit_cast<float>(bits.to_vector<int32_t>()[0]);
   };
 }
 

@@ -46,7 +46,7 @@ void push(Saved& saved, const Operand& operand) {
 
 Operand pop_operand(Saved& saved) {
   Operand operand{saved.pop()};
-  if (operand.is_f8()) operand.scale = *saved.pop().data<float>();
+  if (operand.is_f8()) operand.scale = saved.pop().to_vector<float>()[0];
   return operand;
 }
 

@@ -256,7 +256,7 @@ void Checkpoints::load_buffers(const nlohmann::json& stored) {
     const auto values = stored.at(buffer.name).get<std::vector<float>>();
     require(static_cast<int64_t>(values.size()) == buffer.value.size(), "{} has {} values, but this model needs {}",
             buffer.name, values.size(), buffer.value.size());
-    std::copy(values.begin(), values.end(), buffer.value.data<float>());
+    buffer.value.copy_from_host(values.data());
   });
 }
 

@@ -8,18 +8,10 @@
 namespace ninefold {
 namespace {
 
-// Copies between a local tensor and the global order, piece by piece.
-template <typename Copy>
-void for_each_piece(const Parameter& parameter, const Tensor& local, const Copy& copy) {
-  const int64_t width = size_of(local.dtype());
-  auto* bytes = static_cast<char*>(local.raw());
-  for (const Piece& piece : parameter.placement.pieces(parameter.shape)) {
-    copy(bytes + piece.local_offset * width, piece.global_offset * width, static_cast<size_t>(piece.length * width));
-  }
-}
-
 std::string bytes_of(const Tensor& tensor) {
-  return std::string(static_cast<const char*>(tensor.raw()), static_cast<size_t>(tensor.bytes()));
+  std::string bytes(static_cast<size_t>(tensor.bytes()), '\0');
+  tensor.copy_to_host(bytes.data());
+  return bytes;
 }
 
 }  // namespace
@@ -53,9 +45,10 @@ std::string gather_global(const World& world, const Parameter& parameter, const 
 void scatter_local(const std::string& global, const Parameter& parameter, const Tensor& local) {
   expect(static_cast<int64_t>(global.size()) == parameter.size() * size_of(local.dtype()),
          "{} bytes are not a {} of shape {}", global.size(), parameter.name, to_string(parameter.shape));
-  for_each_piece(parameter, local, [&](char* target, int64_t offset, size_t bytes) {
-    std::memcpy(target, global.data() + offset, bytes);
-  });
+  for (const Piece& piece : parameter.placement.pieces(parameter.shape)) {
+    local.slice(piece.local_offset, {piece.length})
+        .copy_from_host(global.data() + piece.global_offset * size_of(local.dtype()));
+  }
 }
 
 }  // namespace ninefold

@@ -92,15 +92,14 @@ void Oracle::take_over() {
   const auto serial = serial_ ? state_of(serial_->parameters, *serial_->optimizer) : std::vector<StateTensor>();
   for (size_t i = 0; i < parallel.size(); ++i) {
     const std::string bytes = gather_global(world_, *parallel[i].parameter, parallel[i].tensor);
-    if (serial_) std::memcpy(serial[i].tensor.raw(), bytes.data(), bytes.size());
+    if (serial_) serial[i].tensor.copy_from_host(bytes.data());
   }
   if (serial_) serial_->optimizer->set_steps(optimizer_.steps());
   if (serial_) set_buffer_values(*serial_->model, buffer_values(model_));
   if (reference_) set_buffer_values(*reference_->model, buffer_values(model_));
   if (serial_) fill_values_(serial_->parameters);
   for (size_t i = 0; reference_ && i < parameters_.size(); ++i) {
-    const Values values = to_floats(serial_->parameters[i]->value);
-    std::copy(values.begin(), values.end(), reference_->parameters[i]->value.data<float>());
+    reference_->parameters[i]->value.copy_from_host(to_floats(serial_->parameters[i]->value).data());
   }
 }
 
@@ -206,7 +205,7 @@ void Oracle::compare_update(double lr, double norm, const LossScaler& scaler) {
   const OutsideTheBooks outside(world_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const std::string bytes = gather_global(world_, *parameters_[i], parameters_[i]->owned.gradient);
-    if (serial_) std::memcpy(serial_->parameters[i]->gradient.raw(), bytes.data(), bytes.size());
+    if (serial_) serial_->parameters[i]->gradient.copy_from_host(bytes.data());
   }
   double serial_norm = 0;
   if (serial_) {

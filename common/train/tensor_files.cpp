@@ -14,8 +14,7 @@ namespace {
 void copy_pieces(const CarriedTensor& carried, std::string_view bytes) {
   const int64_t width = size_of(carried.tensor.dtype());
   for (const Piece& piece : carried.pieces()) {
-    std::memcpy(static_cast<char*>(carried.tensor.raw()) + piece.local_offset * width,
-                bytes.data() + piece.global_offset * width, static_cast<size_t>(piece.length * width));
+    carried.tensor.slice(piece.local_offset, {piece.length}).copy_from_host(bytes.data() + piece.global_offset * width);
   }
 }
 
@@ -26,8 +25,7 @@ void convert_pieces(const CarriedTensor& carried, const StoredTensor& stored) {
   const int64_t width = size_of(dtype);
   for (const Piece& piece : carried.pieces()) {
     const Tensor other = Tensor::empty(device, {piece.length}, dtype);
-    std::memcpy(other.raw(), stored.bytes.data() + piece.global_offset * width,
-                static_cast<size_t>(piece.length * width));
+    other.copy_from_host(stored.bytes.data() + piece.global_offset * width);
     ops::copy_(carried.tensor.slice(piece.local_offset, {piece.length}), other);
   }
 }

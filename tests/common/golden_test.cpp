@@ -11,6 +11,7 @@
 #include "common/optim/optimizer.h"
 #include "tests/support/numbers.h"
 #include "tests/support/safetensors.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -102,7 +103,7 @@ struct LlamaRun {
     }
   }
 
-  DeviceHandle device = make_cpu_device();
+  DeviceHandle device = make_test_device();
   GoldenFile golden;
   std::unique_ptr<Model> model;
 };
@@ -208,7 +209,7 @@ struct MnistRun {
   }
   static bool is_cut(const Parameter& parameter) { return parameter.name == "fc1.weight"; }
 
-  DeviceHandle device = make_cpu_device();
+  DeviceHandle device = make_test_device();
   GoldenFile golden;
   std::unique_ptr<Model> model;
   Tensor images;

@@ -13,6 +13,7 @@
 #include "common/nn/loss.h"
 #include "common/nn/vision.h"
 #include "tests/support/derivative.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -74,7 +75,7 @@ Step make_step(const DeviceHandle& device) {
 class LayerTest : public testing::TestWithParam<Case> {};
 
 TEST_P(LayerTest, BackwardIsTheDerivativeOfForward) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const auto layer = GetParam().make();
   materialize(*layer, device, {}, 5);
   const Tensor x = random_tensor(device, GetParam().input, Dtype::f32, 1);
@@ -98,7 +99,7 @@ TEST_P(LayerTest, BackwardIsTheDerivativeOfForward) {
 }
 
 TEST_P(LayerTest, AddingFormsEqualThePlainOnes) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const auto layer = GetParam().make();
   materialize(*layer, device, {}, 5);
   const Tensor x = random_tensor(device, GetParam().input, Dtype::f32, 1);
@@ -119,7 +120,7 @@ TEST_P(LayerTest, AddingFormsEqualThePlainOnes) {
 }
 
 TEST_P(LayerTest, GradientsAddUpOverMicroBatchesAndStartFromZero) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const auto layer = GetParam().make();
   materialize(*layer, device, {}, 5);
   const Tensor x = random_tensor(device, GetParam().input, Dtype::f32, 1);
@@ -148,7 +149,7 @@ TEST_P(LayerTest, GradientsAddUpOverMicroBatchesAndStartFromZero) {
 
 // The halves of a backward, with another micro-batch's forward and first half between them: the same bits.
 TEST_P(LayerTest, DeferredWeightGradientsAreTheSame) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const auto layer = GetParam().make();
   materialize(*layer, device, {}, 5);
   const auto parameters = parameters_of(*layer);
@@ -177,7 +178,7 @@ INSTANTIATE_TEST_SUITE_P(Layers, LayerTest, testing::ValuesIn(cases()),
                          [](const auto& info) { return info.param.name; });
 
 TEST(EmbeddingLayer, BackwardIsTheDerivativeOfForward) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   Embedding layer(7, 5, normal(1));
   materialize(layer, device, {}, 5);
   const Tensor tokens = Tensor::from<int32_t>(device, {4}, {3, 0, 3, 6});
@@ -196,7 +197,7 @@ TEST(EmbeddingLayer, BackwardIsTheDerivativeOfForward) {
 
 template <typename LossType>
 void check_loss() {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   LossType loss;
   Step step = make_step(device);
   step.targets = Tensor::from<int32_t>(device, {3}, {1, 0, 4});
@@ -218,7 +219,7 @@ TEST(Loss, CrossEntropyBackward) { check_loss<CrossEntropyLoss>(); }
 TEST(Loss, LogSoftmaxNllBackward) { check_loss<LogSoftmaxNllLoss>(); }
 
 TEST(Saved, NeverHoldsTheStorageOfAParameter) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const auto model = make_llama({.dim = 16, .layers = 2, .heads = 4, .kv_heads = 2, .ffn = 24, .vocab = 11});
   materialize(*model, device, {}, 5);
   Step step = make_step(device);
@@ -238,7 +239,7 @@ TEST(Saved, NeverHoldsTheStorageOfAParameter) {
 }
 
 TEST(Saved, LeavesTheGradientsOfLinearLayersForLater) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   Linear layer(4, 3, normal(1), normal(1));
   materialize(layer, device, {}, 5);
   int complete = 0;

@@ -10,6 +10,7 @@
 #include "common/nn/replace.h"
 #include "tests/support/compare.h"
 #include "tests/support/derivative.h"
+#include "tests/support/test_device.h"
 
 namespace ninefold {
 namespace {
@@ -138,7 +139,7 @@ Step make_step(RoutingRecord* routing = nullptr, const RoutingRecord* replay = n
 
 // What a router chooses and the gates it gives, from logits that are the rows of x.
 Routing route(const MoeConfig& moe, const std::vector<float>& logits, const std::vector<float>& bias = {}) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   TopKRouter router(moe, moe.experts, 0, 1, normal(1));
   struct Holder : Layer {
     explicit Holder(TopKRouter& own) : router(own) {}
@@ -201,7 +202,7 @@ TEST(Router, KeepsLargeLogitsFinite) {
 }
 
 TEST(Router, MovesItsBiasAgainstTheLoad) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const MoeConfig moe{.experts = 4, .top_k = 2, .balance = Balance::bias, .bias_update_rate = 0.25};
   const MixtureParts parts = make_mixture(device, moe);
   RoutingRecord loads;
@@ -234,7 +235,7 @@ std::vector<MoeConfig> layer_configs() {
 // Of a fixed routing, because a choice that changes has no derivative. The auxiliary losses are part of what is
 // differentiated: twice the scale of a step's loss shows that they follow it.
 TEST(MixtureOfExperts, BackwardIsTheDerivativeOfOutputAndAuxiliaryLosses) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   for (const MoeConfig& moe : layer_configs()) {
     const MixtureParts parts = make_mixture(device, moe);
     const Tensor x = random_tensor(device, {rows, dim}, Dtype::f32, 1);
@@ -293,7 +294,7 @@ std::vector<double> plain_mixture(const MixtureParts& parts, const Tensor& x, co
 }
 
 TEST(MixtureOfExperts, AddsUpWhatTheChosenExpertsGive) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   for (const std::optional<double> factor : {std::optional<double>(), std::optional(0.5), std::optional(0.01)}) {
     const MoeConfig moe{.experts = 4, .capacity_factor = factor, .drop_policy = DropPolicy::probs};
     const MixtureParts parts = make_mixture(device, moe);
@@ -311,7 +312,7 @@ TEST(MixtureOfExperts, AddsUpWhatTheChosenExpertsGive) {
 // Experts that nobody visits, and one that all do, and none that any may visit: everything stays finite, and the
 // weights that were not used have the gradient zero.
 TEST(MixtureOfExperts, HoldsWhenExpertsAreEmpty) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   for (const bool none_fits : {false, true}) {
     const MoeConfig moe{.experts = 4, .top_k = 1, .balance_coefficient = 0.1};
     const MixtureParts parts = make_mixture(device, moe);
@@ -336,7 +337,7 @@ TEST(MixtureOfExperts, HoldsWhenExpertsAreEmpty) {
 }
 
 TEST(MixtureOfExperts, TakesTheChoicesItIsGivenAndListsThoseItWouldNotHaveMade) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const MoeConfig moe{.experts = 4, .top_k = 2, .router = RouterKind::topk_softmax};
   const MixtureParts parts = make_mixture(device, moe);
   const Tensor x = random_tensor(device, {rows, dim}, Dtype::f32, 1);
@@ -364,7 +365,7 @@ TEST(MixtureOfExperts, TakesTheChoicesItIsGivenAndListsThoseItWouldNotHaveMade) 
 }
 
 TEST(MixtureOfExperts, ARecomputationCountsNothingTwice) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   for (const std::set<SavedOperation>& save : {std::set<SavedOperation>{}, {SavedOperation::matmul}}) {
     for (const int64_t shared : {0, 1}) {
       const MoeConfig moe{.experts = 4,
@@ -401,7 +402,7 @@ TEST(MixtureOfExperts, ARecomputationCountsNothingTwice) {
 
 // Even loads cost k, the least there is; all tokens with one expert cost as many times more as there are experts.
 TEST(MixtureOfExperts, TheBalancingLossIsLeastWhereLoadsAreEven) {
-  const DeviceHandle device = make_cpu_device();
+  const DeviceHandle device = make_test_device();
   const MoeConfig moe{.experts = 4, .top_k = 2};
   const MixtureParts parts = make_mixture(device, moe);
   ops::fill_(parts.router->weight.value, 0);  // all scores alike: experts 0 and 1 take everything

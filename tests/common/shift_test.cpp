@@ -19,9 +19,9 @@ struct Inputs {
   Tensor random(const Shape& shape, uint32_t seed) const { return random_of(dtype, shape, seed); }
   Tensor random_f32(const Shape& shape, uint32_t seed) const { return random_of(Dtype::f32, shape, seed); }
   Tensor squares(const Shape& shape, uint32_t seed) const {
-    const Tensor x = random_f32(shape, seed);
-    for (int64_t i = 0; i < x.size(); ++i) x.data<float>()[i] *= x.data<float>()[i];
-    return x;
+    std::vector<float> values = random_tensor(device, shape, Dtype::f32, seed).to_vector<float>();
+    for (float& value : values) value *= value;
+    return shifted(Tensor::from(device, shape, values), by);
   }
   Tensor integers(const Shape& shape, int32_t below) const {
     std::vector<int32_t> values;

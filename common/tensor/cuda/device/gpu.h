@@ -8,6 +8,7 @@
 
 // The namespace of everything that is compiled for both, so that one program may hold both.
 #define NINEFOLD_GPU cuda
+#define NINEFOLD_UNROLL _Pragma("unroll")  // the loop that follows: its arrays become registers
 
 namespace ninefold::cuda {
 

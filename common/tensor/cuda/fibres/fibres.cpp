@@ -47,7 +47,7 @@ void Fibres::prepare_block(dim3 block, size_t shared_bytes) {
   warps_.assign((count + warp_threads - 1) / warp_threads, Barrier{warp_threads});
   if (count % warp_threads > 0) warps_.back().members = count % warp_threads;
   block_ = Barrier{count};
-  slots_.resize(warps_.size() * warp_threads);
+  for (auto& slots : slots_) slots.resize(warps_.size() * warp_threads);
   Chunk poison;
   std::fill(std::begin(poison.bytes), std::end(poison.bytes), std::byte{0xff});
   shared_.assign((shared_bytes + sizeof poison - 1) / sizeof poison, poison);

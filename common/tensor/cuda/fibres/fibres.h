@@ -30,7 +30,7 @@ inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 class Fibres {
  public:
   static constexpr unsigned warp_threads = 32;
-  static constexpr size_t slot_bytes = 64;
+  static constexpr size_t slot_bytes = 32;
 
   Fibres(FibreOrder order, ProtectedMemory& memory) : order_(order), memory_(memory) {}
 
@@ -68,8 +68,8 @@ class Fibres {
     unsigned waits_for = 0;  // the generation whose end it waits for
     bool has_ended = false;
   };
-  struct alignas(16) Slots {
-    std::byte bytes[2][slot_bytes];
+  struct alignas(16) Slot {
+    std::byte bytes[slot_bytes];
   };
 
   void prepare_block(dim3 block, size_t shared_bytes);
@@ -91,7 +91,7 @@ class Fibres {
   std::vector<Thread> threads_;
   std::vector<Barrier> warps_;
   Barrier block_;
-  std::vector<Slots> slots_;
+  std::vector<Slot> slots_[2];
   struct alignas(16) Chunk {
     std::byte bytes[16];
   };

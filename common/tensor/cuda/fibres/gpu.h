@@ -17,6 +17,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __restrict__ __restrict
+#define NINEFOLD_UNROLL  // nothing: a wish to nvcc
 
 namespace ninefold::fibres {
 
