@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <thread>
 
 #include "common/base/report.h"
@@ -37,23 +36,6 @@ std::vector<CarriedTensor> tensors_of_optimizer(const Optimizer& optimizer, cons
 std::string model_path(const std::string& folder) { return folder + "/model.safetensors"; }
 std::string optimizer_path(const std::string& folder) { return folder + "/optimizer.safetensors"; }
 std::string trainer_path(const std::string& folder) { return folder + "/trainer.json"; }
-
-// The parts with their bytes copied to `target`, one after the other; moves it to where the next ones go.
-std::vector<FilePart> copied(const std::vector<FilePart>& parts, char*& target) {
-  std::vector<FilePart> copies;
-  for (const FilePart& part : parts) {
-    std::memcpy(target, part.data, static_cast<size_t>(part.bytes));
-    copies.push_back({part.offset, target, part.bytes});
-    target += part.bytes;
-  }
-  return copies;
-}
-
-int64_t bytes_of(const std::vector<FilePart>& parts) {
-  int64_t bytes = 0;
-  for (const FilePart& part : parts) bytes += part.bytes;
-  return bytes;
-}
 
 // Of the options, those without which a run that goes on is another run.
 constexpr const char* kept_options[] = {"seed", "optimizer"};
@@ -185,19 +167,18 @@ void Checkpoints::write(const RunPosition& position, bool waits) {
     if (waits) commit();
     return;
   }
-  write_together(model_path(path), model_file_.parts());
-  write_together(optimizer_path(path), optimizer_file_.parts());
+  const bool in_place = is_written_in_place(world_.device());
+  const Snapshot snapshot = in_place ? Snapshot() : snapshot_of(world_.device(), {&model_file_, &optimizer_file_});
+  write_together(model_path(path), in_place ? model_file_.parts() : snapshot.files[0]);
+  write_together(optimizer_path(path), in_place ? optimizer_file_.parts() : snapshot.files[1]);
   commit();
 }
 
 void Checkpoints::start_background(const std::string& path) {
-  const DeviceHandle& device = world_.device();
-  const MemoryScope scope(*device, MemoryKind::host);
-  const int64_t bytes = bytes_of(model_file_.parts()) + bytes_of(optimizer_file_.parts());
   background_ = std::make_unique<Background>();
-  background_->copy = Tensor::empty(device, {(bytes + 3) / 4}, Dtype::i32);
-  char* target = static_cast<char*>(background_->copy.raw());
-  auto model = copied(model_file_.parts(), target), states = copied(optimizer_file_.parts(), target);
+  Snapshot snapshot = snapshot_of(world_.device(), {&model_file_, &optimizer_file_});
+  background_->copy = snapshot.memory;
+  auto model = std::move(snapshot.files[0]), states = std::move(snapshot.files[1]);
   background_->written = std::async(std::launch::async, [path, model = std::move(model), states = std::move(states)] {
     write_alone(model_path(path), model);
     write_alone(optimizer_path(path), states);
@@ -225,7 +206,7 @@ void Checkpoints::commit() {
 }
 
 int64_t Checkpoints::predict_snapshot_bytes() const {
-  if (!options_.checkpoint.async) return 0;
+  if (!options_.checkpoint.async && is_written_in_place(world_.device())) return 0;
   const Dtype stored = options_.precision().stored;
   int64_t own = 0;
   for (const Parameter* parameter : parameters_) {

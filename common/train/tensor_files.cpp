@@ -73,6 +73,25 @@ void TensorFile::add_parts(const CarriedTensor& carried, int64_t offset) {
   }
 }
 
+Snapshot snapshot_of(const DeviceHandle& device, std::initializer_list<const TensorFile*> files) {
+  int64_t bytes = 0;
+  for (const TensorFile* file : files) {
+    for (const FilePart& part : file->parts()) bytes += part.bytes;
+  }
+  const MemoryScope scope(*device, MemoryKind::host);
+  Snapshot snapshot{Tensor::empty(device, {(bytes + 3) / 4}, Dtype::i32), {}};
+  char* target = static_cast<char*>(snapshot.memory.raw());
+  for (const TensorFile* file : files) {
+    auto& parts = snapshot.files.emplace_back();
+    for (const FilePart& part : file->parts()) {
+      device->host_access().to_host(target, part.data, part.bytes);
+      parts.push_back({part.offset, target, part.bytes});
+      target += part.bytes;
+    }
+  }
+  return snapshot;
+}
+
 void save_safetensors(const std::string& path, const Mesh& mesh, const std::vector<Parameter*>& parameters) {
   std::vector<CarriedTensor> tensors;
   for (const Parameter* parameter : parameters) {
@@ -83,7 +102,10 @@ void save_safetensors(const std::string& path, const Mesh& mesh, const std::vect
   const Group& world = mesh.world().group();
   if (world.rank() == 0) create_shared_file(unfinished, file.header(), file.bytes());
   world.barrier();
-  write_together(unfinished, file.parts());
+  const DeviceHandle& device = mesh.world().device();
+  const bool in_place = is_written_in_place(device);
+  const Snapshot snapshot = in_place ? Snapshot() : snapshot_of(device, {&file});
+  write_together(unfinished, in_place ? file.parts() : snapshot.files[0]);
   world.barrier();
   if (world.rank() != 0) return;
   require(rename_on_disk(unfinished, path), "{} cannot be written: {}; choose another place", path,

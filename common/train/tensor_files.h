@@ -39,7 +39,7 @@ class TensorFile {
   // How the file begins, and how long it is; the same on all ranks.
   const std::string& header() const { return header_; }
   int64_t bytes() const { return bytes_; }
-  // Ascending; they lie in the tensors.
+  // Ascending; they lie in the tensors, in the device's memory.
   const std::vector<FilePart>& parts() const { return parts_; }
 
  private:
@@ -49,6 +49,15 @@ class TensorFile {
   int64_t bytes_ = 0;
   std::vector<FilePart> parts_;
 };
+
+// The bytes of files' parts as they are now, in memory of kind `host`.
+struct Snapshot {
+  Tensor memory;
+  std::vector<std::vector<FilePart>> files;  // the parts of each
+};
+Snapshot snapshot_of(const DeviceHandle& device, std::initializer_list<const TensorFile*> files);
+// Whether the parts of files can be written from where they are, without a snapshot.
+inline bool is_written_in_place(const DeviceHandle& device) { return device->type() != DeviceType::cuda; }
 
 // Writes whole parameters, in the type in which they are owned, under their own names. All ranks call it. Throws
 // UserError on rank 0 where the file cannot be made; then an old one of that name is still there.

@@ -30,7 +30,7 @@ inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 class Fibres {
  public:
   static constexpr unsigned warp_threads = 32;
-  static constexpr size_t slot_bytes = 32;
+  static constexpr size_t slot_bytes = 48;
 
   Fibres(FibreOrder order, ProtectedMemory& memory) : order_(order), memory_(memory) {}
 

@@ -9,37 +9,38 @@
 
 namespace ninefold::fibres {
 
+// What a lane holds of a and b.
 struct WarpOperands {
-  uint32_t a[4], b[2];
+  float a[8], b[4];
 };
 
-// Element `half` of a word.
+// The two elements of a word.
 template <typename T>
-float element_of(uint32_t word, int half) {
-  T value;
-  value.bits = static_cast<uint16_t>(word >> (16 * half));
-  return static_cast<float>(value);
+void unpack(float* to, uint32_t word) {
+  for (int half = 0; half < 2; ++half) {
+    T value;
+    value.bits = static_cast<uint16_t>(word >> (16 * half));
+    to[half] = static_cast<float>(value);
+  }
 }
 
 template <typename T>
 void multiply_words(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], T) {
   Fibres& warp = Fibres::running();
-  const WarpOperands own{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  WarpOperands own;
+  for (int i = 0; i < 4; ++i) unpack<T>(own.a + 2 * i, a[i]);
+  for (int i = 0; i < 2; ++i) unpack<T>(own.b + 2 * i, b[i]);
   std::memcpy(warp.own_slot(), &own, sizeof own);
-  const auto* const all = warp.slot_of(0);
+  const auto* const lanes = reinterpret_cast<const WarpOperands*>(warp.slot_of(0));
+  static_assert(sizeof(WarpOperands) == Fibres::slot_bytes);
   warp.wait_for_warp();
-  const auto operands_of = [&](int lane) {
-    WarpOperands operands;
-    std::memcpy(&operands, all + static_cast<size_t>(lane) * Fibres::slot_bytes, sizeof operands);
-    return operands;
-  };
-  const int group = static_cast<int>(warp.lane()) / 4, pair = static_cast<int>(warp.lane()) % 4 * 2;
-  for (int k = 0; k < 16; ++k) {
-    const int half = k % 2, lane_of_k = k % 8 / 2;
-    const WarpOperands row = operands_of(group * 4 + lane_of_k);  // of rows group and group + 8
-    for (int i = 0; i < 4; ++i) {
-      const WarpOperands column = operands_of((pair + i % 2) * 4 + lane_of_k);
-      c[i] += element_of<T>(row.a[i / 2 + k / 8 * 2], half) * element_of<T>(column.b[k / 8], half);
+  const unsigned group = warp.lane() / 4, pair = warp.lane() % 4 * 2;
+  for (unsigned k = 0; k < 16; ++k) {
+    const unsigned half = k % 2, lane_of_k = k % 8 / 2;
+    const float* const row = lanes[group * 4 + lane_of_k].a;  // of rows group and group + 8
+    for (unsigned i = 0; i < 4; ++i) {
+      const float* const column = lanes[(pair + i % 2) * 4 + lane_of_k].b;
+      c[i] += row[(i / 2 + k / 8 * 2) * 2 + half] * column[k / 8 * 2 + half];
     }
   }
 }
