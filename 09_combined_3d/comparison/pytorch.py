@@ -91,11 +91,28 @@ def loss_of(scores, targets):
     return F.cross_entropy(scores.flatten(0, 1).float(), targets.flatten())
 
 
+def kinds_of(model):
+    """Parameters that are DTensors, and those that are not: operations on a whole list take one kind."""
+    kinds = {}
+    for parameter in model.parameters():
+        kinds.setdefault(type(parameter.data), []).append(parameter)
+    return list(kinds.values())
+
+
 def optimizer_of(model):
-    return torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    groups = [{"params": parameters} for parameters in kinds_of(model)]
+    return torch.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
 
-def plain_step(model, tokens, targets, ranks_of_data=1, rank=0, clip=None):
+def clip(model):
+    norms = [nn.utils.get_total_norm([p.grad for p in parameters]) for parameters in kinds_of(model)]
+    norms = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
+    scale = min(1.0, 1.0 / (torch.linalg.vector_norm(torch.stack(norms)).item() + 1e-6))
+    for parameters in kinds_of(model):
+        torch._foreach_mul_([p.grad for p in parameters], scale)
+
+
+def plain_step(model, tokens, targets, ranks_of_data=1, rank=0):
     """A step on this rank's part of the batch."""
     optimizer = optimizer_of(model)
     share = tokens.shape[0] // ranks_of_data
@@ -104,7 +121,7 @@ def plain_step(model, tokens, targets, ranks_of_data=1, rank=0, clip=None):
     def step():
         loss = loss_of(model(tokens[mine]), targets[mine])
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        clip(model)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss.item()

@@ -154,14 +154,17 @@ std::string shell_line(const std::vector<std::string>& command) {
 }
 
 std::string reason_of(const Finished& finished) {
-  std::string last, sentence;
+  std::string last, error, sentence;
   for (const std::string_view line : split(finished.output, '\n')) {
     if (trimmed(line).empty()) continue;
     last = trimmed(line);
+    if (last.find("Error: ") != std::string::npos) error = last;  // as Python ends a traceback
     if (sentence.empty() && line.starts_with("ninefold: ")) sentence = line.substr(line.find(' ') + 1);
   }
-  if (!sentence.empty()) return sentence;
-  return last.empty() ? fmt::format("exit code {}, and nothing printed", finished.exit_code) : last;
+  for (const std::string& reason : {sentence, error, last}) {
+    if (!reason.empty()) return reason;
+  }
+  return fmt::format("exit code {}, and nothing printed", finished.exit_code);
 }
 
 ReportFolder::ReportFolder() : path_((std::filesystem::temp_directory_path() / "ninefold_compare_XXXXXX").string()) {

@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "common/base/report.h"
 
 namespace ninefold::comparison {
@@ -10,6 +12,11 @@ namespace {
 std::string bytes_or_dash(std::optional<double> bytes) { return bytes ? human_bytes(*bytes) : "-"; }
 
 std::string percent_or_dash(std::optional<double> share) { return share ? fmt::format("{:.0f} %", 100 * *share) : "-"; }
+
+// A rank whose clock is behind the others' may wait for longer than their step.
+std::string exposed_text(const Speed& speed) {
+  return percent_or_dash(std::min(1.0, speed.exposed_milliseconds / speed.milliseconds));
+}
 
 std::string traffic_text(const Row& row) {
   std::vector<std::string> parts;
@@ -30,7 +37,7 @@ std::vector<std::string> cells_of(const Row& row, const std::vector<Profile>& pr
     const Speed& speed = row.here->speed;
     cells.push_back(human_count(speed.tokens_per_second));
     cells.push_back(percent_or_dash(row.here->efficiency));
-    cells.push_back(percent_or_dash(speed.exposed_milliseconds / speed.milliseconds));
+    cells.push_back(exposed_text(speed));
     cells.push_back(percent_or_dash(speed.bubble));
   } else {
     cells.insert(cells.end(), 4, "-");
@@ -92,8 +99,7 @@ std::string points_table(const Results& results) {
                    mesh_text(point.technique), fmt::format("{}", point.batch),
                    figures ? fmt::format("{:.3f}", speed.milliseconds) : "-",
                    figures ? human_count(speed.tokens_per_second) : "-",
-                   percent_or_dash(figures ? figures->efficiency : std::nullopt),
-                   figures ? percent_or_dash(speed.exposed_milliseconds / speed.milliseconds) : "-",
+                   percent_or_dash(figures ? figures->efficiency : std::nullopt), figures ? exposed_text(speed) : "-",
                    percent_or_dash(speed.bubble)});
     if (!point.failure.empty()) {
       failures +=
