@@ -16,7 +16,7 @@ namespace ninefold::comparison {
 struct Workload {
   int64_t layers = 8, dim = 256, heads = 8, kv_heads = 8, ffn = 704, vocab = 256;
   int64_t length = 256, batch = 8;  // tokens of a sequence, sequences of all data ranks
-  std::string dtype = "f32", data;  // data empty: the embedded text
+  std::string dtype = "f32", data = {};  // data empty: the embedded text
   int64_t seed = 1;
 
   void declare(Options& options);
