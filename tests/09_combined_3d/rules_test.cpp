@@ -38,11 +38,11 @@ TEST(TensorParallelism, ExposesWhatTheFormulaSays) {
 }
 
 TEST(TensorParallelism, BelongsInsideANode) {
-  const std::string mesh = "--dp-replicate 2 --tp 4 --batch 16";
-  const double within = milliseconds(mesh, link("tp", inside) + "\n" + link("dp_replicate", between));
+  const std::string mesh = "--dp-shard 2 --tp 4 --batch 16";
+  const double within = milliseconds(mesh, link("tp", inside) + "\n" + link("dp_shard", between));
   const double across = milliseconds(mesh + " --mesh-order tp,pp,dp_replicate,dp_shard,cp",
-                                     link("tp", between) + "\n" + link("dp_replicate", inside));
-  EXPECT_LT(2 * within, across);
+                                     link("tp", between) + "\n" + link("dp_shard", inside));
+  EXPECT_LT(1.5 * within, across);
 }
 
 // Two nodes, four ranks of tp in each. FSDP asks for R e/2 (n - 1)/n tokens: here for R.
@@ -64,7 +64,7 @@ TEST(UnevenStages, CostAPipelineALayerAndShardsAShare) {
                         link("pp", inside) + "\n" + link("dp_shard", inside));
   };
   const std::string stages = "--pp 8 --micro-batches 32", shards = "--dp-shard 8";
-  EXPECT_GT(time_of(stages, 9), 1.5 * time_of(stages, 8));
+  EXPECT_GT(time_of(stages, 9), 1.3 * time_of(stages, 8));
   EXPECT_LT(time_of(shards, 9), 1.2 * time_of(shards, 8));
 }
 
