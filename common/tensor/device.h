@@ -25,8 +25,10 @@ struct KernelCost {
 
 class Device {
  public:
+  // `host_allocator`: for memory of kind `host`, where it is another than the device's own.
   Device(DeviceType type, std::unique_ptr<Allocator> allocator, std::unique_ptr<Kernels> kernels,
-         std::unique_ptr<HostAccess> host_access = std::make_unique<HostAccess>());
+         std::unique_ptr<HostAccess> host_access = std::make_unique<HostAccess>(),
+         std::unique_ptr<Allocator> host_allocator = nullptr);
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -35,6 +37,10 @@ class Device {
   Ledger& ledger() { return ledger_; }
   const Ledger& ledger() const { return ledger_; }
   Allocator& allocator() { return *allocator_; }
+  // A GPU's tensors of kind `host` lie in the host's memory, where its kernels reach them, slowly.
+  Allocator& allocator_of(MemoryKind kind) {
+    return kind == MemoryKind::host && host_allocator_ ? *host_allocator_ : *allocator_;
+  }
   Kernels& kernels() { return *kernels_; }
   HostAccess& host_access() { return *host_access_; }
 
@@ -54,7 +60,7 @@ class Device {
   friend class MemoryScope;
   DeviceType type_;
   Ledger ledger_;
-  std::unique_ptr<Allocator> allocator_;
+  std::unique_ptr<Allocator> allocator_, host_allocator_;
   std::unique_ptr<Kernels> kernels_;
   std::unique_ptr<HostAccess> host_access_;
   MemoryKind kind_ = MemoryKind::activations;

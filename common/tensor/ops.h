@@ -200,7 +200,7 @@ MaxPool max_pool(const Tensor& x);
 Tensor max_pool_backward(const Tensor& dy, const Tensor& index, const Shape& x_shape);
 
 // ---- sums over a whole tensor -----------------------------------------------------------------------------------
-// The sum of all elements in f64, in row-major order.
+// The sum of all elements in f64, in row-major order; on GPUs in another, always the same.
 double sum(const Tensor& x);
 // The largest |x[i]|, 0 of none; NaN if any element is.
 float absolute_max(const Tensor& x);

@@ -6,25 +6,30 @@ namespace ninefold {
 
 struct Tensor::Storage {
   Storage(DeviceHandle owner, int64_t size)
-      : device(std::move(owner)), bytes(rounded(size)), kind(device->kind()), address(allocate()) {
+      : device(std::move(owner)),
+        bytes(rounded(size)),
+        kind(device->kind()),
+        allocator(device->allocator_of(kind)),
+        address(allocate()) {
     device->ledger().allocated(kind, bytes);
   }
   ~Storage() {
     device->ledger().freed(kind, bytes);
-    if (bytes > 0) device->allocator().deallocate(address, bytes);
+    if (bytes > 0) allocator.deallocate(address, bytes);
   }
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
   DeviceHandle device;
   int64_t bytes;
-  MemoryKind kind;
+  MemoryKind kind;  // it may be booked as another later, and stays where it is
+  Allocator& allocator;
   void* address;
 
  private:
   void* allocate() const {
     device->ledger().require_room(kind, bytes);
-    return bytes > 0 ? device->allocator().allocate(bytes) : nullptr;
+    return bytes > 0 ? allocator.allocate(bytes) : nullptr;
   }
 };
 
@@ -48,7 +53,7 @@ Tensor Tensor::empty(const DeviceHandle& device, Shape shape, Dtype dtype) {
   const int64_t size = elements(shape);
   auto storage = std::make_shared<Storage>(device, size * size_of(dtype));
   void* const address = storage->address;
-  const bool is_on_host = device->type() != DeviceType::cuda;
+  const bool is_on_host = device->type() != DeviceType::cuda || device->kind() == MemoryKind::host;
   return handle_of({std::move(storage), std::move(shape), size, dtype, address, is_on_host});
 }
 

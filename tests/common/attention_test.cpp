@@ -153,7 +153,7 @@ TEST_P(Attention, GivesTheSameBitsAtAnyAlignment) {
   const AttentionProblem of = problem({2, 4, 2, 24}, counting(97), counting(97));
   const ops::Attention whole = forward(of);
   const ops::AttentionGradients gradients = backward(of, whole);
-  for (int64_t by = 1; by < 16; ++by) {
+  for (const int64_t by : test_shifts()) {
     AttentionProblem moved = of;
     for (Tensor* tensor : {&moved.q, &moved.k, &moved.v, &moved.dout}) *tensor = shifted(*tensor, by);
     const ops::Attention again = forward(moved);

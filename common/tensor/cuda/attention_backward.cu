@@ -29,7 +29,8 @@ struct DotOfOut {
     const int64_t query = i % queries, head = i / queries % heads, batch = i / queries / heads;
     const int64_t begin = ((batch * queries + query) * heads + head) * head_dim;
     float dot = 0;
-    for (int64_t at = begin; at < begin + head_dim; ++at) dot += static_cast<float>(dout[at]) * static_cast<float>(out[at]);
+    for (int64_t at = begin; at < begin + head_dim; ++at)
+      dot += static_cast<float>(dout[at]) * static_cast<float>(out[at]);
     dots[i] = dot;
   }
 };
@@ -172,8 +173,7 @@ __global__ void differentiate_keys(BackwardCall<T> call, T* dk, T* dv) {
       __syncwarp();  // before ds replaces p
       store_tile(weights, Tiles::weight_stride, dp);
       __syncwarp();
-      multiply<Right::plain>(dk_sum, weights, Tiles::weight_stride, tiles.passing_first, Tiles::stride,
-                             Sizes::columns);
+      multiply<Right::plain>(dk_sum, weights, Tiles::weight_stride, tiles.passing_first, Tiles::stride, Sizes::columns);
       __syncthreads();  // before the next tiles replace these
     }
   }
@@ -199,12 +199,10 @@ void GpuKernels::attention_block_backward(const ops::AttentionGradients& out, co
       constexpr int width = decltype(tile_width)::value;
       using Sizes = TileSizes<width>;
       const size_t shared_bytes = sizeof(BackwardTiles<T, width>);
-      launch(differentiate_queries<T, width>,
-             attention_grid(q_positions.size(), Sizes::rows, shape.heads, shape.batch), dim3(Sizes::threads),
-             shared_bytes, stream_, call, out.dq.address<T>());
-      launch(differentiate_keys<T, width>,
-             attention_grid(k_positions.size(), Sizes::rows, shape.kv_heads, shape.batch), dim3(Sizes::threads),
-             shared_bytes, stream_, call, out.dk.address<T>(), out.dv.address<T>());
+      launch(differentiate_queries<T, width>, attention_grid(q_positions.size(), Sizes::rows, shape.heads, shape.batch),
+             dim3(Sizes::threads), shared_bytes, stream_, call, out.dq.address<T>());
+      launch(differentiate_keys<T, width>, attention_grid(k_positions.size(), Sizes::rows, shape.kv_heads, shape.batch),
+             dim3(Sizes::threads), shared_bytes, stream_, call, out.dk.address<T>(), out.dv.address<T>());
     });
   });
 }

@@ -73,8 +73,7 @@ __device__ void finish(Accumulator<tiles>& sum, const OnlineSoftmax& softmax, fl
       value = total == 0.0f ? 0.0f : value / total;
     }
     if (threadIdx.x % 4 > 0 || sum.row(2 * row) >= count) continue;
-    log_sum_exp[sum.row(2 * row)] =
-        total == 0.0f ? -INFINITY : (softmax.maximum[row] + log2f(total)) * (1.0f / log2_e);
+    log_sum_exp[sum.row(2 * row)] = total == 0.0f ? -INFINITY : (softmax.maximum[row] + log2f(total)) * (1.0f / log2_e);
   }
 }
 

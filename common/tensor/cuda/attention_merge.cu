@@ -37,10 +37,10 @@ void GpuKernels::merge_attention(const ops::Attention& sum, const ops::Attention
   for_float_types(sum.out.dtype(), block.out.dtype(), [&](auto type, auto block_type) {
     using S = decltype(type);
     using B = decltype(block_type);
-    for_each_row(stream_, sum.log_sum_exp.size(),
-                 MergeRow<S, B>{sum.out.address<S>(), sum.log_sum_exp.address<float>(), block.out.address<B>(),
-                                block.log_sum_exp.address<float>(), shape.heads, sum.log_sum_exp.dim(2),
-                                shape.head_dim});
+    for_each_row(
+        stream_, sum.log_sum_exp.size(),
+        MergeRow<S, B>{sum.out.address<S>(), sum.log_sum_exp.address<float>(), block.out.address<B>(),
+                       block.log_sum_exp.address<float>(), shape.heads, sum.log_sum_exp.dim(2), shape.head_dim});
   });
 }
 

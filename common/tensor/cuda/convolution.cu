@@ -12,8 +12,7 @@ struct Extents {
 
 Extents extents_of(const Tensor& x, const Tensor& weight) {
   const int64_t kernel = weight.dim(2);
-  return {x.dim(0),  x.dim(1), weight.dim(0),           x.dim(2),
-          x.dim(3),  kernel,   x.dim(2) - kernel + 1,   x.dim(3) - kernel + 1};
+  return {x.dim(0), x.dim(1), weight.dim(0), x.dim(2), x.dim(3), kernel, x.dim(2) - kernel + 1, x.dim(3) - kernel + 1};
 }
 
 template <typename T>
@@ -61,7 +60,7 @@ struct InputGradient {
   }
 };
 
-// One block a weight: over all images and places.
+// One warp a weight: over all images and places.
 template <typename W, typename T>
 struct WeightGradient {
   W* dweight;
@@ -107,8 +106,7 @@ void GpuKernels::convolution(const Tensor& y, const Tensor& x, const Tensor& wei
   for_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
     for_each(stream_, y.size(),
-             Forward<T>{y.address<T>(), x.address<T>(), weight.address<T>(), bias.address<T>(),
-                        extents_of(x, weight)});
+             Forward<T>{y.address<T>(), x.address<T>(), weight.address<T>(), bias.address<T>(), extents_of(x, weight)});
   });
 }
 
@@ -120,7 +118,7 @@ void GpuKernels::convolution_backward(const Tensor& dx, const Tensor& dy, const 
     for_float_type(dweight.dtype(), [&](auto weight_type) {
       using W = decltype(weight_type);
       for_each_row(stream_, weight.size(),
-                   WeightGradient<W, T>{dweight.address<W>(), dy.address<T>(), x.address<T>(), size});
+                   WeightGradient<W, T>{dweight.address<W>(), dy.address<T>(), x.address<T>(), size}, warp_threads);
     });
     for_float_type(dbias.dtype(), [&](auto bias_type) {
       using W = decltype(bias_type);

@@ -44,12 +44,12 @@ __global__ void run_for_each_row(int64_t rows, Body body) {
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) body(row);
 }
 
-// Calls body(row) in every thread of a block for each row. Shared memory has room for `reduce_block`, or for a byte a
-// thread.
+// Calls body(row) in every thread of a block of `threads` for each row. Shared memory has room for `reduce_block`, or
+// for a byte a thread.
 template <typename Body>
-void for_each_row(Stream stream, int64_t rows, Body body) {
+void for_each_row(Stream stream, int64_t rows, Body body, unsigned threads = block_threads) {
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(rows, 1 << 20));
-  launch(run_for_each_row<Body>, dim3(blocks), dim3(block_threads), block_threads, stream, rows, body);
+  launch(run_for_each_row<Body>, dim3(blocks), dim3(threads), block_threads, stream, rows, body);
 }
 
 // ---- sums -----------------------------------------------------------------------------------------------------------

@@ -164,10 +164,10 @@ void GpuKernels::cross_entropy_backward(const Tensor& logits, const Tensor& targ
   const ops::VocabularyPart held = part.value_or(ops::VocabularyPart{0, columns});
   for_float_type(logits.dtype(), [&](auto type) {
     using T = decltype(type);
-    for_each(stream_, logits.size(),
-             SoftmaxMinusOneHot<T>{logits.address<T>(), logits.address<T>(), targets.address<int32_t>(),
-                                   log_sum_exp.address<float>(), scale, columns, held.first, held.count, !part,
-                                   faults_});
+    for_each(
+        stream_, logits.size(),
+        SoftmaxMinusOneHot<T>{logits.address<T>(), logits.address<T>(), targets.address<int32_t>(),
+                              log_sum_exp.address<float>(), scale, columns, held.first, held.count, !part, faults_});
   });
 }
 

@@ -85,12 +85,11 @@ void GpuKernels::adamw(const ops::UpdateTensors& update, const Tensor& exp_avg, 
   const double steps = static_cast<double>(settings.step);
   const double correction1 = 1.0 - std::pow(static_cast<double>(settings.beta1), steps);
   const double correction2 = 1.0 - std::pow(static_cast<double>(settings.beta2), steps);
-  update_each(stream_, update,
-              AdamwUpdate{exp_avg.address<float>(), exp_avg_sq.address<float>(),
-                          static_cast<float>(settings.lr / correction1),
-                          static_cast<float>(1.0 / std::sqrt(correction2)),
-                          1.0f - settings.lr * settings.weight_decay, 1.0f - settings.beta1, settings.beta2,
-                          1.0f - settings.beta2, settings.eps});
+  update_each(
+      stream_, update,
+      AdamwUpdate{exp_avg.address<float>(), exp_avg_sq.address<float>(), static_cast<float>(settings.lr / correction1),
+                  static_cast<float>(1.0 / std::sqrt(correction2)), 1.0f - settings.lr * settings.weight_decay,
+                  1.0f - settings.beta1, settings.beta2, 1.0f - settings.beta2, settings.eps});
 }
 
 void GpuKernels::adadelta(const ops::UpdateTensors& update, const Tensor& square_avg, const Tensor& acc_delta,

@@ -39,8 +39,7 @@ struct DrawFour {
 
   __device__ void operator()(int64_t i) const {
     const int64_t group = first_element / 4 + i;
-    const RandomWords random =
-        philox({{static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), 0, 0}}, key);
+    const RandomWords random = philox({{static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), 0, 0}}, key);
     for (int which = 0; which < 4; ++which) {
       const int64_t at = 4 * group + which - first_element;
       if (0 <= at && at < size) x[at] = T(draw(random, which) * width + mean);

@@ -20,7 +20,8 @@ struct SumOfPart {
   __device__ void operator()(int64_t part) const {
     const int64_t begin = part * part_elements, end = begin + part_elements < n ? begin + part_elements : n;
     double sum = 0;
-    for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) sum += static_cast<double>(static_cast<float>(x[i]));
+    for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x)
+      sum += static_cast<double>(static_cast<float>(x[i]));
     sum = sum_over_block(sum);
     if (threadIdx.x == 0) sums[part] = sum;
   }

@@ -58,9 +58,9 @@ void GpuKernels::rope(const Tensor& x, const Tensor& positions, const std::vecto
   for_each(stream_, length * pairs, rotation);
   for_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    for_each(stream_, x.size() / 2,
-             Rotate<T>{x.address<T>(), cosine.address<float>(), sine.address<float>(), length, x.dim(1) / head_dim,
-                       pairs});
+    for_each(
+        stream_, x.size() / 2,
+        Rotate<T>{x.address<T>(), cosine.address<float>(), sine.address<float>(), length, x.dim(1) / head_dim, pairs});
   });
 }
 

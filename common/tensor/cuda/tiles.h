@@ -86,7 +86,8 @@ __device__ void store_tile(T* to, int stride, const Accumulator<tiles>& sum) {
   }
 }
 
-// ---- tiles in shared memory -------------------------------------------------------------------------------------------
+// ---- tiles in shared memory
+// -------------------------------------------------------------------------------------------
 
 // Elements between the rows of a tile: 16 bytes or more past its width, so that neighbouring rows lie in other banks.
 constexpr int stride_of(int width) { return width + 8; }
@@ -99,14 +100,34 @@ struct HeadRows {
   int head_dim;
 };
 
-// tile [rows, width] = `count` rows from `first` on, padded with zeros below and to the right. The whole block loads.
+// Copies `bytes` at once; both addresses are multiples of it.
+template <int bytes>
+__device__ void copy_aligned(void* to, const void* from) {
+  __builtin_memcpy(__builtin_assume_aligned(to, bytes), __builtin_assume_aligned(from, bytes), bytes);
+}
+
+// tile [rows, width] = `count` rows from `first` on, padded with zeros below and to the right. The whole block loads,
+// `each` elements a thread and turn.
+template <int width, int each, typename T>
+__device__ void load_tile_by(T* tile, const HeadRows<const T>& from, int64_t first, int64_t count, int rows) {
+  constexpr int turns = width / each;
+  for (int i = static_cast<int>(threadIdx.x); i < rows * turns; i += static_cast<int>(blockDim.x)) {
+    const int row = i / turns, column = i % turns * each;
+    alignas(each * sizeof(T)) T values[each] = {};
+    if (row < count && column < from.head_dim) {
+      copy_aligned<each * sizeof(T)>(values, from.address + (first + row) * from.stride + column);
+    }
+    copy_aligned<each * sizeof(T)>(tile + row * stride_of(width) + column, values);
+  }
+}
+
+// The same, 16 bytes at once where rows begin and end at multiples of that.
 template <int width, typename T>
 __device__ void load_tile(T* tile, const HeadRows<const T>& from, int64_t first, int64_t count, int rows) {
-  for (int i = static_cast<int>(threadIdx.x); i < rows * width; i += static_cast<int>(blockDim.x)) {
-    const int row = i / width, column = i % width;
-    const bool is_there = row < count && column < from.head_dim;
-    tile[row * stride_of(width) + column] = is_there ? from.address[(first + row) * from.stride + column] : T(0.0f);
-  }
+  constexpr int each = 16 / sizeof(T);
+  const bool is_aligned = reinterpret_cast<uintptr_t>(from.address) % 16 == 0 && from.stride % each == 0;
+  if (is_aligned && from.head_dim % each == 0) return load_tile_by<width, each>(tile, from, first, count, rows);
+  load_tile_by<width, 1>(tile, from, first, count, rows);
 }
 
 // Rounds a warp's sums into rows of a head: those of the `count` rows from `first` on that there are.

@@ -21,6 +21,22 @@ class CudaSegments final : public Segments {
   void give_back(std::byte* segment, int64_t) override { cudaFree(segment); }
 };
 
+// Memory of the host that the GPU reads and writes by itself, without the host's help: pinned.
+class PinnedSegments final : public Segments {
+ public:
+  std::byte* take(int64_t bytes) override {
+    void* segment = nullptr;
+    const cudaError_t result = cudaHostAlloc(&segment, static_cast<size_t>(bytes), cudaHostAllocPortable);
+    if (result == cudaErrorMemoryAllocation) cudaGetLastError();
+    require(result != cudaErrorMemoryAllocation,
+            "no memory: the system refused to pin {} MiB more for the GPU; offload less, or use more ranks",
+            bytes >> 20);
+    check(result);
+    return static_cast<std::byte*>(segment);
+  }
+  void give_back(std::byte* segment, int64_t) override { cudaFreeHost(segment); }
+};
+
 // A stream, and where its kernels leave what they find wrong: memory of the host that the GPU can write.
 class CudaStream {
  public:
@@ -48,14 +64,20 @@ class CudaHostAccess final : public HostAccess {
   explicit CudaHostAccess(std::unique_ptr<CudaStream> stream) : stream_(std::move(stream)) {}
 
   void to_host(void* host, const void* device, int64_t bytes) override {
-    check(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_->stream));
+    check(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDefault, stream_->stream));
     synchronize();
   }
   void from_host(void* device, const void* host, int64_t bytes) override {
-    check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_->stream));
+    check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyDefault, stream_->stream));
     check(cudaStreamSynchronize(stream_->stream));
   }
   void clear(void* device, int64_t bytes) override {
+    cudaPointerAttributes memory;
+    check(cudaPointerGetAttributes(&memory, device));
+    if (memory.type == cudaMemoryTypeHost) {
+      check(cudaStreamSynchronize(stream_->stream));
+      return HostAccess::clear(device, bytes);
+    }
     check(cudaMemsetAsync(device, 0, static_cast<size_t>(bytes), stream_->stream));
   }
   void synchronize() override {
@@ -88,7 +110,8 @@ DeviceHandle make_cuda_device(int index) {
   auto kernels = std::make_unique<cuda::GpuKernels>(stream->stream, stream->faults);
   return std::make_shared<Device>(DeviceType::cuda,
                                   std::make_unique<CachingAllocator>(std::make_unique<cuda::CudaSegments>()),
-                                  std::move(kernels), std::make_unique<cuda::CudaHostAccess>(std::move(stream)));
+                                  std::move(kernels), std::make_unique<cuda::CudaHostAccess>(std::move(stream)),
+                                  std::make_unique<CachingAllocator>(std::make_unique<cuda::PinnedSegments>()));
 }
 
 cudaStream_t stream_of(Device& device) { return cuda::cuda_stream(device).stream; }

@@ -33,7 +33,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
 // Copies within the device. The ranges may be the same, but not overlap otherwise.
 inline void move_bytes(Stream stream, void* to, const void* from, int64_t bytes) {
   if (to == from) return;
-  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream));
+  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream));
 }
 
 // The block's shared memory. Its contents are unspecified when a block begins.

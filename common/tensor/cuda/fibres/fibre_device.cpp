@@ -49,7 +49,8 @@ DeviceHandle make_fibre_device(FibreOrder order) {
   auto context = std::make_unique<fibres::FibreContext>(order, *memory);
   auto kernels = std::make_unique<fibres::GpuKernels>(&context->fibres, &context->faults);
   return std::make_shared<Device>(DeviceType::cuda, std::make_unique<CachingAllocator>(std::move(memory)),
-                                  std::move(kernels), std::make_unique<fibres::FibreHostAccess>(std::move(context)));
+                                  std::move(kernels), std::make_unique<fibres::FibreHostAccess>(std::move(context)),
+                                  std::make_unique<CachingAllocator>());
 }
 
 }  // namespace ninefold

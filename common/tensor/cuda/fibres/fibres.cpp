@@ -143,8 +143,6 @@ bool Fibres::any_of_block(bool predicate) {
   return any;
 }
 
-std::byte* Fibres::slot(unsigned thread) {
-  return slots_[warps_[thread / warp_threads].generation % 2][thread].bytes;
-}
+std::byte* Fibres::slot(unsigned thread) { return slots_[warps_[thread / warp_threads].generation % 2][thread].bytes; }
 
 }  // namespace ninefold::fibres
