@@ -48,7 +48,8 @@ function(add_unit_test name)
   endif()
 endfunction()
 
-# A test of operations runs once on every device: its make_test_device() says on which.
+# A test of operations runs once on every device: its make_test_device() says on which. ONE_ORDER: of fibres only the
+# shuffled.
 set(NINEFOLD_TEST_DEVICES)
 if(TARGET ninefold_fibres)
   list(APPEND NINEFOLD_TEST_DEVICES fibres_forward fibres_reverse fibres_shuffled)
@@ -57,7 +58,10 @@ if(NINEFOLD_CUDA AND EXISTS /dev/nvidiactl)
   list(APPEND NINEFOLD_TEST_DEVICES cuda)
 endif()
 function(add_operation_test name)
-  cmake_parse_arguments(arg "ALSO_AVX2" "" "LINK" ${ARGN})
+  cmake_parse_arguments(arg "ALSO_AVX2;ONE_ORDER" "" "LINK" ${ARGN})
+  if(arg_ONE_ORDER)
+    list(REMOVE_ITEM NINEFOLD_TEST_DEVICES fibres_forward fibres_reverse)
+  endif()
   if(NOT TARGET ninefold_test_device)
     add_library(ninefold_test_device STATIC ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/test_device.cpp)
     target_link_libraries(ninefold_test_device PUBLIC ninefold_cuda GTest::gtest)
