@@ -224,14 +224,15 @@ TEST_P(Attention, BlocksOfKeysMergeIntoTheWhole) {
     parts[i].v = of.v.rows(begin, end);
   }
   const ops::Attention first = forward(parts[0]), second = forward(parts[1]);
+  const Values a_sum = doubles(first.log_sum_exp), b_sum = doubles(second.log_sum_exp);
+  const Values a_out = doubles(first.out), b_out = doubles(second.out);
   Values merged(length * heads * d), log_sum_exp(heads * length);
   for (int64_t row = 0; row < heads * length; ++row) {
-    const double a = doubles(first.log_sum_exp)[row], b = doubles(second.log_sum_exp)[row];
+    const double a = a_sum[row], b = b_sum[row];
     log_sum_exp[row] = a + std::log1p(std::exp(b - a));
     for (int64_t i = 0; i < d; ++i) {
       const int64_t at = (row % length * heads + row / length) * d + i;
-      merged[at] = std::exp(a - log_sum_exp[row]) * doubles(first.out)[at] +
-                   std::exp(b - log_sum_exp[row]) * doubles(second.out)[at];
+      merged[at] = std::exp(a - log_sum_exp[row]) * a_out[at] + std::exp(b - log_sum_exp[row]) * b_out[at];
     }
   }
   expect_near("out", whole.out, merged);
