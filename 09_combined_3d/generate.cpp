@@ -14,9 +14,8 @@
 #include "common/comm/control.h"
 #include "common/train/checkpoint_folder.h"
 #include "common/train/generate.h"
+#include "common/train/model_tensors.h"
 #include "common/train/options.h"
-#include "common/train/tensor_files.h"
-#include "common/train/transformers.h"
 
 namespace {
 
@@ -95,15 +94,14 @@ std::unique_ptr<Model> load_model(const ModelFolder& folder, const std::string& 
   const Group& ranks = mesh["tp"];
   LlamaDivision{config, false, false, false, {}}.validate(ranks.size(), 1);
   std::unique_ptr<Model> model = make_llama(config);
-  if (ranks.size() > 1) parallelize(*model, ranks, llama_plan(config, false, false));
+  Plan plan = llama_plan(config, false, false);
+  if (config.moe.experts > 0) {  // they are whole on each rank
+    std::erase_if(plan.entries, [](const auto& entry) { return entry.pattern.starts_with("layers.*.feed_forward"); });
+  }
+  if (ranks.size() > 1) parallelize(*model, ranks, plan);
   const Dtype dtype = options.dtype ? *options.dtype : dtype_of(folder, path, *model);
   materialize(*model, mesh.world().device(), {dtype, dtype, dtype, dtype}, options.seed);
-  std::vector<CarriedTensor> tensors;
-  for (const Parameter* parameter : parameters_of(*model)) {
-    for (const StoredPart& part : ModelFormat().stored_parts(*parameter)) {
-      tensors.push_back({part.name, parameter, parameter->owned.value, part.shape, part.first});
-    }
-  }
+  const std::vector<CarriedTensor> tensors = tensors_of_model(*model, ModelFormat());
   load_tensors(folder.tensors(), path, tensors, /*converts=*/true);
   if (ranks.rank() == 0) fmt::print(stderr, "{}", warning_of_extra_tensors(folder.tensors(), path, tensors));
   return model;

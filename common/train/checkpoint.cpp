@@ -8,30 +8,10 @@
 #include "common/comm/control.h"
 #include "common/nn/replace.h"
 #include "common/train/gather.h"
+#include "common/train/model_tensors.h"
 
 namespace ninefold {
 namespace {
-
-void add_tensors(std::vector<CarriedTensor>& tensors, const std::string& prefix, const Parameter& parameter,
-                 const Tensor& tensor, const ModelFormat& format) {
-  for (const StoredPart& part : format.stored_parts(parameter)) {
-    tensors.push_back({prefix + part.name, &parameter, tensor, part.shape, part.first});
-  }
-}
-
-std::vector<CarriedTensor> tensors_of_model(const std::vector<Parameter*>& parameters, const ModelFormat& format) {
-  std::vector<CarriedTensor> tensors;
-  for (const Parameter* parameter : parameters) add_tensors(tensors, "", *parameter, parameter->owned.value, format);
-  return tensors;
-}
-
-std::vector<CarriedTensor> tensors_of_optimizer(const Optimizer& optimizer, const ModelFormat& format) {
-  std::vector<CarriedTensor> tensors;
-  optimizer.visit([&](const std::string& state, const Parameter& parameter, const Tensor& tensor) {
-    add_tensors(tensors, state + ".", parameter, tensor, format);
-  });
-  return tensors;
-}
 
 std::string model_path(const std::string& folder) { return folder + "/model.safetensors"; }
 std::string optimizer_path(const std::string& folder) { return folder + "/optimizer.safetensors"; }
@@ -54,7 +34,7 @@ Checkpoints::Checkpoints(const TrainOptions& options, const Options& command_lin
       optimizer_(optimizer),
       scaler_(scaler),
       format_(task.format(options.precision().stored)),
-      model_tensors_(tensors_of_model(parameters_, format_)),
+      model_tensors_(tensors_of_model(model, format_)),
       optimizer_tensors_(tensors_of_optimizer(optimizer, format_)),
       model_file_(model_tensors_, mesh),
       optimizer_file_(optimizer_tensors_, mesh) {
@@ -107,11 +87,7 @@ void Checkpoints::load_model(const std::string& path) {
   const ModelFolder model(path);
   require_same_model(model.config(), path + "/config.json");
   load_tensors(model.tensors(), path, model_tensors_, /*converts=*/true);
-  std::vector<CarriedTensor> masters;
-  optimizer_.visit([&](const std::string& state, const Parameter& parameter, const Tensor& tensor) {
-    if (state == "master") add_tensors(masters, "", parameter, tensor, format_);
-  });
-  load_tensors(model.tensors(), path, masters, /*converts=*/true);
+  load_tensors(model.tensors(), path, master_values(optimizer_, format_), /*converts=*/true);
   if (world_.rank() == 0) {
     fmt::print("{}beginning with the parameters of {}\n",
                warning_of_extra_tensors(model.tensors(), path, model_tensors_), path);
@@ -153,11 +129,10 @@ void Checkpoints::write(const RunPosition& position, bool waits) {
   if (background_) commit();
   unfinished_ = position.step;
   const std::string path = unfinished_path(options_.checkpoint.folder, position.step);
-  const nlohmann::json buffers = gather_buffers();
   if (folder_) {
     folder_->begin(position.step);
     write_file_atomically(path + "/config.json", format_.config.dump(2) + "\n");
-    write_file_atomically(trainer_path(path), trainer_json(position, buffers));
+    write_file_atomically(trainer_path(path), trainer_json(position));
     create_shared_file(model_path(path), model_file_.header(), model_file_.bytes());
     create_shared_file(optimizer_path(path), optimizer_file_.header(), optimizer_file_.bytes());
   }
@@ -213,35 +188,14 @@ int64_t Checkpoints::predict_snapshot_bytes() const {
     if (!holds_first_copy(parameter->placement, mesh_)) continue;
     for (const Piece& piece : parameter->placement.pieces(parameter->shape)) own += piece.length;
   }
-  return rounded(own * (size_of(stored) + optimizer_tensors(options_.optimizer, stored) * size_of(Dtype::f32)));
+  int64_t buffers = 0;  // f32, on the first rank
+  for_each_buffer(model_, [&](const std::string&, const Buffer& buffer) { buffers += elements(buffer.shape); });
+  if (world_.rank() > 0) buffers = 0;
+  const int64_t states = optimizer_tensors(options_.optimizer, stored) * size_of(Dtype::f32);
+  return rounded(own * (size_of(stored) + states) + buffers * size_of(Dtype::f32));
 }
 
-// Every one from a rank that holds its layer, which the weight beside it tells; on rank 0.
-nlohmann::json Checkpoints::gather_buffers() const {
-  nlohmann::json own = nlohmann::json::object(), all = own;
-  for_each_buffer(model_, [&](const std::string& path, const Buffer& buffer) {
-    const std::string weight = path.substr(0, path.rfind('.')) + ".weight";
-    const auto beside = std::find_if(parameters_.begin(), parameters_.end(),
-                                     [&](const Parameter* parameter) { return parameter->name == weight; });
-    if (beside != parameters_.end() && !(*beside)->placement.is_held()) return;
-    own[buffer.name] = buffer.value.to_vector<float>();
-  });
-  for (const std::string& text : control::gather_bytes(world_.group(), own.dump())) {
-    all.update(nlohmann::json::parse(text));
-  }
-  return all;
-}
-
-void Checkpoints::load_buffers(const nlohmann::json& stored) {
-  for_each_buffer(model_, [&](const std::string&, Buffer& buffer) {
-    const auto values = stored.at(buffer.name).get<std::vector<float>>();
-    require(static_cast<int64_t>(values.size()) == buffer.value.size(), "{} has {} values, but this model needs {}",
-            buffer.name, values.size(), buffer.value.size());
-    buffer.value.copy_from_host(values.data());
-  });
-}
-
-std::string Checkpoints::trainer_json(const RunPosition& position, const nlohmann::json& buffers) const {
+std::string Checkpoints::trainer_json(const RunPosition& position) const {
   const int64_t rows = options_.batch * task_.rows_per_sample();
   const LossScaler::State scale = scaler_.state();
   nlohmann::ordered_json json = {{"step", position.step},
@@ -250,7 +204,6 @@ std::string Checkpoints::trainer_json(const RunPosition& position, const nlohman
                                  {"loss_scale", {{"scale", scale.scale}, {"good_steps", scale.good_steps}}},
                                  {"seed", options_.seed}};
   for (const MeshDimension& dimension : mesh_.dimensions()) json["mesh"][dimension.name] = dimension.size;
-  json["buffers"] = buffers;
   json["options"] = command_line_.values();
   return json.dump(2) + "\n";
 }
@@ -269,7 +222,6 @@ RunPosition Checkpoints::read_trainer_json(const std::string& path) {
     // Where a batch is another one now, as many of those as fit into what was taken.
     position.data_step = json.at("data").at("rows").get<int64_t>() / (options_.batch * task_.rows_per_sample());
     optimizer_.set_steps(json.at("updates").get<int64_t>());
-    load_buffers(json.at("buffers"));
     scaler_.restore(
         {json.at("loss_scale").at("scale").get<double>(), json.at("loss_scale").at("good_steps").get<int64_t>()});
   } catch (const nlohmann::json::exception& error) {

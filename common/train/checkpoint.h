@@ -1,7 +1,7 @@
 // Checkpoints: what a run leaves on the disk to go on from, on this mesh or another. A checkpoint is a folder that
 // transformers reads as a model (config.json, model.safetensors), with what only training needs beside it:
 //   optimizer.safetensors   master values and states, under their names and those of the parameters
-//   trainer.json            steps, position in the data, seed, loss scale, buffers, options
+//   trainer.json            steps, position in the data, seed, loss scale, options
 // All ranks write at once, each its own elements; tensors are whole, so it does not matter who reads which part.
 #pragma once
 
@@ -60,9 +60,7 @@ class Checkpoints {
   void start_background(const std::string& path);
   bool is_written() const;
   void commit();
-  nlohmann::json gather_buffers() const;
-  void load_buffers(const nlohmann::json& stored);
-  std::string trainer_json(const RunPosition& position, const nlohmann::json& buffers) const;
+  std::string trainer_json(const RunPosition& position) const;
   RunPosition read_trainer_json(const std::string& path);
 
   const TrainOptions& options_;

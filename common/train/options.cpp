@@ -1,5 +1,6 @@
 #include "common/train/options.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "common/base/report.h"
@@ -8,6 +9,43 @@
 #include "common/train/transformers.h"
 
 namespace ninefold {
+namespace {
+
+// What the file says of a model; error where an option says otherwise.
+void take_model_of(const std::string& path, const Options& given, LlamaConfig& llama) {
+  const LlamaConfig stored = llama_config_in(read_json(path), path);
+  std::vector<std::string> chosen = given.given_under("Model");
+  for (const std::string& name : given.given_under("Mixture of experts")) chosen.push_back(name);
+  const auto is_given = [&](const char* name) { return std::count(chosen.begin(), chosen.end(), name) > 0; };
+  const auto take = [&](const char* name, auto& value, const auto& of_folder) {
+    require(!is_given(name) || value == of_folder, "{} {} disagrees with {}, which says {}; leave {} out", name, value,
+            path, of_folder, name);
+    value = of_folder;
+  };
+  take("--dim", llama.dim, stored.dim);
+  take("--layers", llama.layers, stored.layers);
+  take("--heads", llama.heads, stored.heads);
+  take("--kv-heads", llama.kv_heads, stored.kv_heads);
+  take("--ffn", llama.ffn, stored.ffn);
+  take("--vocab", llama.vocab, stored.vocab);
+  take("--rope-theta", llama.rope_theta, stored.rope_theta);
+  llama.rope_scaling = stored.rope_scaling;
+  take("--norm-eps", llama.norm_eps, stored.norm_eps);
+  take("--tied-embeddings", llama.tied_embeddings, stored.tied_embeddings);
+  require(llama.moe.experts == 0 || stored.moe.experts > 0,
+          "{} is of a model without experts, but --experts is {}; choose another folder or --experts 0", path,
+          llama.moe.experts);
+  if (stored.moe.experts == 0) return;
+  take("--experts", llama.moe.experts, stored.moe.experts);
+  take("--top-k", llama.moe.top_k, stored.moe.top_k);
+  take("--shared-experts", llama.moe.shared_experts, stored.moe.shared_experts);
+  require(!is_given("--router") || llama.moe.router == stored.moe.router,
+          "--router disagrees with {}; leave --router out", path);
+  llama.moe.router = stored.moe.router;
+  if (stored.moe.balance == Balance::bias) llama.moe.balance = Balance::bias;
+}
+
+}  // namespace
 
 void TrainOptions::settle_moe() {
   const bool has_factor = capacity_factor != Options::automatic;
@@ -27,31 +65,7 @@ void TrainOptions::settle_checkpoint(const Options& given, const std::string& mo
           "device meta has shapes only: there is nothing for --checkpoint or --init-from; leave them out");
   if (!checkpoint.init_from.empty()) checkpoint.init_from = model_folder(checkpoint.init_from);
   if (checkpoint.init_from.empty() || model != "llama") return;
-  const std::string path = checkpoint.init_from + "/config.json";
-  const LlamaConfig stored = llama_config_in(read_json(path), path);
-  const auto take = [&](const char* name, auto& value, const auto& of_folder) {
-    require(!given.given(name) || value == of_folder, "{} {} disagrees with {}, which says {}; leave {} out", name,
-            value, path, of_folder, name);
-    value = of_folder;
-  };
-  take("--dim", llama.dim, stored.dim);
-  take("--layers", llama.layers, stored.layers);
-  take("--heads", llama.heads, stored.heads);
-  take("--kv-heads", llama.kv_heads, stored.kv_heads);
-  take("--ffn", llama.ffn, stored.ffn);
-  take("--vocab", llama.vocab, stored.vocab);
-  take("--rope-theta", llama.rope_theta, stored.rope_theta);
-  llama.rope_scaling = stored.rope_scaling;
-  take("--norm-eps", llama.norm_eps, stored.norm_eps);
-  take("--tied-embeddings", llama.tied_embeddings, stored.tied_embeddings);
-  require(llama.moe.experts == 0 || llama.moe.experts == stored.moe.experts,
-          "--experts {} disagrees with {}; say --experts {}", llama.moe.experts, path, stored.moe.experts);
-  if (stored.moe.experts == 0) return;
-  llama.moe.experts = stored.moe.experts;
-  llama.moe.top_k = stored.moe.top_k;
-  llama.moe.router = stored.moe.router;
-  llama.moe.shared_experts = stored.moe.shared_experts;
-  if (stored.moe.balance == Balance::bias) llama.moe.balance = Balance::bias;
+  take_model_of(checkpoint.init_from + "/config.json", given, llama);
 }
 
 void TrainOptions::use_defaults_of(const std::string& model, const Options& given) {

@@ -35,7 +35,7 @@ void convert_pieces(const CarriedTensor& carried, const StoredTensor& stored) {
 std::vector<Piece> CarriedTensor::pieces() const {
   std::vector<Piece> inside;
   const int64_t last = first + elements(shape);
-  for (const Piece& piece : parameter->placement.pieces(parameter->shape)) {
+  for (const Piece& piece : placement.pieces(whole)) {
     const int64_t begin = std::max(piece.global_offset, first);
     const int64_t end = std::min(piece.global_offset + piece.length, last);
     if (begin < end) inside.push_back({begin - first, piece.local_offset + begin - piece.global_offset, end - begin});
@@ -52,7 +52,7 @@ TensorFile::TensorFile(std::vector<CarriedTensor> tensors, const Mesh& mesh) : t
   header_ = safetensors_header(entries);
   bytes_ = static_cast<int64_t>(header_.size());
   for (size_t i = 0; i < tensors_.size(); ++i) {
-    if (holds_first_copy(tensors_[i].parameter->placement, mesh)) add_parts(tensors_[i], bytes_);
+    if (holds_first_copy(tensors_[i].placement, mesh)) add_parts(tensors_[i], bytes_);
     bytes_ += entries[i].bytes();
   }
 }
@@ -95,7 +95,8 @@ Snapshot snapshot_of(const DeviceHandle& device, std::initializer_list<const Ten
 void save_safetensors(const std::string& path, const Mesh& mesh, const std::vector<Parameter*>& parameters) {
   std::vector<CarriedTensor> tensors;
   for (const Parameter* parameter : parameters) {
-    tensors.push_back({parameter->name, parameter, parameter->owned.value, parameter->shape});
+    tensors.push_back(
+        {parameter->name, parameter->owned.value, parameter->placement, parameter->shape, parameter->shape});
   }
   const TensorFile file(std::move(tensors), mesh);
   const std::string unfinished = path + ".tmp";

@@ -13,13 +13,14 @@
 
 namespace ninefold {
 
-// A tensor that training carries from step to step: what it is called in a file, the parameter that says how it is
-// placed, and what this rank holds of that.
+// A tensor that training carries from step to step: what it is called in a file, what this rank holds, and of what
+// whole.
 struct CarriedTensor {
   std::string name;
-  const Parameter* parameter;
   Tensor tensor;
-  // In the file are elements of the parameter that follow each other from `first` on.
+  Placement placement;
+  Shape whole;
+  // In the file are elements of the whole that follow each other from `first` on.
   Shape shape;
   int64_t first = 0;
 

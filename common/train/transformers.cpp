@@ -25,6 +25,7 @@ constexpr NamePair names[] = {
     {"layers.*.feed_forward.w2.weight", "model.layers.*.mlp.down_proj.weight"},
     {"layers.*.feed_forward.w3.weight", "model.layers.*.mlp.up_proj.weight"},
     {"layers.*.feed_forward.router.weight", "model.layers.*.block_sparse_moe.gate.weight"},
+    {"layers.*.feed_forward.router.bias", "model.layers.*.block_sparse_moe.gate.e_score_correction_bias"},
     {"layers.*.feed_forward.experts.w1", "model.layers.*.block_sparse_moe.experts.#.w1.weight"},
     {"layers.*.feed_forward.experts.w2", "model.layers.*.block_sparse_moe.experts.#.w2.weight"},
     {"layers.*.feed_forward.experts.w3", "model.layers.*.block_sparse_moe.experts.#.w3.weight"},
@@ -171,8 +172,12 @@ std::string transformers_name(const std::string& name) {
   return {};
 }
 
+std::string ModelFormat::stored_name(const std::string& name) const {
+  return has_own_names ? name : transformers_name(name);
+}
+
 std::vector<StoredPart> ModelFormat::stored_parts(const Parameter& parameter) const {
-  const std::string name = has_own_names ? parameter.name : transformers_name(parameter.name);
+  const std::string name = stored_name(parameter.name);
   const size_t place = name.find('#');
   if (place == std::string::npos) return {{name, parameter.shape}};
   const Shape of_expert(parameter.shape.begin() + 1, parameter.shape.end());

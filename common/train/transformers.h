@@ -23,6 +23,8 @@ struct StoredPart {
 struct ModelFormat {
   nlohmann::ordered_json config;  // the content of config.json
   bool has_own_names = false;     // parameters are called in files as they are here
+  // What a parameter or a buffer is called in a file; of the weights of experts, with a # for the number of the expert.
+  std::string stored_name(const std::string& name) const;
   // The tensors in a file that a parameter is: one, or, of the weights of experts, one for each of them.
   std::vector<StoredPart> stored_parts(const Parameter& parameter) const;
 };

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <numeric>
 
+#include "common/nn/replace.h"
 #include "common/train/generate.h"
-#include "common/train/tensor_files.h"
-#include "common/train/transformers.h"
+#include "common/train/model_tensors.h"
 #include "tests/support/safetensors.h"
 #include "tests/support/temporary_folder.h"
 
@@ -26,10 +26,7 @@ struct HuggingFace {
         model(make_llama(config)) {
     const Dtype dtype = compute.value_or(folder.tensors().begin()->second.dtype.value());
     materialize(*model, device, {dtype, dtype, dtype, dtype}, 1);
-    std::vector<CarriedTensor> tensors;
-    for (const Parameter* parameter : parameters_of(*model)) {
-      tensors.push_back({transformers_name(parameter->name), parameter, parameter->owned.value, parameter->shape});
-    }
+    const std::vector<CarriedTensor> tensors = tensors_of_model(*model, ModelFormat());
     load_tensors(folder.tensors(), path, tensors, /*converts=*/true);
     EXPECT_EQ(warning_of_extra_tensors(folder.tensors(), path, tensors), "");
   }
@@ -112,26 +109,25 @@ TEST(HuggingFace, ConvertsTypesAndWarnsOfWhatIsExtra) {
   const std::string content = safetensors_header({{"a", Dtype::bf16, {4}}, {"b", Dtype::f32, {1}}}) +
                               std::string("\x80\x3f\x00\x40\x40\x40\x80\x40\0\0\0\0", 12);  // 1, 2, 3, 4
   const StoredTensors stored = parse_safetensors(content, "file");
-  Parameter parameter({4}, {});
-  parameter.placement.flat = {1, 2, {"dp_shard"}};
+  Placement placement;
+  placement.flat = {1, 2, {"dp_shard"}};
   const Tensor f32 = Tensor::empty(device, {2}, Dtype::f32), bf16 = Tensor::empty(device, {2}, Dtype::bf16);
-  load_tensors(stored.tensors, "file", {{"a", &parameter, f32, parameter.shape}}, true);
+  load_tensors(stored.tensors, "file", {{"a", f32, placement, {4}, {4}}}, true);
   EXPECT_EQ(f32.to_vector<float>(), (std::vector<float>{2, 3}));
-  load_tensors(stored.tensors, "file", {{"a", &parameter, bf16, parameter.shape}}, false);
+  load_tensors(stored.tensors, "file", {{"a", bf16, placement, {4}, {4}}}, false);
   EXPECT_EQ(ops::cast(bf16, Dtype::f32).to_vector<float>(), (std::vector<float>{2, 3}));
-  EXPECT_EQ(warning_of_extra_tensors(stored.tensors, "file", {{"a", &parameter, f32, parameter.shape}}),
+  EXPECT_EQ(warning_of_extra_tensors(stored.tensors, "file", {{"a", f32, placement, {4}, {4}}}),
             "warning: file has 1 tensor(s) that this model does not have, and leaves out: b\n");
   EXPECT_EQ(sentence_of([&] {
-              load_tensors(stored.tensors, "file", {{"a", &parameter, f32, parameter.shape}}, false);
+              load_tensors(stored.tensors, "file", {{"a", f32, placement, {4}, {4}}}, false);
             }),
             "file: a is of type BF16, but this model needs F32");
   EXPECT_EQ(sentence_of([&] {
-              load_tensors(stored.tensors, "file", {{"c", &parameter, f32, parameter.shape}}, true);
+              load_tensors(stored.tensors, "file", {{"c", f32, placement, {4}, {4}}}, true);
             }),
             "file has no tensor c, which this model needs");
-  parameter.shape = {5};
   EXPECT_EQ(sentence_of([&] {
-              load_tensors(stored.tensors, "file", {{"a", &parameter, f32, parameter.shape}}, true);
+              load_tensors(stored.tensors, "file", {{"a", f32, placement, {5}, {5}}}, true);
             }),
             "file: a has the shape [4], but this model needs [5]");
 }
@@ -152,6 +148,31 @@ TEST(HuggingFace, AFolderMustBeWhole) {
   EXPECT_NE(sentence().find("config.json is no JSON"), std::string::npos);
   EXPECT_EQ(sentence_of([] { ModelFolder("nowhere"); }),
             "nowhere is no folder; name one with config.json and model.safetensors");
+}
+
+// Token by token, or all at once: each goes to the same experts.
+TEST(Generator, RemembersTokensOfAMixtureOfExperts) {
+  const DeviceHandle device = make_cpu_device();
+  LlamaConfig config{.dim = 32, .layers = 2, .heads = 4, .kv_heads = 2, .ffn = 48};
+  config.moe = {.experts = 4, .top_k = 2, .router = RouterKind::sigmoid, .balance = Balance::bias, .shared_experts = 1};
+  const auto model = make_llama(config);
+  materialize(*model, device, {}, 1);
+  for_each_buffer(*model, [&](const std::string&, Buffer& buffer) {
+    ops::copy_(buffer.value, Tensor::from<float>(device, {4}, {0.01f, -0.02f, 0.03f, 0}));
+  });
+  const std::vector<int32_t> tokens = {7, 250, 31, 7, 8, 100};
+  Step step;
+  step.training = false;
+  step.rows_per_sample = 6;
+  step.positions = Tensor::from<int32_t>(device, {6}, {0, 1, 2, 3, 4, 5});
+  Saved saved(std::move(step));
+  const std::vector<float> all = model->forward(Tensor::from(device, {6}, tokens), saved).rows(5, 6).to_vector<float>();
+  Generator generator(*model, config, device);
+  generator.feed({7, 250, 31});
+  for (const int32_t token : {7, 8}) generator.feed({token});
+  const std::vector<float> last = generator.feed({100}).to_vector<float>();
+  ASSERT_EQ(last.size(), all.size());
+  for (size_t i = 0; i < all.size(); ++i) EXPECT_NEAR(last[i], all[i], 1e-5) << i;
 }
 
 TEST(ChooseToken, FollowsTheScores) {

@@ -91,10 +91,9 @@ TEST(Safetensors, KnowsTypesThatThereAreNoTensorsOf) {
   EXPECT_EQ(stored.tensors.at("codes").bytes.size(), 3u);
   EXPECT_EQ(stored.tensors.at("a").dtype, Dtype::f32);
   const DeviceHandle device = make_cpu_device();
-  Parameter parameter({2}, {});
   const Tensor values = Tensor::empty(device, {2}, Dtype::f32);
   EXPECT_EQ(sentence_of([&] {
-              load_tensors(stored.tensors, "file", {{"position_ids", &parameter, values, {2}}}, true);
+              load_tensors(stored.tensors, "file", {{"position_ids", values, {}, {2}, {2}}}, true);
             }),
             "file: position_ids is of type I64, but this model needs F32");
 }
@@ -147,6 +146,8 @@ TEST(Transformers, ExpertsHaveATensorEach) {
   EXPECT_EQ(mixtral["architectures"][0], "MixtralForCausalLM");
   EXPECT_EQ(mixtral["num_local_experts"], 3);
   EXPECT_EQ(nlohmann::json(transformers_config(llama_config_in(mixtral, "file"), Dtype::f32, 16)), mixtral);
+  EXPECT_EQ(transformers_name("layers.1.feed_forward.router.bias"),
+            "model.layers.1.block_sparse_moe.gate.e_score_correction_bias");
   config.moe.router = RouterKind::sigmoid;
   config.moe.balance = Balance::bias;
   config.moe.shared_experts = 1;
@@ -157,13 +158,13 @@ TEST(Transformers, ExpertsHaveATensorEach) {
 
 // A flat range that begins in the first expert and ends in the third.
 TEST(Transformers, PiecesOfAnExpertAreThoseOfItsRange) {
-  Parameter parameter({3, 2, 4}, {});
-  parameter.placement.flat = {6, 12, {"dp_shard"}};
+  Placement placement;
+  placement.flat = {6, 12, {"dp_shard"}};
   const Tensor local;
-  const CarriedTensor second{"experts.1", &parameter, local, {2, 4}, 8};
+  const CarriedTensor second{"experts.1", local, placement, {3, 2, 4}, {2, 4}, 8};
   EXPECT_EQ(second.pieces(), (std::vector<Piece>{{0, 2, 8}}));
-  const CarriedTensor first{"experts.0", &parameter, local, {2, 4}, 0},
-      third{"experts.2", &parameter, local, {2, 4}, 16};
+  const CarriedTensor first{"experts.0", local, placement, {3, 2, 4}, {2, 4}, 0},
+      third{"experts.2", local, placement, {3, 2, 4}, {2, 4}, 16};
   EXPECT_EQ(first.pieces(), (std::vector<Piece>{{6, 0, 2}}));
   EXPECT_EQ(third.pieces(), (std::vector<Piece>{{0, 10, 2}}));
 }

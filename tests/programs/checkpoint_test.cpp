@@ -277,6 +277,27 @@ TEST(Generate, ContinuesACheckpointOnOneRankAndOnTwo) {
   EXPECT_EQ(text(1, "--top-k 1"), text(1, "--temperature 0"));
 }
 
+// Of a model that no class of transformers holds; the biases of its routers are part of it.
+TEST(Generate, ContinuesAMixtureOfExperts) {
+  const TemporaryFolder folder;
+  output_of({2, NINEFOLD_08_TRAIN, "--experts 4 --router sigmoid --balance bias --bias-update-rate 0.5"},
+            fmt::format("{} --steps 3 --shared-experts 1 --checkpoint {}", small, folder.path("run")));
+  const std::string bias = "model.layers.1.block_sparse_moe.gate.e_score_correction_bias";
+  const SafetensorsFile model(folder.path("run/step_3/model.safetensors"));
+  EXPECT_NE(model.tensors().at(bias).bytes, std::string(4 * sizeof(float), '\0'));
+  output_of(
+      {2, NINEFOLD_08_TRAIN, "--lr 0 --weight-decay 0 --bias-update-rate 0"},
+      fmt::format("{} --steps 1 --init-from {} --checkpoint {}", short_run, folder.path("run"), folder.path("other")));
+  expect_same_file(folder, "other/step_1/model.safetensors", "run/step_3/model.safetensors");
+
+  const std::string options = fmt::format("--init-from {} --temperature 0 --tokens 20", folder.path("run"));
+  const auto text = [&](int ranks) {
+    const std::string output = output_of({ranks, NINEFOLD_09_GENERATE, options}, "");
+    return output.substr(0, output.rfind("\n\n20 tokens from "));
+  };
+  EXPECT_EQ(text(1), text(2));
+}
+
 // Its name comes before those of the model's tensors.
 TEST(Generate, TakesItsTypeFromTheModel) {
   const TemporaryFolder folder;
