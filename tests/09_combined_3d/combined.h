@@ -18,8 +18,12 @@ inline constexpr std::string_view small_model =
 inline const std::shared_ptr<const Task>& task_for(const TrainOptions& options) {
   static std::map<std::string, std::shared_ptr<const Task>> tasks;
   const LlamaConfig& llama = options.llama;
-  auto& task = tasks[fmt::format("{} {} {} {} {} {} {}", llama.dim, llama.layers, llama.heads, llama.kv_heads,
-                                 llama.ffn, llama.tied_embeddings, options.length)];
+  const MoeConfig& moe = llama.moe;
+  auto& task = tasks[fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", llama.dim, llama.layers, llama.heads,
+                                 llama.kv_heads, llama.ffn, llama.tied_embeddings, options.length, moe.experts,
+                                 moe.top_k, moe.capacity_factor.value_or(0), static_cast<int>(moe.drop_policy),
+                                 static_cast<int>(moe.router), static_cast<int>(moe.balance),
+                                 static_cast<int>(moe.balance_scope), moe.shared_experts)];
   if (!task) task = make_task("llama", options);
   return task;
 }

@@ -49,6 +49,22 @@ TEST(Train, EveryScheduleInThreeDimensions) {
   }
 }
 
+// Experts divided over parts of the data's ranks, and of those that share sequences.
+TEST(Train, DividesExperts) {
+  if (job_size() != 8) return;
+  for (const char* words :
+       {"--dp-shard 8 --ep 4", "--dp-replicate 2 --dp-shard 4 --ep 2 --stage 0 --recompute full",
+        "--pp 2 --dp-shard 4 --ep 4 --schedule 1f1b --micro-batches 4 --stage 1 --shared-experts 1",
+        "--pp 2 --dp-shard 2 --cp 2 --ep 2 --schedule interleaved --micro-batches 4 --capacity-factor 1",
+        "--pp 2 --dp-replicate 2 --cp 2 --ep 2 --schedule zb-h1 --capacity-factor 1 --token-drop-policy probs",
+        "--pp 2 --dp-shard 4 --ep 2 --schedule dualpipe --micro-batches 4 --balance bias --router sigmoid",
+        "--dp-shard 2 --cp 4 --ep 8 --layout striped --balance-scope batch --recompute selective",
+        "--dp-shard 2 --cp 4 --layout gathered --capacity-factor 0.75 --steps 2",
+        "--pp 4 --cp 2 --layout ulysses --schedule gpipe --micro-batches 2 --recompute every:2 --capacity-factor 1"}) {
+    expect_equal_to_serial(fmt::format("--layers 4 {} --experts 8 --ffn 16", words));
+  }
+}
+
 // Heads that tp has divided, stages that hand on their part of sequences, states divided over all of it.
 TEST(Train, SharesSequencesInEveryLayout) {
   if (job_size() != 8) return;
@@ -92,9 +108,11 @@ TEST(Train, MultipliesIn8Bits) {
 // What the files of configs/ ask for, on a smaller model and batch.
 TEST(Train, TheMeshesOfThePresets) {
   if (job_size() != 8) return;
-  for (const char* preset : {"3d", "fsdp_tp", "hsdp", "dolma_7b", "deepseek", "yi", "gemma2"}) {
-    const RunRecord record = expect_equal_to_serial(
-        fmt::format("--dim 64 --layers 4 --ffn 96 --config {}/../configs/{}.ini", NINEFOLD_DATA, preset));
+  for (const char* preset : {"3d", "fsdp_tp", "hsdp", "dolma_7b", "deepseek", "yi", "gemma2", "pp_cp", "moe",
+                             "yi_lightning", "llama3_405b_1", "llama3_405b_2", "llama3_405b_3", "4d"}) {
+    const RunRecord record =
+        expect_equal_to_serial(fmt::format("--dim 64 --layers 4 --ffn 96 {} --config {}/../configs/{}.ini",
+                                           preset == std::string("4d") ? "--dp-shard 1" : "", NINEFOLD_DATA, preset));
     EXPECT_FALSE(record.traffic.empty()) << preset;
   }
 }
@@ -147,7 +165,12 @@ TEST(Combinations, ThatCannotWorkSayWhatWould) {
   for (const auto& [words, sentence] : std::vector<std::pair<std::string, std::string>>{
            {"--pp 16", "pp(16) x dp_shard(auto) needs a multiple of 16 ranks, but the job has 8"},
            {"--pp 2 --dp-shard 3 --tp 2", "pp(2) x dp_shard(3) x tp(2) = 12 ranks, but the job has 8"},
-           {"--ep 2", "--ep 2 is not available"},
+           {"--ep 2 --dp-shard 8", "ep (2) ranks divide experts, but there are none; add --experts 8"},
+           {"--dp-shard 8 --top-k 2", "--top-k is for experts, but there are none; add --experts 8"},
+           {"--dp-shard 8 --ep 4 --experts 6", "experts (6) must be divisible by ep (4); try --experts 8"},
+           {"--dp-shard 2 --cp 2 --pp 2 --ep 8 --experts 8", "ep (8) must divide dp_shard(2) x cp(2) = 4 ranks"},
+           {"--tp 2 --experts 8", "tp (2) divides the features of a feed-forward, but with --experts (8)"},
+           {"--dp-shard 8 --experts 4 --matmul-dtype f8", "--matmul-dtype f8 is not for --experts (4)"},
            {"--cp 4 --length 20", "length (20) must be divisible by 2 x cp = 8 for the layout zigzag over cp (4)"},
            {"--cp 8 --length 20 --layout ulysses", "length (20) must be divisible by 8"},
            {"--cp 4 --tp 2 --layout ulysses", "but there are 1 on each of tp (2) ranks"},
