@@ -67,7 +67,9 @@ inline RunRecord expect_equal_to_serial(const std::string& words) {
   EXPECT_TRUE(outcome.record.check.passed);
   EXPECT_EQ(outcome.record.check.parameter_max_rel, 0);
   EXPECT_TRUE(outcome.record.books_balanced);
-  expect_balanced_books(outcome.record);
+  const auto has = [&](const char* word) { return words.find(word) != std::string::npos; };
+  // Halves of a mixture's backward have no formula.
+  expect_balanced_books(outcome.record, !(has("--experts") && (has("--schedule zb") || has("--schedule dualpipe"))));
   return outcome.record;
 }
 
