@@ -55,12 +55,17 @@ struct Call {
 // same collective call.
 std::string to_string(const Call& call);
 
-// A call under way. It alone uses the elements of the call's tensors, which stay alive until it is complete.
+// A call under way. It alone uses the elements of the call's tensors, which stay alive until it is complete or the device
+// waits for it.
 class Work {
  public:
   virtual ~Work() = default;
   // Does what can be done without waiting; true once the result is in place. Not called again after that.
   virtual bool step() = 0;
+  // True once the device itself waits for the result: whatever it is told from now on sees it, and the host need not
+  // wait nor keep the tensors, whose memory is the device's to use again after that. Where only the host can wait,
+  // always false. The work still has to be stepped until it is complete.
+  virtual bool is_awaited_by_device() { return false; }
 };
 
 // One object per group and rank, made by a CollectivesFactory and used with that group's transport. All ranks of a
@@ -82,6 +87,9 @@ class Collectives {
   // True where every reduction adds the ranks' elements in the order 0, 1, 2, …: f32 sums have the bits of a serial
   // sum. (In bf16 they are rounded once, at the end.)
   virtual bool sums_in_rank_order() const { return false; }
+
+  // Whether `start` takes tensors of a GPU.
+  virtual bool takes_device_memory() const { return false; }
 };
 
 // Makes a group's collectives; the transport outlives them.
@@ -89,5 +97,9 @@ using CollectivesFactory = std::function<std::unique_ptr<Collectives>(Transport&
 
 // Open MPI's own collectives, which need the MPI transport.
 CollectivesFactory mpi_collectives();
+
+// NCCL's, for tensors of a GPU; `host` carries everything else, and these tensors too in groups of which several ranks
+// use one GPU, if that NCCL does not let them. Throws UserError in programs that were built without NCCL.
+CollectivesFactory nccl_collectives(CollectivesFactory host);
 
 }  // namespace ninefold

@@ -18,7 +18,12 @@ void Pending::wait() {
   if (!in_flight_) return;
   const std::shared_ptr<InFlight> in_flight = std::move(in_flight_);
   World& world = in_flight->group.world();
-  world.wait_until([&] { return in_flight->done; }, in_flight->call, in_flight->group);
+  const auto is_over = [&] {
+    const auto& work = in_flight->started.work;
+    return in_flight->done || (work && work->is_awaited_by_device());
+  };
+  world.wait_until(is_over, in_flight->call, in_flight->group);
+  if (!in_flight->done) world.leave_to_device(*in_flight);
   world.join(*in_flight);
 }
 

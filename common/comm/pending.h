@@ -20,7 +20,8 @@ class [[nodiscard]] Pending {
   // True once the result is in place; makes progress, never waits. The answer depends on the real time: programs that
   // shall repeat their virtual times only wait. True moves the virtual clock as waiting would have done.
   bool test();
-  // Returns when the result is in place. After the world's timeout it says where this rank waits and ends the job.
+  // Returns when the result is in place, or when the device waits for it in the host's stead: whatever the device is
+  // told from then on sees it. After the world's timeout it says where this rank waits and ends the job.
   void wait();
 
  private:

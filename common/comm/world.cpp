@@ -10,6 +10,7 @@
 #include "common/base/trace.h"
 #include "common/comm/compare_calls.h"
 #include "common/comm/mpi/job.h"
+#include "common/comm/staged.h"
 #include "common/comm/state.h"
 #include "common/comm/virtual_time.h"
 #include "common/tensor/ops.h"
@@ -51,6 +52,8 @@ bool is_product(std::string_view kernel) {
   return is_it("matmul") || is_it("grouped_matmul") || is_it("attention") || is_it("convolution");
 }
 
+bool is_gpu(const Device& device) { return device.type() == DeviceType::cuda; }
+
 bool is_on_meta(const Call& call) {
   return call.tensor().defined() && call.tensor().device()->type() == DeviceType::meta;
 }
@@ -59,7 +62,7 @@ bool is_on_meta(const Call& call) {
 
 World::World(WorldOptions options, CollectivesFactory collectives)
     : options_(std::move(options)),
-      make_collectives_(std::move(collectives)),
+      make_collectives_(is_gpu(*options_.device) ? staged(std::move(collectives)) : std::move(collectives)),
       exceptions_before_(std::uncaught_exceptions()) {
   std::unique_ptr<Transport> transport = mpi::world_transport(options_.synchronous_sends);
   std::vector<int> all(transport->size());
@@ -78,10 +81,13 @@ World::World(WorldOptions options, CollectivesFactory collectives)
     if (is_product(cost.name) && !traffic_.paused()) executed_flops_ += cost.flops;
     progress();
   };
+  outer_while_waiting_ = options_.device->host_access().while_waiting;
+  options_.device->host_access().while_waiting = [this](double seconds) { while_device_works(seconds); };
 }
 
 World::~World() {
   options_.device->after_kernel = outer_after_kernel_;
+  options_.device->host_access().while_waiting = outer_while_waiting_;
   if (std::uncaught_exceptions() > exceptions_before_) {
     // The job is about to end. Peers may still read and write the tensors under way, so these are never freed.
     static_cast<void>(std::make_unique<decltype(in_flight_)>(std::move(in_flight_)).release());
@@ -92,7 +98,10 @@ World::~World() {
 
 void World::wait_for_all() {
   const std::vector<std::shared_ptr<InFlight>> left = in_flight_;
-  for (const auto& in_flight : left) Pending(in_flight).wait();
+  for (const auto& in_flight : left) {
+    wait_until([&] { return in_flight->done; }, in_flight->call, in_flight->group);
+    join(*in_flight);
+  }
 }
 
 int World::rank() const { return group_.rank(); }
@@ -139,8 +148,8 @@ Pending World::start(const Group& group, Call&& call) {
 }
 
 void World::run(const Group& group, Call&& call) {
-  // Where others are under way, they have to go on too, and in turn.
-  if (virtual_time_ || !in_flight_.empty()) return start(group, std::move(call)).wait();
+  // Where others are under way, they have to go on too, and in turn. A GPU may wait by itself.
+  if (virtual_time_ || !in_flight_.empty() || is_gpu(*options_.device)) return start(group, std::move(call)).wait();
   std::optional<Started> started = begin(group, call);
   if (!started) return;
   open(group, call, *started);
@@ -220,12 +229,26 @@ void World::progress() {
   std::erase_if(in_flight_, [](const auto& in_flight) { return in_flight->done; });
 }
 
+void World::leave_to_device(InFlight& in_flight) const {
+  for (Tensor* tensor : {&in_flight.call.in, &in_flight.call.out}) {
+    if (tensor->defined()) *tensor = Tensor::empty(paper_, tensor->shape(), tensor->dtype());
+  }
+}
+
 void World::join(const InFlight& in_flight) {
   if (!virtual_time_) return;
   const ClockStop stop(virtual_clock());
   const double begin = virtual_clock()->now();
   virtual_time_->waited(in_flight);
   add_virtual_span("wait", in_flight, begin, virtual_clock()->now());
+}
+
+// The device itself waits for what other ranks are to send: they may need this host for that, and may be gone.
+void World::while_device_works(double seconds) {
+  progress();
+  if (seconds <= options_.timeout || in_flight_.empty()) return;
+  const InFlight& first = *in_flight_.front();
+  give_up(first.call, first.group);
 }
 
 void World::give_up(const Call& call, const Group& group) const {

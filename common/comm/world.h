@@ -35,6 +35,8 @@ int launch(int argc, char** argv, const std::function<int(int argc, char** argv)
 int job_rank();
 int job_size();
 bool on_first_rank();
+// This process's rank among those on the same machine. The first time, all ranks of the job call it.
+int local_rank();
 
 struct WorldOptions {
   DeviceHandle device;
@@ -102,6 +104,8 @@ class World {
   void open(const Group& group, const Call& call, Started& started);
   bool step(const Group& group, Started& started);
   void advance(InFlight& in_flight);
+  // The device waits for it, and may have its memory back: what is left of its tensors are their shapes, for messages.
+  void leave_to_device(InFlight& in_flight) const;
   // Somebody has waited for it to be done.
   void join(const InFlight& in_flight);
   // The time of the trace; 0 without one.
@@ -109,6 +113,8 @@ class World {
   void add_span(std::string_view category, const Call& call, const Group& group, int64_t begin);
   void add_virtual_span(std::string_view category, const InFlight& in_flight, double begin, double end);
   [[noreturn]] void give_up(const Call& call, const Group& group) const;
+  // The host has been waiting for the device for so long.
+  void while_device_works(double seconds);
 
   WorldOptions options_;
   CollectivesFactory make_collectives_;
@@ -117,8 +123,10 @@ class World {
   double waited_ = 0;
   double executed_flops_ = 0;
   std::function<void(const KernelCost&)> outer_after_kernel_;
+  std::function<void(double)> outer_while_waiting_;
   Group group_;
   std::vector<std::shared_ptr<InFlight>> in_flight_;
+  DeviceHandle paper_ = make_meta_device();
   int64_t step_ = 0;
   bool progressing_ = false;
   int exceptions_before_;  // of the thread, when the world was made

@@ -57,6 +57,18 @@ int job_size() {
 
 bool on_first_rank() { return job_rank() == 0; }
 
+int local_rank() {
+  static const int known = [] {
+    MPI_Comm machine;
+    mpi::check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, job_rank(), MPI_INFO_NULL, &machine));
+    int rank = 0;
+    mpi::check(MPI_Comm_rank(machine, &rank));
+    mpi::check(MPI_Comm_free(&machine));
+    return rank;
+  }();
+  return known;
+}
+
 void mpi::end_job(int exit_code) {
   MPI_Abort(MPI_COMM_WORLD, exit_code);
   std::_Exit(exit_code);  // MPI_Abort does not return, but is not declared so
