@@ -131,8 +131,9 @@ CollectivesFactory ours() { return chosen_by(fastest); }
 CollectivesFactory ordered() { return chosen_by(in_rank_order, /*sums_in_rank_order=*/true); }
 
 CollectivesFactory named(std::string_view name) {
-  require(name == "ours" || name == "ordered" || name == "mpi",
-          "collectives must be one of ours, ordered, mpi, not '{}'", name);
+  require(name == "ours" || name == "ordered" || name == "mpi" || name == "nccl",
+          "collectives must be one of ours, ordered, mpi, nccl, not '{}'", name);
+  if (name == "nccl") return nccl_collectives(ours());
   return name == "ours" ? ours() : name == "ordered" ? ordered() : mpi_collectives();
 }
 

@@ -16,7 +16,8 @@ CollectivesFactory ours();
 // Every sum is added in rank order, 0, 1, 2, …, so that results have the bits of a serial sum.
 CollectivesFactory ordered();
 
-// By the word that --collectives takes: "ours", "ordered", or "mpi" for the library's own. Throws UserError for others.
+// By the word that --collectives takes: "ours", "ordered", "mpi" for the MPI library's own, or "nccl" for NCCL's, with
+// ours for what NCCL does not carry. Throws UserError for others.
 CollectivesFactory named(std::string_view name);
 
 // Whatever `choose` decides, which is always the same for the same question. `sums_in_rank_order`: all algorithms that
