@@ -44,7 +44,7 @@ struct ProgramOptions {
             name_of(ddp.reduce), name_of(ddp.reduce));
     train.use_defaults_of(model, given);
     train.settle_checkpoint(given, model);
-    train.settle_check(given);
+    train.settle_defaults(given);
   }
 };
 

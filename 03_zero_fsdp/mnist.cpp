@@ -47,7 +47,7 @@ struct ProgramOptions {
             "--batch-size and --batch are two names of one number; give one of them");
     train.settle_epochs(given, train.epochs);
     train.schedule.min_lr = train.schedule.lr;
-    train.settle_check(given);
+    train.settle_defaults(given);
     policy.settle_types(train);
     policy.validate();
     require(!save_model || train.device != DeviceType::meta,

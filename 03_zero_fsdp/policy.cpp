@@ -43,6 +43,7 @@ void ShardingPolicy::settle_types(TrainOptions& train) {
   train.param_dtype = param_dtype;
   train.output_dtype = output_dtype;
   const Precision precision = train.precision();
+  on_gpu = train.device == DeviceType::cuda;
   types = {precision.stored, precision.compute, precision.gradient, reduce_dtype,
            gather_dtype.value_or(precision.compute)};
 }
@@ -50,6 +51,8 @@ void ShardingPolicy::settle_types(TrainOptions& train) {
 void ShardingPolicy::validate() const {
   require(stage >= 1 || offload == Offload::none,
           "--offload needs --stage 1, 2 or 3: stage 0 divides nothing, and keeps everything on the device");
+  require(!on_gpu || offload != Offload::pageable,
+          "--offload pageable: a GPU cannot compute with memory that the system may page out; use --offload pinned");
   require(stage == 3 || types.compute == types.stored,
           "--param-dtype {} needs --stage 3: stage {} keeps whole parameters; --dtype {} keeps them in that type, and "
           "f32 master values in the optimizer",

@@ -44,6 +44,7 @@ struct ShardingPolicy {
     Dtype stored = Dtype::f32, compute = Dtype::f32, gradient = Dtype::f32, reduce = Dtype::f32, gather = Dtype::f32;
     bool quantizes() const { return gather == Dtype::f8_e4m3; }
   } types{};
+  bool on_gpu = false;  // settled by settle_types too
 
   bool offloads_values() const { return offload != Offload::none && stage == 3; }
   bool offloads_gradients() const { return offload != Offload::none && stage >= 2; }

@@ -30,7 +30,7 @@ int run(int argc, char** argv) {
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   train.settle_checkpoint(command_line);
-  train.settle_check(command_line);
+  train.settle_defaults(command_line);
   options.policy.settle_types(train);
   options.policy.validate();
   train.recomputation = options.recomputation.resolve();

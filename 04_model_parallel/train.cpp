@@ -32,7 +32,7 @@ int run(int argc, char** argv) {
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   train.use_defaults_of(options.model, command_line);
   train.settle_checkpoint(command_line);
-  train.settle_check(command_line);
+  train.settle_defaults(command_line);
 
   World world(train.world(), collectives::named(train.collectives));
   const Mesh mesh(world, {{"pp", mesh_size(options.pp)}});

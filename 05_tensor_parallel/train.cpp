@@ -52,7 +52,7 @@ int run(int argc, char** argv) {
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   train.settle_checkpoint(command_line);
-  train.settle_check(command_line);
+  train.settle_defaults(command_line);
   require(options.dp_shard > 1 || options.policy.stage == 0 || !command_line.given("--stage"),
           "--stage {} divides states over --dp-shard, but that is 1; add --dp-shard 2", options.policy.stage);
   if (options.dp_shard == 1) options.policy.stage = 0;  // nobody to divide states with

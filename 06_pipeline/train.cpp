@@ -41,7 +41,7 @@ struct ProgramOptions {
     if (!times.empty()) require_writable(times, "--times");
     train.use_defaults_of(model, given);
     train.settle_checkpoint(given, model);
-    train.settle_check(given);
+    train.settle_defaults(given);
   }
 };
 

@@ -40,7 +40,7 @@ int run(int argc, char** argv) {
   options.declare(command_line);
   if (const auto help = command_line.parse(argc, argv)) return print_help(*help);
   train.settle_checkpoint(command_line);
-  train.settle_check(command_line);
+  train.settle_defaults(command_line);
   // With one data rank the ranks of --cp divide states only where that is asked for.
   if (options.dp_shard == 1 && !command_line.given("--stage")) options.policy.stage = 0;
   options.policy.settle_types(train);

@@ -51,7 +51,7 @@ struct ProgramOptions {
     require(train.llama.moe.experts > 0, "there is nothing to divide: --experts must be at least 1");
     if (dp_shard == 1 && !given.given("--stage")) policy.stage = 0;
     train.settle_checkpoint(given);
-    train.settle_check(given);
+    train.settle_defaults(given);
     policy.settle_types(train);
     policy.validate();
     train.recomputation = recomputation.resolve();

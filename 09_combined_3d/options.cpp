@@ -20,7 +20,7 @@ void CombinedOptions::settle(const Options& given, int ranks) {
   mesh.settle(given, ranks);
   train.settle_checkpoint(given);
   settle_experts(given);
-  train.settle_check(given);
+  train.settle_defaults(given);
 }
 
 void CombinedOptions::settle_experts(const Options& given) {

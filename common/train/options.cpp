@@ -113,8 +113,9 @@ void TrainOptions::use_epochs(const Task& task) {
   eval_batches = (task.samples(Split::evaluation) + batch - 1) / batch;
 }
 
-void TrainOptions::settle_check(const Options& given) {
+void TrainOptions::settle_defaults(const Options& given) {
   if (!given.given("--check")) check = llama_parameters(llama) <= checked_parameters;
+  if (!given.given("--collectives") && device == DeviceType::cuda) collectives = "nccl";
 }
 
 void TrainOptions::resolve(int data_ranks) {
@@ -158,8 +159,10 @@ Precision TrainOptions::precision() const {
 double TrainOptions::lr_at(int64_t step, int64_t epoch) const { return step_lr(schedule.at(step), gamma, epoch); }
 
 WorldOptions TrainOptions::world() const {
-  require(cluster.empty() || collectives != "mpi",
-          "--cluster has no times for the messages of --collectives mpi; use ours or ordered");
+  require(cluster.empty() || collectives == "ours" || collectives == "ordered",
+          "--cluster has no times for the messages of --collectives {}; use ours or ordered", collectives);
+  require(collectives != "nccl" || device == DeviceType::cuda,
+          "--collectives nccl carries tensors of GPUs; add --device cuda, or choose ours, ordered or mpi");
   const DeviceHandle made = make_device(device, threads);
   if (!memory_limit.empty()) made->ledger().set_limit(parse_bytes("--memory-limit", memory_limit));
   return {.device = made,
@@ -206,6 +209,7 @@ TrainOptions mnist_options() {
 }
 
 DeviceHandle make_device(DeviceType type, int threads) {
+  if (type == DeviceType::cuda) return make_cuda_device(local_rank() % std::max(cuda_devices(), 1));
   return type == DeviceType::meta ? make_meta_device() : make_cpu_device(threads);
 }
 

@@ -68,7 +68,7 @@ struct TrainOptions {
   std::string report, trace;
   CheckpointOptions checkpoint;
   // Communication
-  std::string collectives = "ours";  // whose: the course's own, those that sum in rank order, the library's
+  std::string collectives = "ours";  // whose: the course's own, those that sum in rank order, MPI's, NCCL's
   double timeout = 120;
   bool debug_comm = false;
   bool synchronous_sends = false;
@@ -99,8 +99,9 @@ struct TrainOptions {
   // that was given says otherwise, or one of checkpoints lacks another.
   void settle_checkpoint(const Options& given, const std::string& model = "llama");
 
-  // The check is on by default where it costs little: up to `checked_parameters`, unless it was asked for or refused.
-  void settle_check(const Options& given);
+  // Unless they were given: the check is on where it costs little, up to `checked_parameters`, and GPUs communicate by
+  // NCCL.
+  void settle_defaults(const Options& given);
   static constexpr int64_t checked_parameters = 50'000'000;
 
   // Settles micro_batch and micro_batches for `data_ranks`, and looks at what can be wrong before any work: throws
@@ -124,6 +125,8 @@ struct TrainOptions {
 // batches of 64.
 TrainOptions mnist_options();
 
+// For cuda: a GPU of this machine, one a rank while there are as many; then ranks share them in turn. The first time,
+// all ranks of the job call it.
 DeviceHandle make_device(DeviceType type, int threads);
 
 // "llama", "mlp" or "mnist_cnn". On meta, Llama comes without data.

@@ -13,8 +13,8 @@ void TrainOptions::declare(Options& options) {
 
 void TrainOptions::declare_run(Options& options) {
   options.group("Run");
-  options.add_choice<DeviceType>("--device", device, {{"cpu", DeviceType::cpu}, {"meta", DeviceType::meta}},
-                                 "where tensors live; meta has shapes only and counts bytes");
+  options.add_choice<DeviceType>("--device", device, {{"cpu", DeviceType::cpu}, {"cuda", DeviceType::cuda}, {"meta", DeviceType::meta}},
+                                 "where tensors live: cuda is a GPU a rank; meta has shapes only and counts bytes");
   const std::vector<std::pair<std::string, Dtype>> types = {
       {"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}};
   options.add_choice<Dtype>("--dtype", dtype, types,
@@ -121,8 +121,9 @@ void TrainOptions::declare_report(Options& options) {
   options.add("--report", report, "write the results as JSON to this file");
   options.add("--trace", trace, "write a timeline for Perfetto or chrome://tracing to this file");
   options.group("Communication");
-  options.add_choice("--collectives", collectives, {"ours", "ordered", "mpi"},
-                     "chapter 01's fastest, chapter 01's that add in rank order, or the MPI library's");
+  options.add_choice("--collectives", collectives, {"ours", "ordered", "mpi", "nccl"},
+                     "chapter 01's fastest, chapter 01's that add in rank order, the MPI library's, or NCCL's, which "
+                     "are the default with --device cuda");
   options.add("--timeout", timeout, "longest wait for another rank", {.minimum = 0.1, .unit = "s"});
   options.add("--debug-comm", debug_comm, "compare every collective's call between the ranks first");
   options.add("--synchronous-sends", synchronous_sends, "sends complete only when they are received");

@@ -14,6 +14,7 @@ double measure(const DeviceHandle& device, Dtype dtype, const MatmulShape& shape
   ops::fill_(a, 1);
   ops::fill_(b, 1);
   ops::matmul_into(out, a, b, {.transpose_b = true});
+  device->host_access().synchronize();
   // All calls together, and long enough that ranks which share a core all have their turn.
   constexpr double enough_seconds = 0.05;
   constexpr int fewest_calls = 5;
@@ -23,6 +24,7 @@ double measure(const DeviceHandle& device, Dtype dtype, const MatmulShape& shape
     ops::matmul_into(out, a, b, {.transpose_b = true});
     ++calls;
   }
+  device->host_access().synchronize();
   return calls * 2.0 * static_cast<double>(shape.m * shape.n * shape.k) / stopwatch.seconds();
 }
 
@@ -30,6 +32,7 @@ double measure(const DeviceHandle& device, Dtype dtype, const MatmulShape& shape
 
 double measure_matmul_peak(const DeviceHandle& device, Dtype dtype, std::vector<MatmulShape> shapes, Clock clock) {
   shapes.insert(shapes.end(), {{1024, 1024, 1024}, {2048, 2048, 2048}});
+  if (device->type() == DeviceType::cuda) shapes.push_back({8192, 8192, 8192});  // what fills a GPU
   double best = 0;
   for (const MatmulShape& shape : shapes) best = std::max(best, measure(device, dtype, shape, clock));
   return best;

@@ -32,7 +32,7 @@ std::array<int, 4> extents(const TrainOptions& options, int data_ranks, const Su
 
 SerialModel::SerialModel(const Task& task, const TrainOptions& options, const Precision& precision, int data_ranks,
                          const SumGrouping& grouping)
-    : device(make_device(DeviceType::cpu, options.threads)),
+    : device(make_device(options.device, options.threads)),
       model(make_serial(task, options, precision, device)),
       parameters(parameters_of(*model)),
       optimizer(make_optimizer(options.optimizer, parameters, options.seed)),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "common/base/progress.h"
 #include "common/base/report.h"
@@ -18,6 +19,17 @@
 
 namespace ninefold {
 namespace {
+
+// Where GPUs have one queue only, nothing that FSDP starts ahead overlaps.
+std::string warning_of_one_connection(DeviceType device, const Mesh& mesh) {
+  const char* const connections = std::getenv("CUDA_DEVICE_MAX_CONNECTIONS");
+  const bool is_one = connections != nullptr && connections == std::string("1");
+  if (device != DeviceType::cuda || !is_one || !mesh.has("dp_shard") || mesh.size("dp_shard") == 1) return "";
+  return fmt::format(
+      "warning: CUDA_DEVICE_MAX_CONNECTIONS=1 leaves the all-gathers of dp_shard({}) behind the kernels that they "
+      "should overlap with; unset it\n",
+      mesh.size("dp_shard"));
+}
 
 std::vector<std::pair<std::string, double>> memory_series(const Ledger& ledger) {
   std::vector<std::pair<std::string, double>> series;
@@ -148,6 +160,7 @@ void Trainer::announce() const {
     }
     fmt::print("{}", table.text());
   }
+  fmt::print("{}", warning_of_one_connection(options_.device, mesh_));
   if (options_.steps == 0) return;
   const int64_t rows = task_.rows_per_sample();
   fmt::print("batch {} = {} data ranks x {} micro-batches x {} {}{}; {}\n", options_.batch, data_.size(),
