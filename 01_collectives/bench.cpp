@@ -21,6 +21,7 @@
 #include "common/base/stopwatch.h"
 #include "common/comm/control.h"
 #include "common/comm/world.h"
+#include "common/train/options.h"
 
 namespace {
 
@@ -52,7 +53,9 @@ class Bench {
   Bench(const BenchOptions& options, const DeviceHandle& device)
       : options_(options),
         world_({.device = device, .timeout = options.timeout, .cluster = cluster_of(options)},
-               [this](Transport& transport) { return chosen_by(chooser())(transport); }) {
+               [this](Transport& transport) {
+                 return uses_nccl_ ? nccl_(transport) : chosen_by(chooser())(transport);
+               }) {
     require(world_.size() > 1,
             "a collective needs at least 2 ranks; start it with mpirun -n 2, or ./run 01/bench -n 2");
     mesh_.emplace(world_, options.mesh());
@@ -81,7 +84,8 @@ class Bench {
     }
     for (const Operation operation : options_.collectives()) run_collective(operation);
     print("# wrong elements: {} {}\n", wrong_, wrong_ == 0 ? "OK" : "FAILED");
-    print("# average busbw of ours: {:.3f} GB/s\n", bus_bandwidths_ > 0 ? bus_bandwidth_sum_ / bus_bandwidths_ : 0);
+    print("# average busbw of {}: {:.3f} GB/s\n", options_.first_contestant(),
+          bus_bandwidths_ > 0 ? bus_bandwidth_sum_ / bus_bandwidths_ : 0);
     if (is_virtual()) {
       print("# times are virtual: those of the machines of --cluster \"{}\" on {}\n", options_.cluster,
             to_string(*mesh_));
@@ -109,7 +113,9 @@ class Bench {
   // All ranks, with the collectives of the contestant.
   const Group& group_of(Operation operation, const std::string& contestant) {
     if (contestant == "ours" || contestant == "mpi") return world_.group();
-    single_ = &find_algorithm(operation, contestant);
+    uses_nccl_ = contestant == "nccl";
+    if (uses_nccl_ && !nccl_) nccl_ = nccl_collectives(ours());
+    single_ = uses_nccl_ ? nullptr : &find_algorithm(operation, contestant);
     const auto known = groups_.find(single_);
     if (known != groups_.end()) return known->second;
     return groups_[single_] = world_.make_group(contestant, world_.group().members());
@@ -225,6 +231,7 @@ class Bench {
     world_.group().barrier();
     const Stopwatch stopwatch;
     repeat(exercise, operation, contestant, iterations);
+    world_.device()->host_access().synchronize();
     return stopwatch.seconds() / iterations;
   }
 
@@ -278,16 +285,18 @@ class Bench {
     if (out_of_place.seconds >= 0 && in_place.seconds >= 0) result["in_place"] = as_json(in_place, operation, bytes);
     results_.push_back(result);
     wrong_ += out_of_place.wrong + in_place.wrong;
-    if (contestant != "ours") return;
+    if (contestant != options_.first_contestant()) return;
     bus_bandwidth_sum_ += result["busbw_gb_s"].get<double>();
     ++bus_bandwidths_;
   }
 
   const BenchOptions& options_;
   const Algorithm* single_ = nullptr;  // of the next group; none: ours
+  bool uses_nccl_ = false;             // the next group
+  CollectivesFactory nccl_{};          // made when it is asked for
   World world_;
   std::optional<Mesh> mesh_;
-  std::map<const Algorithm*, Group> groups_;
+  std::map<const Algorithm*, Group> groups_;  // nullptr: on NCCL
   nlohmann::ordered_json results_ = nlohmann::ordered_json::array();
   int64_t wrong_ = 0;
   double bus_bandwidth_sum_ = 0;
@@ -303,7 +312,7 @@ int run(int argc, char** argv) {
     return 0;
   }
   options.resolve();
-  Bench bench(options, make_cpu_device());
+  Bench bench(options, make_device(options.device, 1));
   return options.fit ? bench.fit(command_line.values()) : bench.run(command_line.values());
 }
 

@@ -7,6 +7,7 @@
 #include "common/optim/clip.h"
 #include "common/optim/optimizer.h"
 #include "common/train/batches.h"
+#include "common/train/options.h"
 #include "common/train/peak.h"
 
 namespace ninefold {
@@ -23,11 +24,21 @@ inline const Configuration configurations[] = {
     {"c", {.dim = 768, .layers = 12, .heads = 12, .kv_heads = 4, .ffn = 2048, .vocab = 32000}, 512, 2},
 };
 
+// What fills a GPU: Llama 3.2 1B.
+inline const Configuration billion = {
+    "1b",
+    {.dim = 2048, .layers = 16, .heads = 32, .kv_heads = 8, .ffn = 8192, .vocab = 128256, .tied_embeddings = true},
+    4096,
+    2};
+
 // Learns one batch of random tokens by heart. Two of the same configuration do the same, to the bit.
 class LlamaTraining {
  public:
-  LlamaTraining(const Configuration& configuration, Dtype compute)
-      : configuration_(configuration), task_(configuration.llama, "", configuration.length), compute_(compute) {
+  LlamaTraining(const Configuration& configuration, Dtype compute, DeviceType device = DeviceType::cpu)
+      : configuration_(configuration),
+        task_(configuration.llama, "", configuration.length),
+        compute_(compute),
+        device_(make_device(device, /*threads=*/1)) {
     materialize(*model_, device_, {.compute = compute, .gradient = Dtype::f32}, seed);
     optimizer_ = make_optimizer({.weight_decay = 0.1}, parameters_, seed);
     std::vector<int32_t> tokens(static_cast<size_t>(rows() + 1));
@@ -52,8 +63,11 @@ class LlamaTraining {
 
   // FLOP/s of the best matmul, now.
   double matmul_peak() const {
-    return measure_matmul_peak(make_cpu_device(), compute_, task_.matmul_shapes(configuration_.batch), Clock::thread);
+    return measure_matmul_peak(make_device(device_->type(), 1), compute_, task_.matmul_shapes(configuration_.batch),
+                               clock());
   }
+  // That of the processor, in which time that others have the core does not count; on a GPU, that of the wall.
+  Clock clock() const { return device_->type() == DeviceType::cuda ? Clock::wall : Clock::thread; }
   // Tokens of a step.
   int64_t rows() const { return configuration_.batch * configuration_.length; }
   double flops() const { return task_.flops_per_sample() * static_cast<double>(configuration_.batch); }
@@ -64,7 +78,7 @@ class LlamaTraining {
   Configuration configuration_;
   LlamaTask task_;
   Dtype compute_;
-  DeviceHandle device_ = make_cpu_device();
+  DeviceHandle device_;
   std::unique_ptr<Model> model_ = task_.make_model();
   std::vector<Parameter*> parameters_ = parameters_of(*model_);
   std::unique_ptr<Optimizer> optimizer_;

@@ -5,6 +5,9 @@
 // counted. Peak and step alternate, and every figure is a median.
 //
 //   step_benchmark --benchmark_filter='step b'
+//
+// With --device cuda the steps run on a GPU, and by the clock of the wall; --vendor-peak gives what its vendor promises,
+// in TFLOP/s, and adds the MFU: FLOPs of the model over those.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -20,10 +23,17 @@ namespace {
 constexpr int rounds = 7;
 
 double seconds_of_step(LlamaTraining& training) {
-  const Stopwatch stopwatch(Clock::thread);
+  const Stopwatch stopwatch(training.clock());
   training.step();
+  training.device().host_access().synchronize();
   return stopwatch.seconds();
 }
+
+// Where steps run, and how fast its vendor says that is; 0 where nobody has.
+struct Place {
+  DeviceType device = DeviceType::cpu;
+  double vendor_flops = 0;
+};
 
 // Three steps, which also warm up: the loss is finite and falls. Returns the last one.
 double check(LlamaTraining& training) {
@@ -36,8 +46,8 @@ double check(LlamaTraining& training) {
   return loss;
 }
 
-void measure_step(benchmark::State& state, const Configuration& configuration, Dtype dtype) {
-  LlamaTraining training(configuration, dtype);
+void measure_step(benchmark::State& state, const Configuration& configuration, Dtype dtype, const Place& place) {
+  LlamaTraining training(configuration, dtype, place.device);
   check(training);
   std::vector<double> seconds, peaks = {training.matmul_peak()}, shares;
   for (int round = 0; round < rounds; ++round) {
@@ -50,6 +60,7 @@ void measure_step(benchmark::State& state, const Configuration& configuration, D
   state.counters["GFLOP/s"] = training.flops() / median(seconds) * 1e-9;
   state.counters["peak GFLOP/s"] = median(peaks) * 1e-9;
   state.counters["% of peak"] = 100 * median(shares);
+  if (place.vendor_flops > 0) state.counters["MFU %"] = 100 * training.flops() / median(seconds) / place.vendor_flops;
   state.counters["tokens/s"] = static_cast<double>(training.rows()) / median(seconds);
 }
 
@@ -118,12 +129,15 @@ void add(const std::string& name, Function function, const Arguments&... argumen
       ->Unit(benchmark::kMillisecond);
 }
 
-void add_all() {
-  for (const Configuration& configuration : configurations) {
-    for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
-      add(fmt::format("step {} {}", configuration.name, name_of(dtype)), measure_step, configuration, dtype);
-    }
+void add_steps(const Configuration& configuration, const Place& place) {
+  for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+    add(fmt::format("step {} {}", configuration.name, name_of(dtype)), measure_step, configuration, dtype, place);
   }
+}
+
+void add_all(const Place& place) {
+  for (const Configuration& configuration : configurations) add_steps(configuration, place);
+  if (place.device == DeviceType::cuda) return add_steps(billion, place);
   const Configuration& b = configurations[1];
   for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
     for (const unfused::Form& form : unfused::forms) {
@@ -138,9 +152,26 @@ void add_all() {
 }  // namespace
 }  // namespace ninefold
 
-int main(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  ninefold::add_all();
+namespace ninefold {
+namespace {
+
+int run(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);  // takes its own options away
+  Place place;
+  double vendor_peak = 0;
+  Options options("step_benchmark", "Times the training step of Llamas on one rank.");
+  options.add_choice<DeviceType>("--device", place.device, {{"cpu", DeviceType::cpu}, {"cuda", DeviceType::cuda}},
+                                 "where it runs");
+  options.add("--vendor-peak", vendor_peak, "what the vendor promises for matmuls of this type",
+              {.minimum = 0, .unit = "TFLOP/s"});
+  if (const auto help = options.parse(argc, argv)) return print_help(*help);
+  place.vendor_flops = vendor_peak * 1e12;
+  add_all(place);
   benchmark::RunSpecifiedBenchmarks();
+  return 0;
 }
+
+}  // namespace
+}  // namespace ninefold
+
+int main(int argc, char** argv) { return ninefold::launch(argc, argv, ninefold::run); }

@@ -16,18 +16,32 @@ bool is_made_of_parts(Operation operation) {
          operation == Operation::all_to_all;
 }
 
-void write(const Tensor& tensor, int64_t i, float value) {
-  if (tensor.dtype() == Dtype::f32) tensor.data<float>()[i] = value;
-  if (tensor.dtype() == Dtype::bf16) tensor.data<bf16>()[i] = bf16(value);
-  if (tensor.dtype() == Dtype::f16) tensor.data<f16>()[i] = f16(value);
-  if (tensor.dtype() == Dtype::i32) tensor.data<int32_t>()[i] = static_cast<int32_t>(value);
+// Through the host's memory, where no device needs to be known.
+template <typename Value>
+void write(const Tensor& tensor, const Value& value) {
+  const auto fill = [&]<typename T>(T) {
+    std::vector<T> values(static_cast<size_t>(tensor.size()));
+    for (int64_t i = 0; i < tensor.size(); ++i) values[static_cast<size_t>(i)] = T(value(i));
+    tensor.copy_from_host(values.data());
+  };
+  if (tensor.dtype() == Dtype::f32) fill(0.0f);
+  if (tensor.dtype() == Dtype::bf16) fill(bf16());
+  if (tensor.dtype() == Dtype::f16) fill(f16());
+  if (tensor.dtype() == Dtype::i32) fill(0);
 }
 
-float read(const Tensor& tensor, int64_t i) {
-  if (tensor.dtype() == Dtype::f32) return tensor.data<float>()[i];
-  if (tensor.dtype() == Dtype::bf16) return static_cast<float>(tensor.data<bf16>()[i]);
-  if (tensor.dtype() == Dtype::f16) return static_cast<float>(tensor.data<f16>()[i]);
-  return static_cast<float>(tensor.data<int32_t>()[i]);
+// Elements that `is_wrong`.
+template <typename Test>
+int64_t count_if(const Tensor& tensor, const Test& is_wrong) {
+  const auto count = [&](const auto& values) {
+    int64_t found = 0;
+    for (int64_t i = 0; i < tensor.size(); ++i) found += is_wrong(i, static_cast<float>(values[static_cast<size_t>(i)]));
+    return found;
+  };
+  if (tensor.dtype() == Dtype::f32) return count(tensor.to_vector<float>());
+  if (tensor.dtype() == Dtype::bf16) return count(tensor.to_vector<bf16>());
+  if (tensor.dtype() == Dtype::f16) return count(tensor.to_vector<f16>());
+  return count(tensor.to_vector<int32_t>());
 }
 
 float combined(ReduceOp op, float a, float b) {
@@ -65,6 +79,7 @@ Exercise::Exercise(const Group& group, Operation operation, ReduceOp op, Dtype d
   const bool gathers = operation == Operation::all_gather, scatters = operation == Operation::reduce_scatter;
   in_ = !gathers ? large : in_place ? own_part : tensor(count_);
   out_ = gathers ? large : scatters ? (in_place ? own_part : tensor(count_)) : in_place ? large : tensor(whole);
+  if (device->type() != DeviceType::cpu) return;  // MPI sees the host's memory only
   mpi_ = blocking_mpi(group_, {.operation = operation_, .in = in_, .out = out_, .op = op_, .peer = root});
 }
 
@@ -88,8 +103,8 @@ float Exercise::expected(int64_t i) const {
 }
 
 void Exercise::fill() const {
-  for (int64_t i = 0; i < out_.size(); ++i) write(out_, i, 99);
-  for (int64_t i = 0; i < in_.size(); ++i) write(in_, i, contributed(group_.rank(), i));
+  write(out_, [](int64_t) { return 99.0f; });
+  write(in_, [this](int64_t i) { return contributed(group_.rank(), i); });
 }
 
 void Exercise::run_on(const Group& group) const {
@@ -110,14 +125,12 @@ void Exercise::run_on(const Group& group) const {
 }
 
 int64_t Exercise::wrong() const {
-  int64_t count = 0;
-  for (int64_t i = 0; i < out_.size(); ++i) {
+  return count_if(out_, [this](int64_t i, float found) {
     float right = expected(i);
     if (out_.dtype() == Dtype::bf16) right = static_cast<float>(bf16(right));
     if (out_.dtype() == Dtype::f16) right = static_cast<float>(f16(right));
-    count += read(out_, i) != right;
-  }
-  return count;
+    return found != right;
+  });
 }
 
 double bus_factor(Operation operation, int ranks) {

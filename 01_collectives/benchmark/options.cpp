@@ -35,6 +35,8 @@ void BenchOptions::declare(Options& options) {
   options.add_choice<Dtype>("-d,--dtype", dtype,
                             {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}, {"i32", Dtype::i32}},
                             "type of the elements");
+  options.add_choice<DeviceType>("--device", device, {{"cpu", DeviceType::cpu}, {"cuda", DeviceType::cuda}},
+                                 "where the data lie: cuda times NCCL, and ours by way of the host's memory");
   options.group("Links");
   options.add("--cluster", cluster,
               "times on these machines in place of wall times: a file, or \"dp_replicate=10GB/s,5us\", a link for each "
@@ -58,6 +60,8 @@ void BenchOptions::resolve() {
   require(smallest_bytes <= largest_bytes, "-b ({}) must not be above -e ({})", smallest, largest);
   require(dtype != Dtype::i32 || op != ReduceOp::avg, "-o avg of i32 is not an i32: use another type or sum");
   require(cluster.empty() || !fit, "--fit measures the links of this machine, --cluster gives others; leave one out");
+  require(device == DeviceType::cpu || (cluster.empty() && !fit),
+          "--device cuda has times of the wall for collectives only; leave {} out", fit ? "--fit" : "--cluster");
   require(!fit || sizes().size() >= 2, "--fit needs two sizes at least; give a smaller -b ({}) or a larger -e ({})",
           smallest, largest);
   if (!report.empty()) require_writable(report, "--report");
@@ -94,8 +98,11 @@ std::vector<Operation> BenchOptions::collectives() const {
 }
 
 std::vector<std::string> BenchOptions::contestants(Operation operation) const {
-  std::vector<std::string> known = {"ours"};
-  if (cluster.empty()) known.push_back("mpi");  // there are no times for the messages of others
+  const bool on_gpu = device == DeviceType::cuda;
+  std::vector<std::string> known = {first_contestant()};
+  if (on_gpu) known.push_back("ours");
+  if (algorithm == "all" && on_gpu) return known;  // the others tell nothing of a GPU
+  if (cluster.empty() && !on_gpu) known.push_back("mpi");  // there are no times for the messages of others
   for (const std::string& name : algorithm_names(operation)) known.push_back(name);
   if (algorithm == "all") return known;
   std::vector<std::string> chosen;

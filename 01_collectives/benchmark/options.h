@@ -19,6 +19,7 @@ struct BenchOptions {
   int check = 1;
   ReduceOp op = ReduceOp::sum;
   Dtype dtype = Dtype::f32;
+  DeviceType device = DeviceType::cpu;
   std::string collective = "all_reduce", algorithm = "all", report;
   double timeout = 120;
   std::string cluster;  // described as Cluster::parse reads it; empty: times are of the wall
@@ -33,8 +34,10 @@ struct BenchOptions {
   void resolve();
 
   std::vector<Operation> collectives() const;
-  // What is timed side by side: "ours", "mpi", or an algorithm's name.
+  // What is timed side by side: "ours", "mpi", "nccl", or an algorithm's name.
   std::vector<std::string> contestants(Operation operation) const;
+  // The one whose average bandwidth is told at the end.
+  std::string first_contestant() const { return device == DeviceType::cuda ? "nccl" : "ours"; }
   // From -b to -e.
   std::vector<int64_t> sizes() const;
   // Those larger than one, and dp_replicate.
