@@ -1,4 +1,6 @@
 // Wrong input that any program may get: options, data, checkpoints; and what data-parallel programs are asked.
+#include <cstdlib>
+
 #include "tests/support/bad_input.h"
 
 namespace ninefold {
@@ -27,7 +29,8 @@ std::vector<BadInput> bad_for_both() {
       {"cluster_file", "--cluster {folder}missing", "is no file that can be read"},
       {"cluster_of_mpi", "--collectives mpi --cluster dp_replicate=1GB/s,5us",
        "--cluster has no times for the messages of --collectives mpi; use ours or ordered"},
-      {"collectives", "--collectives mine", "--collectives must be one of ours, ordered, mpi, not 'mine'"},
+      {"collectives", "--collectives mine", "--collectives must be one of ours, ordered, mpi, nccl, not 'mine'"},
+      {"nccl_without_gpus", "--collectives nccl", "--collectives nccl carries tensors of GPUs; add --device cuda"},
       {"no_config", "--config {folder}missing.ini", "missing.ini"},
       {"unknown_key", "--config {folder}unknown_key.ini",
        "unknown_key.ini, line 2: unknown key 'learning-rate'; did you mean lr?"},
@@ -180,6 +183,17 @@ TEST(OddInput, OfShardedTrainingIsExplained) {
     EXPECT_NE(command.output().find(sentence), std::string::npos) << command.output();
     EXPECT_NE(command.output().find("check passed"), std::string::npos) << command.output();
   }
+}
+
+// Whether the programs were built for GPUs or not.
+TEST(BadInput, NoGpu) {
+  if (std::system("nvidia-smi >/dev/null 2>&1") == 0) return;
+  const std::vector<std::string> programs = {
+      NINEFOLD_01_BENCH, NINEFOLD_02_TRAIN, NINEFOLD_03_TRAIN, NINEFOLD_03_MNIST, NINEFOLD_04_TRAIN,
+      NINEFOLD_05_TRAIN, NINEFOLD_06_TRAIN, NINEFOLD_07_TRAIN, NINEFOLD_08_TRAIN, NINEFOLD_09_TRAIN};
+  for_each_at_once(programs, [](const std::string& program) {
+    expect_refused(program, "", BadInput{program, "--device cuda", "use --device cpu"});
+  });
 }
 
 TEST(BadInput, OfTheBench) { expect_refused(NINEFOLD_01_BENCH, "", bad_for_the_bench()); }

@@ -1,5 +1,5 @@
 // A program that goes wrong on purpose:
-//   mpirun -n 3 failing_program HOW RANK [--debug-comm] [anything else is ignored]
+//   mpirun -n 3 failing_program HOW RANK [--debug-comm | --nccl] [anything else is ignored]
 #include <csignal>
 #include <string>
 
@@ -35,10 +35,13 @@ void fail(const std::string& how, int failing_rank, World& world) {
 }
 
 int run(int argc, char** argv) {
-  require(argc >= 3, "usage: failing_program HOW RANK [--debug-comm]");
-  World world(
-      {.device = make_cpu_device(), .timeout = 6, .debug_comm = argc > 3 && argv[3] == std::string("--debug-comm")},
-      mpi_collectives());
+  require(argc >= 3, "usage: failing_program HOW RANK [--debug-comm | --nccl]");
+  const std::string option = argc > 3 ? argv[3] : "";
+  const bool on_gpu = option == "--nccl";
+  World world({.device = on_gpu ? make_cuda_device(0) : make_cpu_device(),
+               .timeout = 6,
+               .debug_comm = option == "--debug-comm"},
+              on_gpu ? nccl_collectives(mpi_collectives()) : mpi_collectives());
   for (int step = 0; step < 3; ++step) {
     const Tensor tensor = Tensor::zeros(world.device(), {1000}, Dtype::f32);
     world.group().all_reduce(tensor);

@@ -13,10 +13,11 @@
 
 namespace ninefold {
 
-// Makes the collectives of a world, and how they are called.
+// Makes the collectives of a world, how they are called, and where the tensors are.
 struct Carrier {
   std::string name;
   CollectivesFactory (*make)();
+  DeviceHandle (*make_device)() = [] { return make_cpu_device(); };
 };
 
 using GroupCase = std::tuple<Dtype, int64_t, Carrier>;
@@ -52,7 +53,7 @@ class GroupTest : public testing::TestWithParam<GroupCase> {
     return {ReduceOp::sum, ReduceOp::min, ReduceOp::max, ReduceOp::avg};
   }
 
-  DeviceHandle device_ = make_cpu_device();
+  DeviceHandle device_ = std::get<2>(GetParam()).make_device();
   World world_{{.device = device_, .timeout = 20, .debug_comm = true}, std::get<2>(GetParam()).make()};
   Group group_ = world_.group();
   Dtype dtype_ = std::get<0>(GetParam());
@@ -298,9 +299,12 @@ TEST_P(GroupTest, SubGroups) {
   }
 }
 
-inline auto group_cases(const std::string& name, CollectivesFactory (*make)()) {
+inline auto group_cases(const Carrier& carrier) {
   return testing::Combine(testing::Values(Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::i32),
-                          testing::Values(0, 1, 3, 1000), testing::Values(Carrier{name, make}));
+                          testing::Values(0, 1, 3, 1000), testing::Values(carrier));
+}
+inline auto group_cases(const std::string& name, CollectivesFactory (*make)()) {
+  return group_cases(Carrier{name, make});
 }
 
 inline std::string group_case_name(const testing::TestParamInfo<GroupCase>& info) {
