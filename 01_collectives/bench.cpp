@@ -52,10 +52,9 @@ class Bench {
  public:
   Bench(const BenchOptions& options, const DeviceHandle& device)
       : options_(options),
-        world_({.device = device, .timeout = options.timeout, .cluster = cluster_of(options)},
-               [this](Transport& transport) {
-                 return uses_nccl_ ? nccl_(transport) : chosen_by(chooser())(transport);
-               }) {
+        world_(
+            {.device = device, .timeout = options.timeout, .cluster = cluster_of(options)},
+            [this](Transport& transport) { return uses_nccl_ ? nccl_(transport) : chosen_by(chooser())(transport); }) {
     require(world_.size() > 1,
             "a collective needs at least 2 ranks; start it with mpirun -n 2, or ./run 01/bench -n 2");
     mesh_.emplace(world_, options.mesh());

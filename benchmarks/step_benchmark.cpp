@@ -6,8 +6,8 @@
 //
 //   step_benchmark --benchmark_filter='step b'
 //
-// With --device cuda the steps run on a GPU, and by the clock of the wall; --vendor-peak gives what its vendor promises,
-// in TFLOP/s, and adds the MFU: FLOPs of the model over those.
+// With --device cuda the steps run on a GPU, and by the clock of the wall; --vendor-peak gives what its vendor
+// promises, in TFLOP/s, and adds the MFU: FLOPs of the model over those.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>

@@ -35,7 +35,8 @@ template <typename Test>
 int64_t count_if(const Tensor& tensor, const Test& is_wrong) {
   const auto count = [&](const auto& values) {
     int64_t found = 0;
-    for (int64_t i = 0; i < tensor.size(); ++i) found += is_wrong(i, static_cast<float>(values[static_cast<size_t>(i)]));
+    for (int64_t i = 0; i < tensor.size(); ++i)
+      found += is_wrong(i, static_cast<float>(values[static_cast<size_t>(i)]));
     return found;
   };
   if (tensor.dtype() == Dtype::f32) return count(tensor.to_vector<float>());

@@ -101,7 +101,7 @@ std::vector<std::string> BenchOptions::contestants(Operation operation) const {
   const bool on_gpu = device == DeviceType::cuda;
   std::vector<std::string> known = {first_contestant()};
   if (on_gpu) known.push_back("ours");
-  if (algorithm == "all" && on_gpu) return known;  // the others tell nothing of a GPU
+  if (algorithm == "all" && on_gpu) return known;          // the others tell nothing of a GPU
   if (cluster.empty() && !on_gpu) known.push_back("mpi");  // there are no times for the messages of others
   for (const std::string& name : algorithm_names(operation)) known.push_back(name);
   if (algorithm == "all") return known;

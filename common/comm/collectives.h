@@ -55,8 +55,8 @@ struct Call {
 // same collective call.
 std::string to_string(const Call& call);
 
-// A call under way. It alone uses the elements of the call's tensors, which stay alive until it is complete or the device
-// waits for it.
+// A call under way. It alone uses the elements of the call's tensors, which stay alive until it is complete or the
+// device waits for it.
 class Work {
  public:
   virtual ~Work() = default;

@@ -13,7 +13,8 @@ void TrainOptions::declare(Options& options) {
 
 void TrainOptions::declare_run(Options& options) {
   options.group("Run");
-  options.add_choice<DeviceType>("--device", device, {{"cpu", DeviceType::cpu}, {"cuda", DeviceType::cuda}, {"meta", DeviceType::meta}},
+  options.add_choice<DeviceType>("--device", device,
+                                 {{"cpu", DeviceType::cpu}, {"cuda", DeviceType::cuda}, {"meta", DeviceType::meta}},
                                  "where tensors live: cuda is a GPU a rank; meta has shapes only and counts bytes");
   const std::vector<std::pair<std::string, Dtype>> types = {
       {"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}};

@@ -29,11 +29,13 @@ class DeviceGroup : public testing::Test {
 TEST_F(DeviceGroup, ByWayOfTheHostTheSameIsSent) {
   if (job_size() == 1) return;
   for (const auto make : {collectives::ours, collectives::ordered, mpi_collectives}) {
-    World world({.device = device_, .timeout = 20}, make()), on_host({.device = make_cpu_device(), .timeout = 20}, make());
+    World world({.device = device_, .timeout = 20}, make()),
+        on_host({.device = make_cpu_device(), .timeout = 20}, make());
     const int64_t part = 30000, whole = part * world.size();
     const auto send = [&](World& where) {
       const DeviceHandle& device = where.device();
-      const Tensor large = Tensor::zeros(device, {whole}, Dtype::f32), small = Tensor::zeros(device, {part}, Dtype::f32);
+      const Tensor large = Tensor::zeros(device, {whole}, Dtype::f32),
+                   small = Tensor::zeros(device, {part}, Dtype::f32);
       const Tensor own = large.slice(where.rank() * part, {part});
       where.group().all_reduce(large);
       where.group().all_gather(large, own);

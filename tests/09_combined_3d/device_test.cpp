@@ -1,5 +1,5 @@
-// Every technique trained on tensors that the host does not reach, as on GPUs: the kernels of GPUs run on fibres, what is
-// sent goes by way of the host or on NCCL (tests/support/fake_nccl), and the check and the books are as always.
+// Every technique trained on tensors that the host does not reach, as on GPUs: the kernels of GPUs run on fibres, what
+// is sent goes by way of the host or on NCCL (tests/support/fake_nccl), and the check and the books are as always.
 #include "03_zero_fsdp/divide.h"
 #include "08_expert_parallel/expert_parallel.h"
 #include "08_expert_parallel/predict.h"

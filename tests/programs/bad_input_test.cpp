@@ -188,9 +188,9 @@ TEST(OddInput, OfShardedTrainingIsExplained) {
 // Whether the programs were built for GPUs or not.
 TEST(BadInput, NoGpu) {
   if (std::system("nvidia-smi >/dev/null 2>&1") == 0) return;
-  const std::vector<std::string> programs = {
-      NINEFOLD_01_BENCH, NINEFOLD_02_TRAIN, NINEFOLD_03_TRAIN, NINEFOLD_03_MNIST, NINEFOLD_04_TRAIN,
-      NINEFOLD_05_TRAIN, NINEFOLD_06_TRAIN, NINEFOLD_07_TRAIN, NINEFOLD_08_TRAIN, NINEFOLD_09_TRAIN};
+  const std::vector<std::string> programs = {NINEFOLD_01_BENCH, NINEFOLD_02_TRAIN, NINEFOLD_03_TRAIN, NINEFOLD_03_MNIST,
+                                             NINEFOLD_04_TRAIN, NINEFOLD_05_TRAIN, NINEFOLD_06_TRAIN, NINEFOLD_07_TRAIN,
+                                             NINEFOLD_08_TRAIN, NINEFOLD_09_TRAIN};
   for_each_at_once(programs, [](const std::string& program) {
     expect_refused(program, "", BadInput{program, "--device cuda", "use --device cpu"});
   });

@@ -12,7 +12,9 @@ namespace ninefold::nccl {
 // All ranks make one at the same time, and wait for each other in that.
 class Communicator {
  public:
-  Communicator(const ncclUniqueId& id, int ranks, int rank) { check(ncclCommInitRank(&communicator_, ranks, id, rank)); }
+  Communicator(const ncclUniqueId& id, int ranks, int rank) {
+    check(ncclCommInitRank(&communicator_, ranks, id, rank));
+  }
   ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;

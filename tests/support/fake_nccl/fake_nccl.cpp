@@ -367,15 +367,22 @@ ncclResult_t ncclAllReduce(const void* in, void* out, size_t count, ncclDataType
                            ncclComm_t communicator, cudaStream_t stream) {
   const size_t bytes = count * width(type);
   return enqueue(
-      communicator, stream, [=](int) { return Part{in, bytes}; }, [=](int) { return bytes; },
-      [=](const auto& pieces) { combine_into(out, pieces, count, type, op); });
+      communicator, stream,
+      [=](int) {
+        return Part{in, bytes};
+      },
+      [=](int) { return bytes; }, [=](const auto& pieces) { combine_into(out, pieces, count, type, op); });
 }
 
 ncclResult_t ncclAllGather(const void* in, void* out, size_t in_count, ncclDataType_t type, ncclComm_t communicator,
                            cudaStream_t stream) {
   const size_t bytes = in_count * width(type);
   return enqueue(
-      communicator, stream, [=](int) { return Part{in, bytes}; }, [=](int) { return bytes; },
+      communicator, stream,
+      [=](int) {
+        return Part{in, bytes};
+      },
+      [=](int) { return bytes; },
       [=](const auto& pieces) {
         for (size_t i = 0; i < pieces.size(); ++i) put(static_cast<std::byte*>(out) + i * bytes, pieces[i], bytes);
       });
@@ -385,7 +392,10 @@ ncclResult_t ncclReduceScatter(const void* in, void* out, size_t out_count, nccl
                                ncclComm_t communicator, cudaStream_t stream) {
   const size_t bytes = out_count * width(type);
   return enqueue(
-      communicator, stream, [=](int peer) { return Part{at(in, static_cast<size_t>(peer) * bytes), bytes}; },
+      communicator, stream,
+      [=](int peer) {
+        return Part{at(in, static_cast<size_t>(peer) * bytes), bytes};
+      },
       [=](int) { return bytes; }, [=](const auto& pieces) { combine_into(out, pieces, out_count, type, op); });
 }
 
@@ -394,7 +404,10 @@ ncclResult_t ncclBroadcast(const void* in, void* out, size_t count, ncclDataType
   const size_t bytes = count * width(type);
   const bool is_root = communicator->rank == root;
   return enqueue(
-      communicator, stream, [=](int) { return Part{in, is_root ? bytes : 0}; },
+      communicator, stream,
+      [=](int) {
+        return Part{in, is_root ? bytes : 0};
+      },
       [=](int peer) { return peer == root ? bytes : 0; },
       [=](const auto& pieces) { put(out, pieces[static_cast<size_t>(root)], bytes); });
 }
@@ -404,7 +417,10 @@ ncclResult_t ncclReduce(const void* in, void* out, size_t count, ncclDataType_t 
   const size_t bytes = count * width(type);
   const bool is_root = communicator->rank == root;
   return enqueue(
-      communicator, stream, [=](int peer) { return Part{in, peer == root ? bytes : 0}; },
+      communicator, stream,
+      [=](int peer) {
+        return Part{in, peer == root ? bytes : 0};
+      },
       [=](int) { return is_root ? bytes : 0; },
       [=](const auto& pieces) {
         if (is_root) combine_into(out, pieces, count, type, op);

@@ -1,7 +1,7 @@
-// A NCCL and a CUDA runtime without a GPU, so that what is written for them runs where there is none. Streams are queues
-// whose work is done when somebody asks how far it has come; what NCCL would carry, MPI carries. Operations of one
-// communicator run in the order in which each rank was told of them, and joining those of two ranks in different orders
-// hangs, as it would there.
+// A NCCL and a CUDA runtime without a GPU, so that what is written for them runs where there is none. Streams are
+// queues whose work is done when somebody asks how far it has come; what NCCL would carry, MPI carries. Operations of
+// one communicator run in the order in which each rank was told of them, and joining those of two ranks in different
+// orders hangs, as it would there.
 #pragma once
 
 #include "common/tensor/device.h"
