@@ -2,8 +2,36 @@
 
 #include <utility>
 
+#include "common/tensor/cpu/cpu_kernels.h"
+
 namespace ninefold {
 namespace {
+
+// The host's memory from which the GPU copies the fastest, booked under communication.
+class HostSide final : public Allocator {
+ public:
+  explicit HostSide(DeviceHandle gpu) : gpu_(std::move(gpu)) {}
+
+  void* allocate(int64_t bytes) override {
+    gpu_->ledger().allocated(MemoryKind::communication, bytes);
+    return pinned().allocate(bytes);
+  }
+  void deallocate(void* address, int64_t bytes) override {
+    gpu_->ledger().freed(MemoryKind::communication, bytes);
+    pinned().deallocate(address, bytes);
+  }
+  int64_t reserved() const override { return 0; }
+
+ private:
+  Allocator& pinned() { return gpu_->allocator_of(MemoryKind::host); }
+  DeviceHandle gpu_;
+};
+
+// Where calls are made that `gpu` stages.
+DeviceHandle make_host_device(const DeviceHandle& gpu) {
+  return std::make_shared<Device>(DeviceType::cpu, std::make_unique<HostSide>(gpu),
+                                  std::make_unique<CpuKernels>(/*threads=*/1));
+}
 
 // Where `part` begins within `whole`, in elements; negative where it does not lie there.
 int64_t offset_within(const Tensor& whole, const Tensor& part) {

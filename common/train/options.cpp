@@ -209,7 +209,7 @@ TrainOptions mnist_options() {
 }
 
 DeviceHandle make_device(DeviceType type, int threads) {
-  if (type == DeviceType::cuda) return make_cuda_device(local_rank() % std::max(cuda_devices(), 1));
+  if (type == DeviceType::cuda) return make_cuda_device(local_rank());
   return type == DeviceType::meta ? make_meta_device() : make_cpu_device(threads);
 }
 

@@ -11,11 +11,13 @@ namespace {
 DeviceHandle make_gpu() { return make_cuda_device(0); }
 CollectivesFactory nccl() { return nccl_collectives(collectives::ours()); }
 
-INSTANTIATE_TEST_SUITE_P(Ours, GroupTest, group_cases(Carrier{"ours", collectives::ours, make_gpu}), group_case_name);
-INSTANTIATE_TEST_SUITE_P(Ordered, GroupTest, group_cases(Carrier{"ordered", collectives::ordered, make_gpu}),
+INSTANTIATE_TEST_SUITE_P(Device, GroupTest,
+                         testing::Combine(testing::Values(Dtype::f32, Dtype::bf16), testing::Values(0, 3, 1000),
+                                          testing::Values(Carrier{"ours", collectives::ours, make_gpu},
+                                                          Carrier{"ordered", collectives::ordered, make_gpu},
+                                                          Carrier{"mpi", mpi_collectives, make_gpu},
+                                                          Carrier{"nccl", nccl, make_gpu})),
                          group_case_name);
-INSTANTIATE_TEST_SUITE_P(Mpi, GroupTest, group_cases(Carrier{"mpi", mpi_collectives, make_gpu}), group_case_name);
-INSTANTIATE_TEST_SUITE_P(Nccl, GroupTest, group_cases(Carrier{"nccl", nccl, make_gpu}), group_case_name);
 
 class DeviceGroup : public testing::Test {
  protected:

@@ -27,17 +27,6 @@ set(recv "6 s in recv of 1000 f32 from rank 2 of the group with tag 5 over world
 add_failure_test(timeout 3 1 "rank 0 has waited ${all_reduce}.*rank 1 has waited ${recv}.*rank 2 has waited ${all_reduce}"
   absent 1)
 
-# A GPU that waits for a rank that does not come keeps its host waiting.
-if(TARGET ninefold_fibres)
-  add_executable(failing_device_program support/failing_program.cpp)
-  stand_in_for_gpus(failing_device_program)
-  target_link_libraries(failing_device_program PRIVATE technique_01_collectives)
-  add_command_test(common/failure/timeout/nccl EXPECT_EXIT 1
-    EXPECT_OUTPUT "rank 0 has waited ${all_reduce}.*rank 1 has waited ${recv}.*rank 2 has waited ${all_reduce}"
-    COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/support/ends_cleanly.sh
-    ${MPIEXEC_EXECUTABLE} -n 3 $<TARGET_FILE:failing_device_program> absent 1 --nccl)
-endif()
-
 # What proves that synchronous sends find programs that rely on buffering.
 add_command_test(common/failure/send_first RANKS 2 COMMAND $<TARGET_FILE:failing_program> send_first 0)
 add_failure_test(send_first/synchronous 2 1 "has waited 6 s in send of 1000 f32 to rank" send_first 0)

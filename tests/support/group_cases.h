@@ -299,12 +299,9 @@ TEST_P(GroupTest, SubGroups) {
   }
 }
 
-inline auto group_cases(const Carrier& carrier) {
-  return testing::Combine(testing::Values(Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::i32),
-                          testing::Values(0, 1, 3, 1000), testing::Values(carrier));
-}
 inline auto group_cases(const std::string& name, CollectivesFactory (*make)()) {
-  return group_cases(Carrier{name, make});
+  return testing::Combine(testing::Values(Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::i32),
+                          testing::Values(0, 1, 3, 1000), testing::Values(Carrier{name, make}));
 }
 
 inline std::string group_case_name(const testing::TestParamInfo<GroupCase>& info) {

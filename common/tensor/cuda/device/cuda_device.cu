@@ -104,7 +104,8 @@ DeviceHandle make_cuda_device(int index) {
   const cudaError_t result = cudaGetDeviceCount(&count);
   require(result == cudaSuccess, "--device cuda needs a GPU and its driver ({}); without them use --device cpu",
           cudaGetErrorString(result));
-  require(0 <= index && index < count, "there is no GPU {}: this machine has {}", index, count);
+  expect(0 <= index && count > 0, "GPU {} of {}", index, count);
+  index %= count;
   cuda::check(cudaSetDevice(index));
   auto stream = std::make_unique<cuda::CudaStream>(index);
   auto kernels = std::make_unique<cuda::GpuKernels>(stream->stream, stream->faults);
