@@ -84,7 +84,12 @@ std::vector<BadInput> bad_for_pipelines() {
 std::vector<BadInput> bad_for_combinations() {
   return {
       {"too_many", "--pp 2 --tp 4", "pp(2) x dp_shard(auto) x tp(4) needs a multiple of 8 ranks, but the job has 4"},
-      {"cp", "--cp 2 --length 18", "length (18) must be divisible by 2 x cp = 4 for the layout zigzag over cp (2)"},
+      {"cp", "--cp 4 --length 20", "length (20) must be divisible by 2 x cp = 8 for the layout zigzag over cp (4)"},
+      {"no_cp", "--dp-shard 4 --layout ulysses",
+       "--layout is for sequences that ranks share, but --cp is 1; add --cp 2"},
+      {"no_experts", "--dp-shard 4 --ep 2", "ep (2) ranks divide experts, but there are none; add --experts 8"},
+      {"ep", "--dp-replicate 2 --dp-shard 2 --ep 4 --experts 4", "ep (4) must divide dp_shard(2) x cp(1) = 2 ranks"},
+      {"tp_of_experts", "--tp 2 --experts 4", "tp (2) divides the features of a feed-forward, but with --experts (4)"},
       {"no_pipeline", "--tp 2 --schedule zb-v", "--schedule is for a pipeline, but --pp is 1; add --pp 2"},
       {"no_shards", "--dp-replicate 4 --stage 1", "--stage 1 divides states over --dp-shard, but that is 1"},
       {"mesh_order", "--mesh-order tp,pp", "--mesh-order tp,pp must name each of pp, dp_replicate, dp_shard, cp and"},
