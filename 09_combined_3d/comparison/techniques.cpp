@@ -17,7 +17,6 @@ namespace {
 constexpr int rest = 0;  // the ranks that the other dimensions leave over, two at least
 
 constexpr const char* ddp = "02_ddp/train";
-constexpr const char* context = "07_context_parallel/train";
 constexpr const char* moe = "08_expert_parallel/train";
 constexpr const char* combined = "09_combined_3d/train";
 
@@ -56,25 +55,32 @@ const std::vector<Pattern>& patterns() {
       {"PP ZB-H2", combined, {{"pp", rest}}, "--schedule zb-h2"},
       {"PP ZB-V", combined, {{"pp", rest}}, "--schedule zb-v"},
       {"PP DualPipe", combined, {{"pp", rest}}, "--schedule dualpipe"},
-      {"CP ring", context, {{"cp", rest}}, "--layout contiguous"},
-      {"CP ring striped", context, {{"cp", rest}}, "--layout striped"},
-      {"CP ring zigzag", context, {{"cp", rest}}, "--layout zigzag", Scaling::yes},
-      {"CP gathered keys", context, {{"cp", rest}}, "--layout gathered"},
-      {"CP Ulysses", context, {{"cp", rest}}, "--layout ulysses"},
+      {"CP ring", combined, {{"cp", rest}}, "--layout contiguous"},
+      {"CP ring striped", combined, {{"cp", rest}}, "--layout striped"},
+      {"CP ring zigzag", combined, {{"cp", rest}}, "--layout zigzag", Scaling::yes},
+      {"CP gathered keys", combined, {{"cp", rest}}, "--layout gathered"},
+      {"CP Ulysses", combined, {{"cp", rest}}, "--layout ulysses"},
       {"FSDP x TP", combined, {{"dp_shard", rest}, {"tp", 2}}, "", Scaling::yes},
-      {"FSDP x CP", context, {{"dp_shard", rest}, {"cp", 2}}, "--layout zigzag"},
+      {"FSDP x CP", combined, {{"dp_shard", rest}, {"cp", 2}}, "--layout zigzag"},
       {"PP x FSDP", combined, {{"pp", 2}, {"dp_shard", rest}}, "--schedule 1f1b"},
       {"PP x ZeRO-1", combined, {{"pp", 2}, {"dp_shard", rest}}, "--schedule 1f1b --stage 1"},
+      {"PP x CP", combined, {{"pp", 2}, {"cp", rest}}, "--schedule 1f1b --layout zigzag"},
       {"PP x TP", combined, {{"pp", rest}, {"tp", 2}}, "--schedule 1f1b"},
+      {"CP x TP", combined, {{"cp", rest}, {"tp", 2}}, "--layout zigzag"},
       {"HSDP x TP", combined, {{"dp_replicate", 2}, {"dp_shard", rest}, {"tp", 2}}},
-      {"HSDP x CP", context, {{"dp_replicate", 2}, {"dp_shard", rest}, {"cp", 2}}, "--layout zigzag"},
+      {"HSDP x CP", combined, {{"dp_replicate", 2}, {"dp_shard", rest}, {"cp", 2}}, "--layout zigzag"},
       {"PP x FSDP x TP", combined, {{"pp", 2}, {"dp_shard", rest}, {"tp", 2}}, "--schedule 1f1b", Scaling::yes},
       {"PP x ZeRO-1 x TP", combined, {{"pp", 2}, {"dp_shard", rest}, {"tp", 2}}, "--schedule 1f1b --stage 1"},
       {"PP x HSDP x TP", combined, {{"pp", 2}, {"dp_replicate", 2}, {"dp_shard", rest}, {"tp", 2}}, "--schedule 1f1b"},
+      {"PP x FSDP x CP x TP",
+       combined,
+       {{"pp", 2}, {"dp_shard", rest}, {"cp", 2}, {"tp", 2}},
+       "--schedule 1f1b --layout zigzag"},
       {"MoE serial", moe, {}, "", Scaling::no, Model::experts},
       {"MoE FSDP", moe, {{"dp_shard", rest}}, "--stage 3", Scaling::no, Model::experts},
       {"MoE EP", moe, {{"ep", rest}}, "", Scaling::no, Model::experts},
       {"MoE FSDP x EP", moe, {{"dp_shard", 2}, {"ep", rest}}, "--stage 3", Scaling::no, Model::experts},
+      {"MoE PP x EP", combined, {{"pp", 2}, {"dp_shard", rest}}, "--schedule 1f1b --ep 2", Scaling::no, Model::experts},
   };
   return all;
 }
@@ -133,10 +139,12 @@ void require_fits(const Technique& technique, const Workload& work) {
   require(tp <= 8, "tp ({}) is for the ranks of one node, 8 at most", tp);
   require_divides("kv-heads", work.kv_heads, "tp", tp);
   require_divides("ffn", work.ffn, "tp", tp);
-  require_divides("length", work.length, "tp", tp);
   if (cp > 1) require_divides("length", work.length, "2 x cp", 2 * cp);
+  require_divides("length", work.length, "cp x tp", cp * tp);
   if (option_in(technique.options, "--layout") == "ulysses") require_divides("kv-heads", work.kv_heads, "cp", cp);
   require_divides("experts", experts, "ep", ep);
+  const std::string within = option_in(technique.options, "--ep");  // of the combined trainer: within dp_shard
+  if (!within.empty()) require_divides("dp_shard", technique.size("dp_shard"), "ep", std::stoi(within));
   require_pipeline(technique, work);
 }
 
