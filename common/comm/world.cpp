@@ -81,10 +81,13 @@ World::World(WorldOptions options, CollectivesFactory collectives)
     if (is_product(cost.name) && !traffic_.paused()) executed_flops_ += cost.flops;
     progress();
   };
+  outer_while_waiting_ = options_.device->host_access().while_waiting;
+  options_.device->host_access().while_waiting = [this](double seconds) { while_device_works(seconds); };
 }
 
 World::~World() {
   options_.device->after_kernel = outer_after_kernel_;
+  options_.device->host_access().while_waiting = outer_while_waiting_;
   if (std::uncaught_exceptions() > exceptions_before_) {
     // The job is about to end. Peers may still read and write the tensors under way, so these are never freed.
     static_cast<void>(std::make_unique<decltype(in_flight_)>(std::move(in_flight_)).release());
@@ -238,6 +241,14 @@ void World::join(const InFlight& in_flight) {
   const double begin = virtual_clock()->now();
   virtual_time_->waited(in_flight);
   add_virtual_span("wait", in_flight, begin, virtual_clock()->now());
+}
+
+// The device itself waits for what other ranks are to send: they may need this host for that, and may be gone.
+void World::while_device_works(double seconds) {
+  progress();
+  if (seconds <= options_.timeout || in_flight_.empty()) return;
+  const InFlight& first = *in_flight_.front();
+  give_up(first.call, first.group);
 }
 
 void World::give_up(const Call& call, const Group& group) const {

@@ -113,6 +113,8 @@ class World {
   void add_span(std::string_view category, const Call& call, const Group& group, int64_t begin);
   void add_virtual_span(std::string_view category, const InFlight& in_flight, double begin, double end);
   [[noreturn]] void give_up(const Call& call, const Group& group) const;
+  // The host has been waiting for the device for so long.
+  void while_device_works(double seconds);
 
   WorldOptions options_;
   CollectivesFactory make_collectives_;
@@ -121,6 +123,7 @@ class World {
   double waited_ = 0;
   double executed_flops_ = 0;
   std::function<void(const KernelCost&)> outer_after_kernel_;
+  std::function<void(double)> outer_while_waiting_;
   Group group_;
   std::vector<std::shared_ptr<InFlight>> in_flight_;
   DeviceHandle paper_ = make_meta_device();

@@ -72,7 +72,8 @@ using DeviceHandle = std::shared_ptr<Device>;
 DeviceHandle make_cpu_device(int threads = 1);
 // Shapes only: the ledger counts, nothing is allocated, operations do nothing.
 DeviceHandle make_meta_device();
-// One GPU, by its number in this process (library ninefold_cuda). Throws UserError where there is none, no driver for
+// One GPU, by its number in this process, in turn where there are fewer (library ninefold_cuda). Throws UserError where
+// there is none, no driver for
 // it, or where the programs were built without CUDA.
 DeviceHandle make_cuda_device(int index);
 

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string_view>
 
 namespace ninefold {
@@ -70,6 +71,9 @@ class HostAccess {
   // Waits until the device has done everything that it was told. Throws what its kernels found wrong with their
   // arguments, as `to_host` does.
   virtual void synchronize() {}
+
+  // Called again and again while the host waits for the device, with the seconds that it has waited so far.
+  std::function<void(double)> while_waiting;
 };
 
 }  // namespace ninefold

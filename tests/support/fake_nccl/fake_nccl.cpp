@@ -281,8 +281,11 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   if (stream) {
     stream->tasks.push_back([event] { return event->has_passed; });
   } else {
+    const Stopwatch stopwatch;
+    const auto& while_waiting = host_access().while_waiting;
     while (!event->has_passed) {
       poll();
+      if (while_waiting) while_waiting(stopwatch.seconds());
     }
   }
   return cudaSuccess;

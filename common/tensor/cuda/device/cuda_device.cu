@@ -1,5 +1,6 @@
 #include "common/tensor/cuda/device/cuda_device.h"
 
+#include "common/base/stopwatch.h"
 #include "common/tensor/caching_allocator.h"
 #include "common/tensor/cuda/gpu_kernels.h"
 
@@ -69,24 +70,33 @@ class CudaHostAccess final : public HostAccess {
   }
   void from_host(void* device, const void* host, int64_t bytes) override {
     check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyDefault, stream_->stream));
-    check(cudaStreamSynchronize(stream_->stream));
+    wait();
   }
   void clear(void* device, int64_t bytes) override {
     cudaPointerAttributes memory;
     check(cudaPointerGetAttributes(&memory, device));
     if (memory.type == cudaMemoryTypeHost) {
-      check(cudaStreamSynchronize(stream_->stream));
+      wait();
       return HostAccess::clear(device, bytes);
     }
     check(cudaMemsetAsync(device, 0, static_cast<size_t>(bytes), stream_->stream));
   }
   void synchronize() override {
-    check(cudaStreamSynchronize(stream_->stream));
+    wait();
     throw_faults(*stream_->faults);
   }
   const CudaStream& stream() const { return *stream_; }
 
  private:
+  // With nobody to help on meanwhile, asleep.
+  void wait() const {
+    if (!while_waiting) return check(cudaStreamSynchronize(stream_->stream));
+    const Stopwatch stopwatch;
+    cudaError_t result;
+    while ((result = cudaStreamQuery(stream_->stream)) == cudaErrorNotReady) while_waiting(stopwatch.seconds());
+    check(result);
+  }
+
   std::unique_ptr<CudaStream> stream_;
 };
 

@@ -54,19 +54,30 @@ void Fibres::prepare_block(dim3 block, size_t shared_bytes) {
 }
 
 void Fibres::run_block() {
-  for (unsigned left = static_cast<unsigned>(threads_.size()); left > 0;) {
-    bool any_ran = false;
-    for (const unsigned i : ordered(static_cast<unsigned>(threads_.size()))) {
+  for (auto left = static_cast<unsigned>(threads_.size()); left > 0;) {
+    unsigned resumed = 0;
+    for (const unsigned warp : ordered(static_cast<unsigned>(warps_.size()))) resumed += run_warp(warp, left);
+    expect(resumed > 0, "{} threads of a block wait at a barrier that the others never reach", left);
+  }
+}
+
+unsigned Fibres::run_warp(unsigned warp, unsigned& left) {
+  unsigned resumed = 0;
+  for (bool any_ran = true; any_ran;) {
+    any_ran = false;
+    for (const unsigned lane : ordered(warps_[warp].members)) {
+      const unsigned i = warp * warp_threads + lane;
       const Thread& thread = threads_[i];
       const bool waits = thread.waits_at && thread.waits_at->generation == thread.waits_for;
       if (thread.has_ended || waits) continue;
       any_ran = true;
+      ++resumed;
       resume(i);
       if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
-      left -= threads_[i].has_ended;
+      left -= thread.has_ended;
     }
-    expect(any_ran, "{} threads of a block wait at a barrier that the others never reach", left);
   }
+  return resumed;
 }
 
 std::vector<unsigned> Fibres::ordered(unsigned count) {

@@ -74,6 +74,9 @@ class Fibres {
 
   void prepare_block(dim3 block, size_t shared_bytes);
   void run_block();
+  // Lets a warp run as far as it comes without the others, so that what it does too early shows. Returns how many
+  // threads went on, and takes those that ended from `left`.
+  unsigned run_warp(unsigned warp, unsigned& left);
   // Lets a thread go on until it waits or ends.
   void resume(unsigned thread);
   // A fibre that runs the thread it is resumed for.
