@@ -15,7 +15,7 @@ namespace ninefold::comparison {
 // What every row has in common: the model, the global batch, and the type of the numbers.
 struct Workload {
   int64_t layers = 8, dim = 256, heads = 8, kv_heads = 8, ffn = 704, vocab = 256;
-  int64_t length = 256, batch = 8;  // tokens of a sequence, sequences of all data ranks
+  int64_t length = 256, batch = 8;       // tokens of a sequence, sequences of all data ranks
   std::string dtype = "f32", data = {};  // data empty: the embedded text
   int64_t seed = 1;
 

@@ -73,8 +73,7 @@ DeviceHandle make_cpu_device(int threads = 1);
 // Shapes only: the ledger counts, nothing is allocated, operations do nothing.
 DeviceHandle make_meta_device();
 // One GPU, by its number in this process, in turn where there are fewer (library ninefold_cuda). Throws UserError where
-// there is none, no driver for
-// it, or where the programs were built without CUDA.
+// there is none, no driver for it, or where the programs were built without CUDA.
 DeviceHandle make_cuda_device(int index);
 
 // While it lives, new tensors of the device are booked under `kind`. Scopes nest.

@@ -20,9 +20,8 @@ bool holds_first_copy(const Placement& placement, const Mesh& mesh) {
   std::vector<std::string> names;
   for (const MeshDimension& dimension : mesh.dimensions()) names.push_back(dimension.name);
   for (const Placement::Shard& shard : placement.shards) names = mesh.arranged_with(shard.mesh_dimension, names);
-  return std::all_of(names.begin(), names.end(), [&](const std::string& name) {
-    return placement.is_first_copy(name, mesh.coordinate(name));
-  });
+  return std::all_of(names.begin(), names.end(),
+                     [&](const std::string& name) { return placement.is_first_copy(name, mesh.coordinate(name)); });
 }
 
 std::string gather_global(const World& world, const Parameter& parameter, const Tensor& local) {
