@@ -63,6 +63,11 @@ void CombinedOptions::settle(const Options& given, const Mesh& sizes, int data_r
           "tp ({}) divides the features of a feed-forward, but with --experts ({}) a layer has many; divide them by "
           "--ep, and leave --tp at 1",
           tp, experts);
+  require(
+      experts == 0 || pp == 1 || train.llama.moe.balance_scope == BalanceScope::sequence,
+      "--balance-scope batch counts the choices of all layers, of which a stage of a pipeline (pp {}) has some; use "
+      "sequence",
+      pp);
   require(experts == 0 || train.f8_linears.empty(), "--matmul-dtype f8 is not for --experts ({}); leave it out",
           experts);
   require(cp == 1 || train.f8_linears.empty(), "--matmul-dtype f8 is not for context parallelism (cp {}); leave it out",

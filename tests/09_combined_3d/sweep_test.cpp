@@ -77,7 +77,8 @@ std::string experts_of(const Sizes& mesh, Choice& choice) {
   return fmt::format(" --experts {} --ffn 16", layers()) + choice.of(fitting) + choice.of({"", "--top-k 1"}) +
          choice.of({"", "", "--capacity-factor 1", "--capacity-factor 1 --token-drop-policy probs"}) +
          choice.of({"", "--router sigmoid", "--router topk_softmax"}) +
-         choice.of({"", "--balance bias", "--balance-scope batch"}) + choice.of({"", "--shared-experts 1"});
+         choice.of({"", "--balance bias", mesh.pp == 1 ? "--balance-scope batch" : ""}) +
+         choice.of({"", "--shared-experts 1"});
 }
 
 std::string options_of(const Sizes& mesh, uint32_t seed) {

@@ -280,7 +280,8 @@ TEST_P(GroupTest, DroppedPendingFinishesInTheBackground) {
   group_.all_reduce(y);
   group_.barrier();
   // The next operations on the device advance the first.
-  for (int i = 0; i < 1000000 && values(x) != reduction(size_, ReduceOp::sum); ++i) ops::fill_(y, 0);
+  const Tensor other = Tensor::zeros(y.device(), {1}, Dtype::f32);
+  for (int i = 0; i < 1000000 && values(x) != reduction(size_, ReduceOp::sum); ++i) ops::fill_(other, 0);
   EXPECT_EQ(values(x), reduction(size_, ReduceOp::sum));
 }
 
