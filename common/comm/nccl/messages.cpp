@@ -30,6 +30,8 @@ class Messages::Message : public Work {
         bytes_(tensor_.bytes()),
         compute_(stream_of(*tensor_.device())),
         pair_(pair),
+        queue_(pair.queues[{call.operation, call.tag}]),
+        turn_(queue_.asked++),
         notices_(notices) {
     ready_.record(compute_);
     if (!pair.decides) tell({.bytes = bytes_});
@@ -52,7 +54,7 @@ class Messages::Message : public Work {
   }
 
   void try_to_start() {
-    if (!notices_.test(arriving_)) return;
+    if (queue_.started != turn_ || !notices_.test(arriving_)) return;
     if (pair_.decides) tell({.bytes = bytes_, .number = pair_.next, .id = pair_.id});
     expect(told_.bytes == bytes_, "rank {} of the group sends or expects {} bytes, and this rank {}", peer_,
            told_.bytes, bytes_);
@@ -76,6 +78,7 @@ class Messages::Message : public Work {
     has_started_ = true;
     tensor_ = {};
     ++pair_.next;
+    ++queue_.started;
   }
 
   Operation operation_;
@@ -84,6 +87,8 @@ class Messages::Message : public Work {
   int64_t bytes_;
   cudaStream_t compute_;
   Pair& pair_;
+  Pair::Queue& queue_;
+  int64_t turn_;
   Transport& notices_;
   Notice telling_, told_;
   Transfer leaving_, arriving_;

@@ -11,6 +11,7 @@
 
 #include <map>
 #include <memory>
+#include <utility>
 
 #include "common/comm/collectives.h"
 #include "common/comm/nccl/communicator.h"
@@ -33,6 +34,11 @@ class Messages {
   struct Pair {
     bool decides = false;  // this is the lower rank
     int64_t next = 0;      // number of the message to start
+    // Messages of one tag in one direction start in the order in which they were asked for, or they would be exchanged.
+    struct Queue {
+      int64_t asked = 0, started = 0;
+    };
+    std::map<std::pair<Operation, int>, Queue> queues{};  // by operation and tag
     ncclUniqueId id{};
     std::unique_ptr<Communicator> communicator{};
   };
