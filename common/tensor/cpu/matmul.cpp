@@ -4,6 +4,7 @@
 
 #include "common/tensor/cpu/cpu_kernels.h"
 #include "common/tensor/cpu/onednn.h"
+#include "common/tensor/grouped_products.h"
 
 namespace ninefold {
 namespace {
@@ -199,23 +200,13 @@ void CpuKernels::matmul(const Tensor& out, const Tensor& a, const Tensor& b, con
 void CpuKernels::grouped_matmul(const Tensor& out, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
                                 const ops::MatmulOptions& options) {
   const auto multiply_all = onednn_->multiplies(a.dtype()) ? multiply_blocks : multiply_emulated;
-  // One group's part of a tensor with a matrix for each, and its rows of one with rows in groups.
-  const auto matrix = [](const Tensor& x, size_t group) {
-    return x.slice(static_cast<int64_t>(group) * x.dim(1) * x.dim(2), {x.dim(1), x.dim(2)});
-  };
-  int64_t begin = 0;
-  for (size_t group = 0; group < counts.size(); ++group) {
-    const auto rows = [&](const Tensor& x) { return x.rows(begin, begin + counts[group]); };
-    const Tensor target = options.transpose_a ? matrix(out, group) : rows(out);
-    if (counts[group] > 0) {
-      const Tensor left = rows(a), right = options.transpose_a ? rows(b) : matrix(b, group);
-      multiply_all(*onednn_, out.device(), matrix_of(target), matrix_of(left, options.transpose_a),
-                   matrix_of(right, options.transpose_b), options.accumulate, Sizes::ragged);
-    } else if (options.transpose_a && !options.accumulate) {
-      fill(target, 0);
-    }
-    begin += counts[group];
-  }
+  for_each_group(
+      out, a, b, counts, options,
+      [&](const Tensor& target, const Tensor& left, const Tensor& right) {
+        multiply_all(*onednn_, out.device(), matrix_of(target), matrix_of(left, options.transpose_a),
+                     matrix_of(right, options.transpose_b), options.accumulate, Sizes::ragged);
+      },
+      [this](const Tensor& x, float value) { fill(x, value); });
 }
 
 }  // namespace ninefold
