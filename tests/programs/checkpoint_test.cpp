@@ -88,20 +88,12 @@ std::vector<double> losses_in(const TemporaryFolder& folder, const std::string& 
   return losses;
 }
 
-TEST(Checkpoint, GoesOnOnAnotherMesh) {
+// A run whose third checkpoint other meshes go on from: the next five losses are those of the run itself.
+void expect_the_same_losses(const Program& written, const std::vector<Program>& runs) {
   const TemporaryFolder folder;
   const std::string options = fmt::format("{} --no-check --steps 8 --report {}", small, folder.path("report.json"));
-  output_of({4, NINEFOLD_05_TRAIN, "--tp 2 --dp-shard 2"},
-            fmt::format("{} --every 3 --checkpoint {}", options, folder.path("run")));
+  output_of(written, fmt::format("{} --every 3 --checkpoint {}", options, folder.path("run")));
   const std::vector<double> whole = losses_in(folder, "report.json");
-  const Program runs[] = {
-      {1, NINEFOLD_02_TRAIN},
-      {4, NINEFOLD_03_TRAIN, "--stage 3"},
-      {4, NINEFOLD_05_TRAIN, "--tp 4"},
-      {4, NINEFOLD_06_TRAIN, "--pp 4"},
-      {4, NINEFOLD_07_TRAIN, "--cp 2 --dp-shard 2"},
-      {4, NINEFOLD_09_TRAIN, "--pp 2 --dp-shard 2 --stage 1"},
-  };
   for (const Program& run : runs) {
     std::filesystem::remove_all(folder.path("other"));
     std::filesystem::create_directory(folder.path("other"));
@@ -111,6 +103,25 @@ TEST(Checkpoint, GoesOnOnAnotherMesh) {
     ASSERT_EQ(losses.size(), 5u);
     for (size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR(losses[i], whole[i + 3], 1e-6 * whole[i + 3]) << run.options;
   }
+}
+
+TEST(Checkpoint, GoesOnOnAnotherMesh) {
+  expect_the_same_losses({4, NINEFOLD_05_TRAIN, "--tp 2 --dp-shard 2"},
+                         {{1, NINEFOLD_02_TRAIN},
+                          {4, NINEFOLD_03_TRAIN, "--stage 3"},
+                          {4, NINEFOLD_05_TRAIN, "--tp 4"},
+                          {4, NINEFOLD_06_TRAIN, "--pp 4"},
+                          {4, NINEFOLD_07_TRAIN, "--cp 2 --dp-shard 2"},
+                          {4, NINEFOLD_09_TRAIN, "--pp 2 --dp-shard 2 --stage 1"}});
+}
+
+TEST(Checkpoint, OfAMixtureOfExpertsGoesOnOnAnotherMesh) {
+  const std::string experts = "--experts 4 --router sigmoid --balance bias --bias-update-rate 0.1 --shared-experts 1 ";
+  expect_the_same_losses({4, NINEFOLD_09_TRAIN, experts + "--pp 2 --dp-shard 2 --ep 2"},
+                         {{1, NINEFOLD_08_TRAIN, experts},
+                          {4, NINEFOLD_08_TRAIN, experts + "--ep 4"},
+                          {4, NINEFOLD_09_TRAIN, experts + "--pp 4"},
+                          {4, NINEFOLD_09_TRAIN, experts + "--dp-shard 2 --cp 2 --ep 2"}});
 }
 
 TEST(Checkpoint, KeepsTheNewestAndHasNothingLeftToDo) {
