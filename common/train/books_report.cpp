@@ -28,15 +28,23 @@ std::string memory_table(const RunRecord& record) {
   return table.text();
 }
 
+// A token that an expert drops is not computed: then the formula is a bound.
+std::string flops_verdict(const RunRecord& record, const TrainOptions& options) {
+  const bool drops = options.llama.moe.capacity_factor.has_value();
+  const std::string predicted = human_rate(record.predicted_flops_per_step, "FLOP");
+  if (record.executed_flops_per_step == record.predicted_flops_per_step) return "as predicted";
+  if (drops && record.executed_flops_per_step < record.predicted_flops_per_step) {
+    return fmt::format("below the {} predicted, as tokens were dropped", predicted);
+  }
+  return fmt::format("DIFFERENT, {} predicted", predicted);
+}
+
 // Only where layers compute twice do the FLOPs executed tell more than the model's.
 std::string recomputation_text(const RunRecord& record, const TrainOptions& options) {
   if (options.recomputation.every == 0) return "";
-  const bool equal = record.executed_flops_per_step == record.predicted_flops_per_step;
   return fmt::format(
       "{} per step executed, {:.3f} times the model's: {}\n", human_rate(record.executed_flops_per_step, "FLOP"),
-      record.executed_flops_per_step / (record.flops_per_row * record.rows_per_step()),
-      equal ? "as predicted"
-            : fmt::format("DIFFERENT, {} predicted", human_rate(record.predicted_flops_per_step, "FLOP")));
+      record.executed_flops_per_step / (record.flops_per_row * record.rows_per_step()), flops_verdict(record, options));
 }
 
 std::string traffic_verdict(const TrafficEntry& entry) {
