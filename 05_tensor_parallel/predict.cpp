@@ -90,6 +90,7 @@ Parallelism beside(Parallelism data, const TensorParallel& parallel, const Group
   if (group.size() == 1) return data;
   Parallelism both = data;
   both.numerics = Numerics::bounded;
+  both.grouping.partial_ranks = group.size();
   both.reduce_gradients = [data, &parallel] {
     data.reduce_gradients();
     parallel.reduce_gradients();

@@ -51,6 +51,8 @@ struct SumGrouping {
   // A rank's micro-batches fall into so many equal parts, the first ones first. Each part is summed over the ranks by
   // itself; these sums are added last. (Two copies of a pipeline's stages, one for each direction.)
   int directions = 1;
+  // Ranks whose partial sums of activations, and of their gradients, are added in the type that layers compute in.
+  int partial_ranks = 1;
 };
 
 // The rows of `batch`, whole samples, that lie at `positions` of each sample; all where there are none.

@@ -48,6 +48,8 @@ void cast_values(const std::vector<Parameter*>& whole) {
 
 constexpr double f32_bound = 1e-5;
 constexpr double narrow_factor = 1.5;
+// How much larger the rounding of a product is that `ranks` ranks have partial sums of.
+double rounding_of_partial_sums(int ranks) { return std::sqrt(1 + (ranks * (ranks + 1) / 2.0 - 1) / ranks); }
 // A loss is a mean of f32 losses added in f64; only the grouping of the sum may differ.
 constexpr double loss_bound = 1e-6;
 // Exact sums of the same squares, but for their grouping within blocks of 16.
@@ -63,6 +65,9 @@ Oracle::Oracle(World& world, const Task& task, const TrainOptions& options, int 
       model_(model),
       optimizer_(optimizer),
       numerics_(numerics),
+      gradient_factor_(narrow_factor * (options.precision().compute == Dtype::f32
+                                            ? 1
+                                            : rounding_of_partial_sums(grouping.partial_ranks))),
       fill_values_(fill_values ? fill_values : cast_values),
       parameters_(parameters_of(model)),
       scaler_(options.loss_scaler()) {
@@ -196,7 +201,7 @@ void Oracle::compare_gradient(size_t index, const Norms& norms, Verdict& verdict
   const Values found = to_floats(parameter.owned.gradient);
   const double relative = distance(found, reference) / scale;
   const double own = std::max(distance(serial, reference), norms.own_distance * share);
-  const double bound = f32_bound + narrow_factor * own / scale;  // own is 0 in f32
+  const double bound = f32_bound + gradient_factor_ * own / scale;  // own is 0 in f32
   verdict.add(relative, bit_identical() ? same_bits(found, serial) : relative <= bound, index);
 }
 

@@ -7,7 +7,9 @@
 //               Bit-identical techniques must have the same bits. Bounded ones, for a tensor t with n of the model's N
 //               elements, f32: |d_t| <= 1e-5 · max(|ref_t|, |ref| · sqrt(n / N)).
 //               bf16, f16, f8: the distance to the f32 serial gradient is at most 1.5 times the serial run's own, on
-//               the same scale: max(|own_t|, |own| · sqrt(n / N)), plus the bound of f32.
+//               the same scale: max(|own_t|, |own| · sqrt(n / N)), plus the bound of f32. Where layers' partial sums
+//               are added over p ranks in bf16 or f16, each of them is rounded, and each of the sums of 2, 3, … p: by
+//               variance 1 + (2 + 3 + … + p) / p roundings in place of one, and the distance by the root of that.
 //   routing     of a mixture of experts: the serial model takes the parallel run's choices, so that one token's does
 //               not move everything behind it; where it would have chosen otherwise by itself, its scores may differ
 //               by 1e-5 (bf16, f16: 2e-2). Such tokens are listed.
@@ -104,6 +106,7 @@ class Oracle {
   Model& model_;
   Optimizer& optimizer_;
   Numerics numerics_;
+  double gradient_factor_;  // of the serial run's own rounding
   FillValues fill_values_;
   std::vector<Parameter*> parameters_;
   int64_t total_elements_ = 0;
