@@ -17,8 +17,10 @@ ConjugateOperations operations_of(Conjugate conjugate) {
     case Conjugate::scatter_rows:
       return {"reduce_scatter", "all_gather"};
     case Conjugate::gather_columns:
+    case Conjugate::whole_rows:
       return {"all_gather", ""};
     case Conjugate::scatter_columns:
+    case Conjugate::own_rows:
       return {"", "all_gather"};
   }
   return {"", ""};
@@ -50,9 +52,12 @@ Tensor LayerEnd::forward(const Tensor& x) const {
       group_.all_reduce(x);
       return x;
     case Conjugate::gather_rows:
+    case Conjugate::whole_rows:
       return all_gather_rows(group_, x);
     case Conjugate::scatter_rows:
       return reduce_scatter_rows(group_, x);
+    case Conjugate::own_rows:
+      return own_rows(group_, x);
     case Conjugate::gather_columns:
       return all_gather_columns(group_, x, features_);
     case Conjugate::scatter_columns:
@@ -81,7 +86,10 @@ Tensor LayerEnd::backward(const Tensor& dy) const {
     case Conjugate::gather_rows:
       return reduce_scatter_rows(group_, dy);
     case Conjugate::scatter_rows:
+    case Conjugate::own_rows:
       return all_gather_rows(group_, dy);
+    case Conjugate::whole_rows:
+      return own_rows(group_, dy);
     case Conjugate::gather_columns:
       return own_columns(group_, dy);
     case Conjugate::scatter_columns:
@@ -104,6 +112,14 @@ Tensor reduce_scatter_rows(const Group& group, const Tensor& x) {
   const Tensor part = Tensor::empty(x.device(), {x.dim(0) / group.size(), x.dim(1)}, x.dtype());
   group.reduce_scatter(part, x);
   return part;
+}
+
+Tensor own_rows(const Group& group, const Tensor& x) {
+  expect(x.dim(0) % group.size() == 0, "{} rows do not divide by {} ranks", x.dim(0), group.size());
+  const int64_t rows = x.dim(0) / group.size();
+  Tensor own = Tensor::empty(x.device(), {rows, x.dim(1)}, x.dtype());
+  ops::copy_(own, x.rows(group.rank() * rows, (group.rank() + 1) * rows));
+  return own;
 }
 
 Tensor all_gather_columns(const Group& group, const Tensor& x, int64_t features) {

@@ -9,6 +9,8 @@
 //   scatter_rows     forward: reduce_scatter   backward: all_gather        and its conjugate
 //   gather_columns   forward: all_gather       backward: own columns
 //   scatter_columns  forward: own columns      backward: all_gather
+//   whole_rows       forward: all_gather       backward: own rows          around what every rank computes alike
+//   own_rows         forward: own rows         backward: all_gather        and its conjugate
 #pragma once
 
 #include <string_view>
@@ -19,7 +21,17 @@
 
 namespace ninefold {
 
-enum class Conjugate { none, copy, reduce, gather_rows, scatter_rows, gather_columns, scatter_columns };
+enum class Conjugate {
+  none,
+  copy,
+  reduce,
+  gather_rows,
+  scatter_rows,
+  gather_columns,
+  scatter_columns,
+  whole_rows,
+  own_rows
+};
 
 // The collectives that it calls; "" where it calls none.
 struct ConjugateOperations {
@@ -76,6 +88,8 @@ Tensor all_gather_rows(const Group& group, const Tensor& x);
 Tensor reduce_scatter_rows(const Group& group, const Tensor& x);
 // x [n, w] of rank 0, 1, … side by side, cut to the first `features`: [n, features].
 Tensor all_gather_columns(const Group& group, const Tensor& x, int64_t features);
+// This rank's block of rows of x [n, f]: [n / ranks, f].
+Tensor own_rows(const Group& group, const Tensor& x);
 // This rank's columns of x [n, f], of width ceil(f / ranks), padded with zeros.
 Tensor own_columns(const Group& group, const Tensor& x);
 

@@ -26,10 +26,6 @@ Plan LlamaDivision::plan() const {
 }
 
 void LlamaDivision::validate(int ranks, int64_t length, int64_t context) const {
-  require(ranks == 1 || !config.tied_embeddings,
-          "--tied-embeddings is not for tensor parallelism (tp {}), which divides the embedding and the output layer "
-          "each by itself; leave it out",
-          ranks);
   require(config.heads % ranks == 0, "heads ({}) must be divisible by tp ({})", config.heads, ranks);
   require(config.kv_heads % ranks == 0 || ranks % config.kv_heads == 0,
           "kv-heads ({}) must be divisible by tp ({}), or divide it", config.kv_heads, ranks);

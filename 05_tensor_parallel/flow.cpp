@@ -10,8 +10,14 @@ using Kind = Style::Kind;
 class Flow {
  public:
   void pass(const PlannedLayer& layer) {
+    if (is_inside(whole_, layer)) return compute_whole(layer);
     if (layer.style && layer.style->kind == Kind::prepare_input) return prepare(layer);
-    if (!prepared_.empty() && !layer.path.starts_with(prepared_ + ".")) leave_prepared(layer);
+    if (layer.style && layer.style->kind == Kind::prepare_input_output) {
+      leave_prepared(layer);
+      takes(layer.path, layer.style->input);
+      whole_ = layer.path;
+    }
+    if (!prepared_.empty() && !is_inside(prepared_, layer)) leave_prepared(layer);
     if (layer.type == Type::norm) takes(layer.path, layer.style ? Layout::rows : Layout::replicate);
     if (layer.type == Type::linear || layer.type == Type::embedding) weight(layer);
   }
@@ -28,6 +34,14 @@ class Flow {
   }
 
  private:
+  static bool is_inside(const std::string& path, const PlannedLayer& layer) {
+    return !path.empty() && layer.path.starts_with(path + ".");
+  }
+
+  void compute_whole(const PlannedLayer& layer) const {
+    require(!layer.style, "{} has a style of its own, but {} is computed whole on every rank", layer.path, whole_);
+  }
+
   void prepare(const PlannedLayer& layer) {
     leave_prepared(layer);
     takes(layer.path, layer.style->input);
@@ -83,6 +97,7 @@ class Flow {
   Layout stream_ = Layout::replicate;
   std::string stream_from_ = "the input";
   std::string prepared_;                   // the layer whose input was prepared last, while inside it
+  std::string whole_;                      // the last layer that every rank computes alike
   std::string columns_from_, whole_from_;  // inside a block: who gave what last
 };
 

@@ -7,6 +7,7 @@
 #include "05_tensor_parallel/embedding.h"
 #include "05_tensor_parallel/linear.h"
 #include "05_tensor_parallel/loss.h"
+#include "05_tensor_parallel/whole_rows.h"
 #include "common/comm/world.h"
 #include "common/nn/f8_linears.h"
 #include "common/nn/replace.h"
@@ -34,6 +35,9 @@ class Divider {
           return column_parallel(layer, slot);
         case Kind::row_parallel:
           return row_parallel(layer, slot);
+        case Kind::prepare_input_output:
+          slot = std::make_unique<WholeRows>(std::move(slot), end(layer.input), end(layer.output));
+          return;
         default:
           return prepare_input(layer, slot);
       }
@@ -49,7 +53,9 @@ class Divider {
 
   void column_parallel(const PlannedLayer& layer, std::unique_ptr<Layer>& slot) {
     auto linear = take<Linear>(slot);
-    shard(linear->weight, *layer.cut);
+    if (!linear->is_tied()) shard(linear->weight, *layer.cut);
+    expect(linear->weight.placement.shards.back().count == layer.cut->count,
+           "{} is tied to a table that is cut otherwise", layer.path);
     if (linear->bias) shard(*linear->bias, *layer.cut);
     auto parallel =
         std::make_unique<ColumnParallelLinear>(std::move(linear), end(layer.input), end(layer.output, layer.weight[0]));

@@ -5,8 +5,8 @@
 namespace ninefold {
 
 std::string_view name_of(Style::Kind kind) {
-  constexpr std::array<std::string_view, 4> names = {"column_parallel", "row_parallel", "sequence_parallel",
-                                                     "prepare_input"};
+  constexpr std::array<std::string_view, 5> names = {"column_parallel", "row_parallel", "sequence_parallel",
+                                                     "prepare_input", "prepare_input_output"};
   return names[static_cast<size_t>(kind)];
 }
 
@@ -26,6 +26,10 @@ Style prepare_input(Layout input) {
   return {.kind = Style::Kind::prepare_input, .input = input, .output = Layout::replicate};
 }
 
+Style prepare_input_output(Layout stream) {
+  return {.kind = Style::Kind::prepare_input_output, .input = stream, .output = stream};
+}
+
 Plan llama_plan(const LlamaConfig& config, bool by_rows, bool loss_parallel) {
   const Layout stream = by_rows ? Layout::rows : Layout::replicate;
   const Layout all = Layout::replicate, own = Layout::columns;
@@ -35,13 +39,16 @@ Plan llama_plan(const LlamaConfig& config, bool by_rows, bool loss_parallel) {
                         {"layers.*.attention.wk", column_parallel(all, own, config.kv_heads)},
                         {"layers.*.attention.wv", column_parallel(all, own, config.kv_heads)},
                         {"layers.*.attention.wo", row_parallel(own, stream)},
-                        {"layers.*.feed_forward", prepare_input(stream)},
-                        {"layers.*.feed_forward.w1", column_parallel()},
-                        {"layers.*.feed_forward.w3", column_parallel()},
-                        {"layers.*.feed_forward.w2", row_parallel(own, stream)},
                         {"output", column_parallel(stream, loss_parallel ? own : all)}},
             .loss_parallel = loss_parallel,
             .strict = true};
+  const auto feed_forward = config.moe.experts > 0
+                                ? std::vector<PlanEntry>{{"layers.*.feed_forward", prepare_input_output(stream)}}
+                                : std::vector<PlanEntry>{{"layers.*.feed_forward", prepare_input(stream)},
+                                                         {"layers.*.feed_forward.w1", column_parallel()},
+                                                         {"layers.*.feed_forward.w3", column_parallel()},
+                                                         {"layers.*.feed_forward.w2", row_parallel(own, stream)}};
+  plan.entries.insert(plan.entries.end() - 1, feed_forward.begin(), feed_forward.end());
   if (!by_rows) return plan;
   for (const char* norm : {"layers.*.attention_norm", "layers.*.ffn_norm", "norm"}) {
     plan.entries.push_back({norm, sequence_parallel()});

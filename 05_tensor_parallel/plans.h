@@ -13,10 +13,12 @@ namespace ninefold {
 // What happens to one layer. Names and layouts as in PyTorch's torch.distributed.tensor.parallel.
 struct Style {
   enum class Kind {
-    column_parallel,    // a linear layer, cut by output features
-    row_parallel,       // a linear layer, cut by input features; an embedding, cut by vocabulary
-    sequence_parallel,  // a norm that computes on rows: its weight's gradient is a sum over the ranks
-    prepare_input       // a layer around others: brings them its input in the layout they want
+    column_parallel,      // a linear layer, cut by output features
+    row_parallel,         // a linear layer, cut by input features; an embedding, cut by vocabulary
+    sequence_parallel,    // a norm that computes on rows: its weight's gradient is a sum over the ranks
+    prepare_input,        // a layer around others: brings them its input in the layout they want
+    prepare_input_output  // a layer that every rank computes alike, on all rows: brings it its input, takes its own
+                          // rows
   };
   Kind kind;
   // Of the layer's input as it comes, and of what its neighbour takes.
@@ -33,6 +35,7 @@ Style column_parallel(Layout input = Layout::replicate, Layout output = Layout::
 Style row_parallel(Layout input = Layout::columns, Layout output = Layout::replicate);
 Style sequence_parallel();
 Style prepare_input(Layout input);
+Style prepare_input_output(Layout stream);
 
 struct PlanEntry {
   std::string pattern;  // "layers.*.attention.wq"
@@ -54,6 +57,7 @@ struct Plan {
 
 // Llama's: heads, features of the feed-forward and vocabulary divided. With sequence parallelism the residual stream
 // is divided by rows: an all_gather before each half block, a reduce_scatter after it; without, an all_reduce after it.
+// A mixture of experts computes on all rows; who divides its experts is not said here (chapter 08).
 Plan llama_plan(const LlamaConfig& config, bool sequence_parallel, bool loss_parallel);
 // Two linear layers: the first by output features, the second by input features.
 Plan mlp_plan();

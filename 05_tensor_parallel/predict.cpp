@@ -36,7 +36,10 @@ void predict_traffic(TrafficLedger& ledger, const Group& group, const LlamaDivis
   const int64_t stream = tokens * config.dim, ranks = group.size();
   int64_t again = 0;  // layers that run their forward again
   for (int64_t i = 0; i < part.layers; ++i) again += division.recomputation.applies_to(part.first_layer + i);
-  const int64_t gathered_again = division.recomputation.saves(SavedOperation::matmul) ? 0 : 2 * again;
+  // Half blocks whose layers are divided. A mixture of experts gets its rows whole, and its results' gradients.
+  const bool has_mixtures = config.moe.experts > 0;
+  const int64_t halves = has_mixtures ? 1 : 2, whole_rows = has_mixtures ? 2 * part.layers + again : 0;
+  const int64_t gathered_again = division.recomputation.saves(SavedOperation::matmul) ? 0 : halves * again;
   const int64_t summed_again = division.recomputation.saves(SavedOperation::reduce_scatter) ? 0 : again;
 
   const auto add = [&](Operation operation, int64_t calls, const Volume& volume) {
@@ -45,13 +48,13 @@ void predict_traffic(TrafficLedger& ledger, const Group& group, const LlamaDivis
   const F8Traffic f8 = f8_traffic(division, part);
   add(Operation::all_reduce, f8.scales, group.all_reduce_volume(1, Dtype::i32));
   const int64_t embedding = part.has_embedding, head = part.has_head;
-  const int64_t sums = 4 * part.layers + embedding + head + summed_again;
-  const int64_t gathers = 6 * part.layers + embedding + 2 * head + gathered_again;
+  const int64_t sums = 2 * halves * part.layers + embedding + head + summed_again;
+  const int64_t gathers = 3 * halves * part.layers + whole_rows + embedding + 2 * head + gathered_again;
   if (!division.sequence_parallel) {
     add(Operation::all_reduce, sums, group.all_reduce_volume(stream, compute));
   } else {
     // In pieces: all but the embedding's two, and the gathers of inputs again, which overlap whole.
-    const int64_t whole_gathers = division.async ? 2 * part.layers + embedding + head : gathers;
+    const int64_t whole_gathers = division.async ? halves * part.layers + whole_rows + embedding + head : gathers;
     const int64_t whole_sums = division.async ? embedding : sums;
     const Volume piece{1, stream / ranks * size_of(compute)};
     add(Operation::reduce_scatter, whole_sums, group.reduce_scatter_volume(stream, compute));
@@ -74,13 +77,16 @@ double extra_flops(const LlamaDivision& division, int ranks, int64_t tokens) {
   const int64_t copies = std::max<int64_t>(ranks / config.kv_heads, 1) - 1;
   const int64_t copied = 2 * copies * config.kv_dim() * config.dim, wo = config.dim * config.dim;
   const int64_t padding = ((config.vocab + ranks - 1) / ranks * ranks - config.vocab) * config.dim;
+  // Of a mixture every rank computes the router and the shared experts.
+  const int64_t shared = (ranks - 1) * config.dim * config.moe.shared_experts * config.ffn;
+  const int64_t router = (ranks - 1) * config.dim * config.moe.experts;
   int64_t again = 0;  // in a layer that runs again
-  if (!recomputation.saves(SavedOperation::matmul)) again += copied;
+  if (!recomputation.saves(SavedOperation::matmul)) again += copied + router + 2 * shared;
   // wo is kept where its reduced result is, not with the other products.
   again += wo * (recomputation.saves(SavedOperation::matmul) - recomputation.saves(SavedOperation::reduce_scatter));
   int64_t flops = 6 * padding;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    flops += 6 * copied + (recomputation.applies_to(layer) ? 2 * again : 0);
+    flops += 6 * (copied + router + 3 * shared) + (recomputation.applies_to(layer) ? 2 * again : 0);
   }
   return static_cast<double>(flops * tokens);
 }
@@ -100,6 +106,8 @@ Parallelism beside(Parallelism data, const TensorParallel& parallel, const Group
   both.predict_flops = [=](double flops) {
     return data.predict_flops(flops) + extra_flops(division, group.size(), options.batch * options.length);
   };
+  // Blocks of which only attention is divided have no formula.
+  if (division.config.moe.experts > 0) both.predict_activations = [](const RoutingRecord&) { return int64_t{0}; };
   both.predict_memory = [=, &options](MemoryByKind& bytes) {
     data.predict_memory(bytes);
     const StageActivations all =

@@ -51,6 +51,7 @@ bool can_take(Type type, Kind kind) {
     case Kind::sequence_parallel:
       return type == Type::norm;
     case Kind::prepare_input:
+    case Kind::prepare_input_output:
       return true;
   }
   return false;
@@ -74,6 +75,8 @@ bool has_layouts(Type type, const Style& style) {
       return style.input == rows && style.output == rows;
     case Kind::prepare_input:
       return style.input != columns && style.output == Layout::replicate;
+    case Kind::prepare_input_output:
+      return style.input != columns && style.output == style.input;
   }
   return false;
 }
@@ -133,6 +136,10 @@ void settle(PlannedLayer& layer, int64_t ranks) {
   if (!layer.style) return;
   const Style& style = *layer.style;
   if (style.kind == Kind::prepare_input) layer.input = whole_input_conjugate(style.input);
+  if (style.kind == Kind::prepare_input_output && style.input == Layout::rows) {
+    layer.input = Conjugate::whole_rows;
+    layer.output = Conjugate::own_rows;
+  }
   if (style.kind == Kind::column_parallel) {
     const int64_t count = style.parts > 0 ? std::min(style.parts, ranks) : ranks;
     layer.cut = {.dim = 0, .count = count, .copies = ranks / count};

@@ -94,11 +94,7 @@ std::unique_ptr<Model> load_model(const ModelFolder& folder, const std::string& 
   const Group& ranks = mesh["tp"];
   LlamaDivision{config, false, false, false, {}}.validate(ranks.size(), 1);
   std::unique_ptr<Model> model = make_llama(config);
-  Plan plan = llama_plan(config, false, false);
-  if (config.moe.experts > 0) {  // they are whole on each rank
-    std::erase_if(plan.entries, [](const auto& entry) { return entry.pattern.starts_with("layers.*.feed_forward"); });
-  }
-  if (ranks.size() > 1) parallelize(*model, ranks, plan);
+  if (ranks.size() > 1) parallelize(*model, ranks, llama_plan(config, false, false));
   const Dtype dtype = options.dtype ? *options.dtype : dtype_of(folder, path, *model);
   materialize(*model, mesh.world().device(), {dtype, dtype, dtype, dtype}, options.seed);
   const std::vector<CarriedTensor> tensors = tensors_of_model(*model, ModelFormat());

@@ -59,10 +59,6 @@ void CombinedOptions::settle(const Options& given, const Mesh& sizes, int data_r
   }
   train.resolve(data_ranks);
   const int64_t experts = train.llama.moe.experts;
-  require(experts == 0 || tp == 1,
-          "tp ({}) divides the features of a feed-forward, but with --experts ({}) a layer has many; divide them by "
-          "--ep, and leave --tp at 1",
-          tp, experts);
   require(
       experts == 0 || pp == 1 || train.llama.moe.balance_scope == BalanceScope::sequence,
       "--balance-scope batch counts the choices of all layers, of which a stage of a pipeline (pp {}) has some; use "

@@ -64,6 +64,9 @@ pipeline::RoutedActivations routed_activations(std::shared_ptr<const ExpertParal
                                                const LlamaDivision& division, int64_t tokens,
                                                const TrainOptions& train) {
   if (train.llama.moe.experts == 0) return {};
+  // Blocks of which only attention is divided have no formula.
+  if (experts->tensor()->size() > 1)
+    return [](const Children&, int64_t, const RoutingRecord&) { return StageActivations(); };
   const MixtureDivision mixture{train.llama, train.recomputation, experts->divides(), 1, division.core};
   return [=, &train](const Children& children, int64_t first_sample, const RoutingRecord& routing) {
     return stage_activations(mixture, llama_part(train.llama, children), tokens, train.precision(),
@@ -78,7 +81,8 @@ pipeline::RoutedActivations routed_activations(std::shared_ptr<const ExpertParal
 //   1  pipeline stages          say which layers a rank holds at all: all that follows happens within a stage
 //   2  tensor parallelism       replaces single layers by name, while they are still the model's own
 //   3  context parallelism      swaps attention's core, which has the heads that 2 has left here
-//   4  expert parallelism       puts the experts behind an exchange of rows, and leaves some of them here
+//   4  expert parallelism       puts the experts behind an exchange of rows, and leaves some of them here; the ranks of
+//                               2, which have the same rows, divide each
 //   5  activation checkpoints   around whole blocks, so that what is run again includes the messages of 2, 3 and 4;
 //                               inside the units of 6, or every unit would be gathered once more for it
 //   6  sharding or replicas     last: flat buffers of the pieces of parameters that 1, 2 and 4 have left here; what
@@ -100,7 +104,7 @@ Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const 
   }
   const ContextGroups context = context_parallel(model, mesh["cp"], layout, techniques.context.ring);
   const std::shared_ptr<const ExpertParallel> experts =
-      expert_parallel(model, mesh.has("ep") ? mesh["ep"] : mesh.flatten({"ep"}));
+      expert_parallel(model, mesh.has("ep") ? mesh["ep"] : mesh.flatten({"ep"}), tp);
   checkpoint_activations(model, "layers.*", train.recomputation);
   const Parallelism data = stages ? divide(*stages, model, mesh, techniques.sharding, train)
                                   : divide(model, mesh, techniques.sharding, train);

@@ -1,4 +1,4 @@
-// A table of one row a token, and the output layer that uses the same table (Press, Wolf 2016, arXiv 1608.05859).
+// A table of one row a token.
 #pragma once
 
 #include "common/nn/layer.h"
@@ -24,29 +24,6 @@ class Embedding : public Layer {
   void visit(Visitor& visitor) override { visitor.parameter("weight", weight); }
 
   Parameter weight;
-};
-
-// logits = x · tableᵀ, with the table of an embedding, which must outlive it. x [n, features] -> [n, vocabulary].
-class TiedOutput : public Layer {
- public:
-  explicit TiedOutput(Parameter& table) : table_(table) { ++table.users; }
-
-  Tensor forward(const Tensor& x, Saved& saved) override {
-    saved.push(x);
-    return saved.keep(SavedOperation::matmul, [&] { return ops::matmul(x, table_.value, {.transpose_b = true}); });
-  }
-  Tensor backward(const Tensor& dy, Saved& saved) override {
-    saved.add_weight_gradients([this, dy, x = saved.pop()] {
-      table_.write_gradient([&](const Tensor& dtable, bool accumulate) {
-        ops::matmul_into(dtable, dy, x, {.transpose_a = true, .accumulate = accumulate});
-      });
-    });
-    return ops::matmul(dy, table_.value);
-  }
-  void visit(Visitor& visitor) override { visitor.tied("weight", table_); }
-
- private:
-  Parameter& table_;
 };
 
 }  // namespace ninefold

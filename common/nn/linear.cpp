@@ -3,9 +3,11 @@
 namespace ninefold {
 
 Linear::Linear(int64_t in, int64_t out, ops::Distribution weight_initial, std::optional<ops::Distribution> bias_initial)
-    : weight({out, in}, weight_initial) {
+    : own_weight_(std::in_place, Shape{out, in}, weight_initial), weight(*own_weight_) {
   if (bias_initial) bias.emplace(Shape{out}, *bias_initial);
 }
+
+Linear::Linear(Parameter& table) : weight(table) { ++table.users; }
 
 Operand Linear::input(const Tensor& x, const ShareLargest& share) const {
   return in_f8 ? round_to_f8(x, Dtype::f8_e4m3, share) : Operand{x};
@@ -69,7 +71,11 @@ void Linear::backward_add(const Tensor& dy, Saved& saved, const Tensor& dx) {
 }
 
 void Linear::visit(Visitor& visitor) {
-  visitor.parameter("weight", weight);
+  if (is_tied()) {
+    visitor.tied("weight", weight);
+  } else {
+    visitor.parameter("weight", weight);
+  }
   if (bias) visitor.parameter("bias", *bias);
 }
 

@@ -11,9 +11,15 @@ namespace ninefold {
 // weight [out, in]; bias [out] if asked. x [rows, in] -> y [rows, out]. Data of another type than the weight's are
 // converted first.
 class Linear : public Layer {
+  std::optional<Parameter> own_weight_;
+
  public:
   Linear(int64_t in, int64_t out, ops::Distribution weight_initial,
          std::optional<ops::Distribution> bias_initial = std::nullopt);
+  // With the table of an embedding, which must outlive it, as the weight (Press, Wolf 2016, arXiv 1608.05859).
+  explicit Linear(Parameter& table);
+  Linear(const Linear&) = delete;
+  Linear& operator=(const Linear&) = delete;
 
   Tensor forward(const Tensor& data, Saved& saved) override;
   Tensor backward(const Tensor& dy, Saved& saved) override;
@@ -31,7 +37,9 @@ class Linear : public Layer {
   void add_weight_gradients(const Operand& dy, const Operand& x, Saved& saved);
   Tensor input_gradient(const Operand& dy) const;
 
-  Parameter weight;
+  bool is_tied() const { return !own_weight_; }
+
+  Parameter& weight;
   std::optional<Parameter> bias;
   bool in_f8 = false;  // has no bias then
 };

@@ -170,7 +170,7 @@ std::unique_ptr<Model> make_llama(const LlamaConfig& config) {
   }
   model->add("norm", std::make_unique<RmsNorm>(config.dim, config.norm_eps));
   if (config.tied_embeddings) {
-    model->add("output", std::make_unique<TiedOutput>(table));
+    model->add("output", std::make_unique<Linear>(table));
   } else {
     model->add("output", std::make_unique<Linear>(config.dim, config.vocab, in_initial));
   }

@@ -69,7 +69,8 @@ inline RunRecord expect_equal_to_serial(const std::string& words) {
   EXPECT_TRUE(outcome.record.books_balanced);
   const auto has = [&](const char* word) { return words.find(word) != std::string::npos; };
   // Halves of a mixture's backward have no formula.
-  expect_balanced_books(outcome.record, !(has("--experts") && (has("--schedule zb") || has("--schedule dualpipe"))));
+  const bool is_halved = has("--schedule zb") || has("--schedule dualpipe") || (has("--tp ") && !has("--tp 1 "));
+  expect_balanced_books(outcome.record, !(has("--experts") && is_halved));
   return outcome.record;
 }
 

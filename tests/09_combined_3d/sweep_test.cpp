@@ -88,7 +88,7 @@ std::string options_of(const Sizes& mesh, uint32_t seed) {
   if (mesh.pp > 1) words += schedule_of(mesh, choice);
   if (mesh.pp == 1) words += choice.of({"", "--micro-batch 1"});
   if (is_of_threes()) words += " --dim 48 --kv-heads 12";
-  const bool has_experts = mesh.tp == 1 && choice.below(3) == 0;
+  const bool has_experts = choice.below(3) == 0;
   if (mesh.dp_shard > 1) {
     words += choice.of({"--stage 0", "--stage 1", "--stage 2", "--stage 3", "--stage 3 --reshard always",
                         "--stage 2 --offload pinned", "--stage 3 --offload pageable"});
@@ -97,7 +97,7 @@ std::string options_of(const Sizes& mesh, uint32_t seed) {
   if (mesh.tp > 1) {
     words += choice.of({"", "--async-tp", "--no-sequence-parallel"}) + choice.of({"", "--no-loss-parallel"});
   }
-  if (mesh.tp == 1 && (mesh.pp == 1 || mesh.dp_shard == 1)) words += choice.of({"", "--tied-embeddings"});
+  if (mesh.pp == 1 || mesh.dp_shard == 1) words += choice.of({"", "--tied-embeddings"});
   words += choice.of({"", "--recompute full", "--recompute selective", "--recompute every:2"});
   // Where partial sums are rounded, the bound of bf16 speaks of averages, and a norm of 32 elements has none to speak
   // of.

@@ -89,7 +89,6 @@ std::vector<BadInput> bad_for_combinations() {
        "--layout is for sequences that ranks share, but --cp is 1; add --cp 2"},
       {"no_experts", "--dp-shard 4 --ep 2", "ep (2) ranks divide experts, but there are none; add --experts 8"},
       {"ep", "--dp-replicate 2 --dp-shard 2 --ep 4 --experts 4", "ep (4) must divide dp_shard(2) x cp(1) = 2 ranks"},
-      {"tp_of_experts", "--tp 2 --experts 4", "tp (2) divides the features of a feed-forward, but with --experts (4)"},
       {"scope", "--pp 2 --experts 4 --balance-scope batch",
        "of which a stage of a pipeline (pp 2) has some; use sequence"},
       {"no_pipeline", "--tp 2 --schedule zb-v", "--schedule is for a pipeline, but --pp is 1; add --pp 2"},
@@ -97,7 +96,6 @@ std::vector<BadInput> bad_for_combinations() {
       {"mesh_order", "--mesh-order tp,pp", "--mesh-order tp,pp must name each of pp, dp_replicate, dp_shard, cp and"},
       {"f8", "--pp 2 --matmul-dtype f8", "--matmul-dtype f8 is not for a pipeline (pp 2); leave it out"},
       {"units", "--pp 2 --wrap size:20000", "--wrap and --prefetch are not for a pipeline"},
-      {"tied", "--tp 2 --tied-embeddings", "--tied-embeddings is not for tensor parallelism (tp 2)"},
   };
 }
 

@@ -121,6 +121,7 @@ TEST(Checkpoint, OfAMixtureOfExpertsGoesOnOnAnotherMesh) {
                          {{1, NINEFOLD_08_TRAIN, experts},
                           {4, NINEFOLD_08_TRAIN, experts + "--ep 4"},
                           {4, NINEFOLD_09_TRAIN, experts + "--pp 4"},
+                          {4, NINEFOLD_09_TRAIN, experts + "--dp-shard 2 --tp 2 --ep 2"},
                           {4, NINEFOLD_09_TRAIN, experts + "--dp-shard 2 --cp 2 --ep 2"}});
 }
 
