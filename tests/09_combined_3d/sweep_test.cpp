@@ -74,7 +74,8 @@ std::string experts_of(const Sizes& mesh, Choice& choice) {
   for (int ep = 1; ep <= mesh.dp_shard * mesh.cp; ++ep) {
     if (mesh.dp_shard * mesh.cp % ep == 0 && layers() % ep == 0) fitting.push_back(fmt::format("--ep {}", ep));
   }
-  return fmt::format(" --experts {} --ffn 16", layers()) + choice.of(fitting) + choice.of({"", "--top-k 1"}) +
+  return fmt::format(" --experts {} --ffn {}", layers(), is_of_threes() ? 24 : 16) + choice.of(fitting) +
+         choice.of({"", "--top-k 1"}) +
          choice.of({"", "", "--capacity-factor 1", "--capacity-factor 1 --token-drop-policy probs"}) +
          choice.of({"", "--router sigmoid", "--router topk_softmax"}) +
          choice.of({"", "--balance bias", mesh.pp == 1 ? "--balance-scope batch" : ""}) +
