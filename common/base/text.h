@@ -7,7 +7,7 @@
 
 namespace ninefold {
 
-// Without spaces, tabs and carriage returns at both ends.
+// Without spaces, tabs and ends of lines at both ends.
 std::string_view trimmed(std::string_view text);
 
 // The parts between the separators, empty ones included: one more than there are separators.

@@ -10,6 +10,7 @@ namespace ninefold {
 namespace {
 
 constexpr double activation_tolerance = 0.02;
+constexpr double activation_rounding = 16.0 * allocation_unit;
 
 }  // namespace
 
@@ -17,7 +18,7 @@ bool MemoryRecord::agrees() const {
   if (predicted == 0) return true;
   if (kind != MemoryKind::activations) return predicted == measured_peak;
   return std::abs(static_cast<double>(measured_peak - predicted)) <=
-         activation_tolerance * static_cast<double>(predicted);
+         std::max(activation_tolerance * static_cast<double>(predicted), activation_rounding);
 }
 
 double RunRecord::median_of(double StepRecord::*milliseconds) const {

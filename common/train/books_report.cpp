@@ -11,17 +11,20 @@ namespace {
 
 std::string or_dash(int64_t bytes) { return bytes > 0 ? human_bytes(static_cast<double>(bytes)) : "-"; }
 
+std::string memory_verdict(const MemoryRecord& entry) {
+  if (entry.predicted == 0) return "";
+  if (entry.predicted == entry.measured_peak) return "equal to the byte";
+  if (!entry.agrees()) return fmt::format("DIFFERENT: {} predicted, {} measured", entry.predicted, entry.measured_peak);
+  const int64_t difference = std::abs(entry.predicted - entry.measured_peak);
+  return 50 * difference <= entry.predicted ? "within 2 %" : fmt::format("within {} B", difference);
+}
+
 std::string memory_table(const RunRecord& record) {
   Table table({"memory", "predicted", "measured peak", ""});
   for (const MemoryRecord& entry : record.memory) {
     if (entry.predicted == 0 && entry.measured_peak == 0) continue;
-    const bool exact = entry.predicted == entry.measured_peak;
     table.add_row({std::string(name_of(entry.kind)), or_dash(entry.predicted), or_dash(entry.measured_peak),
-                   entry.predicted == 0 ? ""
-                   : exact              ? "equal to the byte"
-                   : entry.agrees()
-                       ? "within 2 %"
-                       : fmt::format("DIFFERENT: {} predicted, {} measured", entry.predicted, entry.measured_peak)});
+                   memory_verdict(entry)});
   }
   table.add_row({"reserved from the system", "", or_dash(record.reserved_bytes), ""});
   if (record.oracle_bytes > 0) table.add_row({"oracle (outside the books)", "", or_dash(record.oracle_bytes), ""});
