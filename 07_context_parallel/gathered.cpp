@@ -30,7 +30,16 @@ GatheredAttention::Whole GatheredAttention::gather(const Tensor& k, const Tensor
   };
   std::vector<int32_t> positions(static_cast<size_t>(step.rows_per_sample * group_.size()));
   std::iota(positions.begin(), positions.end(), 0);
-  return {gathered(k), gathered(v), Tensor::from(k.device(), {static_cast<int64_t>(positions.size())}, positions)};
+  const auto length = static_cast<int64_t>(positions.size());
+  return {gathered(k), gathered(v), Tensor::from(k.device(), {length}, positions),
+          visible_pairs(layout_.positions(group_.rank(), length), positions)};
+}
+
+ops::AttentionShape GatheredAttention::shape(const Tensor& q, const Tensor& k, const Whole& all,
+                                             const Step& step) const {
+  ops::AttentionShape shape = attention_shape(q, k, step, head_dim_);
+  shape.visible_pairs = all.visible_pairs;
+  return shape;
 }
 
 // Summed over the ranks in f32; this rank's rows, of the type of `like`.
@@ -50,8 +59,7 @@ Tensor GatheredAttention::forward(const Tensor& q, const Tensor& k, const Tensor
   const Step& step = saved.step();
   const auto [out, log_sum_exp] = saved.keep(SavedOperation::attention, [&] {
     const Whole all = gather(k, v, step);
-    const auto result =
-        ops::attention_block(q, step.positions, all.k, all.v, all.positions, attention_shape(q, k, step, head_dim_));
+    const auto result = ops::attention_block(q, step.positions, all.k, all.v, all.positions, shape(q, k, all, step));
     return std::array{result.out, result.log_sum_exp};
   });
   for (const Tensor& tensor : {q, k, v, out, log_sum_exp}) saved.push(tensor);
@@ -66,7 +74,7 @@ ops::AttentionGradients GatheredAttention::backward(const Tensor& dout, Saved& s
     const Whole all = gather(k, v, step);
     const MemoryScope scope(*q.device(), MemoryKind::communication);
     whole = ops::attention_block_backward(dout, q, step.positions, all.k, all.v, all.positions, {out, log_sum_exp},
-                                          attention_shape(q, k, step, head_dim_));
+                                          shape(q, k, all, step));
   }
   whole.dq.book_as(MemoryKind::activations);
   return {whole.dq, scatter(whole.dk, k, step), scatter(whole.dv, v, step)};

@@ -21,8 +21,10 @@ class GatheredAttention : public AttentionCore {
  private:
   struct Whole {
     Tensor k, v, positions;  // of whole sequences, in order
+    int64_t visible_pairs;   // of a sequence's queries here with these keys
   };
   Whole gather(const Tensor& k, const Tensor& v, const Step& step) const;
+  ops::AttentionShape shape(const Tensor& q, const Tensor& k, const Whole& all, const Step& step) const;
   Tensor scatter(const Tensor& whole, const Tensor& like, const Step& step) const;
   Group group_;
   SequenceLayout layout_;

@@ -92,12 +92,13 @@ const Ring::Course& RingAttention::course(const Step& step) const {
 
 ops::Attention RingAttention::attend(const Tensor& q, const Ring::Pair& own, const Step& step) const {
   const Ring::Course& course = this->course(step);
-  const ops::AttentionShape shape = attention_shape(q, own[0], step, head_dim_);
+  ops::AttentionShape shape = attention_shape(q, own[0], step, head_dim_);
   Ring::Pair here = own;
   ops::Attention sum;
   for (const auto& [block, pairs, is_last] : course.steps) {
     Ring::Passing keys = is_last ? Ring::Passing() : ring_->pass_keys(here);
     if (pairs > 0) {
+      shape.visible_pairs = pairs;
       const ops::Attention part = ops::attention_block(q, step.positions, here[0], here[1],
                                                        course.positions[static_cast<size_t>(block)], shape);
       if (sum.out.defined()) {
@@ -124,17 +125,18 @@ ops::AttentionGradients RingAttention::backward(const Tensor& dout, Saved& saved
   const Tensor log_sum_exp = saved.pop(), out = saved.pop(), v = saved.pop(), k = saved.pop(), q = saved.pop();
   const Step& step = saved.step();
   const Ring::Course& course = this->course(step);
-  const auto differentiate = [&](const Ring::Pair& keys, int block) {
+  const auto differentiate = [&](const Ring::Pair& keys, int block, int64_t pairs) {
+    ops::AttentionShape shape = attention_shape(q, k, step, head_dim_);
+    shape.visible_pairs = pairs;
     return ops::attention_block_backward(dout, q, step.positions, keys[0], keys[1],
-                                         course.positions[static_cast<size_t>(block)], {out, log_sum_exp},
-                                         attention_shape(q, k, step, head_dim_));
+                                         course.positions[static_cast<size_t>(block)], {out, log_sum_exp}, shape);
   };
   Ring::Pair here = {k, v};
   Tensor dq;
   std::optional<KeyGradients> gradients;
   for (const auto& [block, pairs, is_last] : course.steps) {
     Ring::Passing keys = is_last ? Ring::Passing() : ring_->pass_keys(here);
-    const ops::AttentionGradients part = pairs > 0 ? differentiate(here, block) : ops::AttentionGradients{};
+    const ops::AttentionGradients part = pairs > 0 ? differentiate(here, block, pairs) : ops::AttentionGradients{};
     if (!gradients) {  // this rank's own block
       dq = as(part.dq, Dtype::f32);
       gradients.emplace(*ring_, part);

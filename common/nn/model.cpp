@@ -132,10 +132,9 @@ double forward_backward(Model& model, const Tensor& x, Step step) {
     const Tensor scores = model.forward(x, saved);
     model.loss().forward(scores, saved);
   }
-  const double loss_sum = ops::sum(saved.step().losses);
   model.backward_from_loss(saved);
   expect(saved.empty(), "backward left tensors that forward kept");
-  return loss_sum;
+  return ops::sum(saved.step().losses);  // last: the host waits for the device
 }
 
 Evaluation evaluate(Model& model, const Tensor& x, Step step) {

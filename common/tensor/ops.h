@@ -114,6 +114,11 @@ std::vector<double> rope_frequencies(int64_t head_dim, double theta);
 struct AttentionShape {
   int64_t batch, heads, kv_heads, head_dim;
   // scores are multiplied by 1 / sqrt(head_dim)
+
+  // For the books: the (query, key) pairs of a sequence that the mask lets through. Absent: where queries and keys have
+  // one tensor of positions, those of a sequence that attends to itself; else they are counted, for which the host
+  // waits for the device.
+  std::optional<int64_t> visible_pairs{};
 };
 struct Attention {
   Tensor out;          // [batch * queries, heads * head_dim], q's type

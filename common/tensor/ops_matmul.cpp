@@ -44,11 +44,13 @@ GroupsShape check_groups(const Operation& op, const Tensor& a, const Tensor& b, 
   return {rows, k, n};
 }
 
-// How many (query, key) pairs the causal mask lets through. Where the positions have no values (meta): one half, as
-// for a sequence that attends to itself.
-double visible_pairs(const Tensor& q_positions, const Tensor& k_positions) {
+// How many (query, key) pairs the causal mask lets through: one half where a sequence attends to itself, and where the
+// positions have no values (meta).
+double visible_pairs(const Tensor& q_positions, const Tensor& k_positions, const AttentionShape& shape) {
+  if (shape.visible_pairs) return static_cast<double>(*shape.visible_pairs);
   const double queries = static_cast<double>(q_positions.size()), keys = static_cast<double>(k_positions.size());
-  if (q_positions.device()->type() == DeviceType::meta) return queries * (keys + 1) / 2;
+  const bool is_of_itself = q_positions.raw() == k_positions.raw() && queries == keys;
+  if (is_of_itself || q_positions.device()->type() == DeviceType::meta) return queries * (keys + 1) / 2;
   std::vector<int32_t> sorted = k_positions.to_vector<int32_t>();
   std::sort(sorted.begin(), sorted.end());
   double pairs = 0;
@@ -64,7 +66,7 @@ double attention_flops(const Operation& op, const Tensor& q_positions, const Ten
                        const AttentionShape& shape, int matmuls) {
   if (!op.observed()) return 0;
   const double each = 2.0 * static_cast<double>(shape.batch * shape.heads * shape.head_dim);
-  return matmuls * each * visible_pairs(q_positions, k_positions);
+  return matmuls * each * visible_pairs(q_positions, k_positions, shape);
 }
 
 void check_attention(const Operation& op, const Tensor& q, const Tensor& q_positions, const Tensor& k, const Tensor& v,

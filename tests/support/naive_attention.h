@@ -28,17 +28,15 @@ struct ExpectedAttention {
 
 // The whole of attention, forward and backward, one row of scores at a time.
 inline ExpectedAttention naive(const AttentionProblem& of) {
-  const auto [batch, heads, kv_heads, d] = of.shape;
+  const int64_t batch = of.shape.batch, heads = of.shape.heads, kv_heads = of.shape.kv_heads, d = of.shape.head_dim;
   const Values q = doubles(of.q), k = doubles(of.k), v = doubles(of.v), dout = doubles(of.dout);
   ExpectedAttention result{Values(q.size()), Values(batch * heads * of.queries(), -INFINITY), Values(q.size()),
                            Values(k.size()), Values(k.size())};
   const double scale = 1.0 / std::sqrt(static_cast<double>(d));
-  const auto dot = [d = d](const double* x, const double* y) { return std::inner_product(x, x + d, y, 0.0); };
+  const auto dot = [d](const double* x, const double* y) { return std::inner_product(x, x + d, y, 0.0); };
   for (int64_t row = 0; row < batch * heads * of.queries(); ++row) {
     const int64_t query = row % of.queries(), head = row / of.queries() % heads, b = row / of.queries() / heads;
-    const auto at_key = [&, kv_heads = kv_heads, heads = heads, d = d, b = b, head = head](int64_t key) {
-      return ((b * of.keys() + key) * kv_heads + head / (heads / kv_heads)) * d;
-    };
+    const auto at_key = [&](int64_t key) { return ((b * of.keys() + key) * kv_heads + head / (heads / kv_heads)) * d; };
     const int64_t at = ((b * of.queries() + query) * heads + head) * d;
     Values p(of.keys(), -INFINITY);
     for (int64_t key = 0; key < of.keys(); ++key) {
