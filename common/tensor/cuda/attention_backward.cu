@@ -50,12 +50,28 @@ __device__ inline Weight weight_of(float score, float dp, bool is_seen, float sc
 template <typename T, int width>
 struct BackwardTiles {
   using Sizes = TileSizes<width>;
+  using Scores = Accumulator<Sizes::columns / 8>;
   static constexpr int stride = stride_of(width), weight_stride = stride_of(Sizes::columns);
   T first[Sizes::rows * stride], second[Sizes::rows * stride];
   T passing_first[Sizes::columns * stride], passing_second[Sizes::columns * stride];
   T weights[Sizes::rows * weight_stride];
   int32_t positions[Sizes::columns];
   float log_sum_exp[Sizes::columns], dot_of_out[Sizes::columns];  // where queries pass by
+
+  using Rows = HeadRows<const T>;
+  __device__ void load(const Rows& of_first, const Rows& of_second, int64_t from, int64_t count) {
+    load_tile<width>(first, of_first, from, count, Sizes::rows);
+    load_tile<width>(second, of_second, from, count, Sizes::rows);
+  }
+  __device__ void load_passing(const Rows& of_first, const Rows& of_second, int64_t from, int64_t length) {
+    load_tile<width>(passing_first, of_first, from, length - from, Sizes::columns);
+    load_tile<width>(passing_second, of_second, from, length - from, Sizes::columns);
+  }
+  // Of the 16 rows from `row` on with those that pass by: scores, and dout vᵀ; transposed where queries pass by.
+  __device__ void multiply_passing(Scores& scores, Scores& dp, int row) const {
+    multiply<Right::transposed>(scores, first + row * stride, stride, passing_first, stride, width);
+    multiply<Right::transposed>(dp, second + row * stride, stride, passing_second, stride, width);
+  }
 };
 
 // Grid: tiles of queries, heads, batch.
@@ -63,7 +79,7 @@ template <typename T, int width>
 __global__ void differentiate_queries(BackwardCall<T> call, T* dq) {
   using Sizes = TileSizes<width>;
   using Tiles = BackwardTiles<T, width>;
-  using Scores = Accumulator<Sizes::columns / 8>;
+  using Scores = typename Tiles::Scores;
   auto& tiles = *reinterpret_cast<Tiles*>(shared_memory());
   const AttentionCall<T>& of = call.of;
   const int head = static_cast<int>(blockIdx.y), warp_row = static_cast<int>(threadIdx.x) / 32 * 16;
@@ -71,8 +87,7 @@ __global__ void differentiate_queries(BackwardCall<T> call, T* dq) {
   const int64_t count = rows_there(first, of.queries, Sizes::rows);
   const HeadRows<const T> k = of.of_key_head(of.k, batch, of.key_head_of(head));
   const HeadRows<const T> v = of.of_key_head(of.v, batch, of.key_head_of(head));
-  load_tile<width>(tiles.first, of.of_query_head(of.q, batch, head), first, count, Sizes::rows);
-  load_tile<width>(tiles.second, of.of_query_head(call.dout, batch, head), first, count, Sizes::rows);
+  tiles.load(of.of_query_head(of.q, batch, head), of.of_query_head(call.dout, batch, head), first, count);
   const int32_t latest = latest_query(of.q_positions, first, count);
   int32_t positions[2];
   float log_sum_exp[2] = {}, dot_of_out[2] = {};
@@ -92,14 +107,10 @@ __global__ void differentiate_queries(BackwardCall<T> call, T* dq) {
       tiles.positions[threadIdx.x] = position;
     }
     if (!__syncthreads_or(position <= latest)) continue;
-    load_tile<width>(tiles.passing_first, k, key, of.keys - key, Sizes::columns);
-    load_tile<width>(tiles.passing_second, v, key, of.keys - key, Sizes::columns);
+    tiles.load_passing(k, v, key, of.keys);
     __syncthreads();
     Scores scores, dp;
-    multiply<Right::transposed>(scores, tiles.first + warp_row * Tiles::stride, Tiles::stride, tiles.passing_first,
-                                Tiles::stride, width);
-    multiply<Right::transposed>(dp, tiles.second + warp_row * Tiles::stride, Tiles::stride, tiles.passing_second,
-                                Tiles::stride, width);
+    tiles.multiply_passing(scores, dp, warp_row);
     NINEFOLD_UNROLL
     for (int i = 0; i < Sizes::columns / 2; ++i) {
       float& score = scores.at[i / 4][i % 4];
@@ -120,14 +131,13 @@ template <typename T, int width>
 __global__ void differentiate_keys(BackwardCall<T> call, T* dk, T* dv) {
   using Sizes = TileSizes<width>;
   using Tiles = BackwardTiles<T, width>;
-  using Scores = Accumulator<Sizes::columns / 8>;
+  using Scores = typename Tiles::Scores;
   auto& tiles = *reinterpret_cast<Tiles*>(shared_memory());
   const AttentionCall<T>& of = call.of;
   const int key_head = static_cast<int>(blockIdx.y), warp_row = static_cast<int>(threadIdx.x) / 32 * 16;
   const int64_t batch = blockIdx.z, first = int64_t{blockIdx.x} * Sizes::rows;
   const int64_t count = rows_there(first, of.keys, Sizes::rows);
-  load_tile<width>(tiles.first, of.of_key_head(of.k, batch, key_head), first, count, Sizes::rows);
-  load_tile<width>(tiles.second, of.of_key_head(of.v, batch, key_head), first, count, Sizes::rows);
+  tiles.load(of.of_key_head(of.k, batch, key_head), of.of_key_head(of.v, batch, key_head), first, count);
   const int32_t earliest = earliest_key(of.k_positions, first, count);
   const int32_t positions[2] = {key_position(of.k_positions, first + warp_row + Scores::row(0), of.keys),
                                 key_position(of.k_positions, first + warp_row + Scores::row(2), of.keys)};
@@ -146,16 +156,11 @@ __global__ void differentiate_keys(BackwardCall<T> call, T* dk, T* dv) {
         tiles.dot_of_out[threadIdx.x] = row < of.queries ? call.dot_of_out[at] : 0.0f;
       }
       if (!__syncthreads_or(position >= earliest)) continue;
-      load_tile<width>(tiles.passing_first, of.of_query_head(of.q, batch, head), query, of.queries - query,
-                       Sizes::columns);
-      load_tile<width>(tiles.passing_second, of.of_query_head(call.dout, batch, head), query, of.queries - query,
-                       Sizes::columns);
+      tiles.load_passing(of.of_query_head(of.q, batch, head), of.of_query_head(call.dout, batch, head), query,
+                         of.queries);
       __syncthreads();
       Scores scores, dp;  // transposed: a row is a key
-      multiply<Right::transposed>(scores, tiles.first + warp_row * Tiles::stride, Tiles::stride, tiles.passing_first,
-                                  Tiles::stride, width);
-      multiply<Right::transposed>(dp, tiles.second + warp_row * Tiles::stride, Tiles::stride, tiles.passing_second,
-                                  Tiles::stride, width);
+      tiles.multiply_passing(scores, dp, warp_row);
       NINEFOLD_UNROLL
       for (int i = 0; i < Sizes::columns / 2; ++i) {
         float &score = scores.at[i / 4][i % 4], &ds = dp.at[i / 4][i % 4];

@@ -112,30 +112,25 @@ struct SquaresOfPart {
   }
 };
 
-// What `count` blocks leave, copied to the host.
-template <typename T>
-std::vector<T> results(const Tensor& space, int64_t count) {
-  std::vector<T> values(static_cast<size_t>(count));
-  space.slice(0, {count * static_cast<int64_t>(sizeof(T)) / 4}).copy_to_host(values.data());
-  return values;
-}
-
-template <typename T>
-Tensor space_for(const DeviceHandle& device, int64_t count) {
-  return workspace(device, count * static_cast<int64_t>(sizeof(T)) / 4);
+// What the blocks leave, each of a part of x: Part<T>{sums, x, n} says how.
+template <template <typename T> typename Part, typename Sum>
+std::vector<Sum> sums_of_parts(Stream stream, const Tensor& x) {
+  const int64_t parts = parts_of(x.size());
+  const Tensor space = workspace(x.device(), parts * static_cast<int64_t>(sizeof(Sum)) / size_of(Dtype::f32));
+  for_float_type(x.dtype(), [&](auto type) {
+    using T = decltype(type);
+    for_each_row(stream, parts, Part<T>{static_cast<Sum*>(space.raw()), x.address<T>(), x.size()});
+  });
+  std::vector<Sum> sums(static_cast<size_t>(parts));
+  space.copy_to_host(sums.data());
+  return sums;
 }
 
 }  // namespace
 
 double GpuKernels::sum(const Tensor& x) {
-  const int64_t parts = parts_of(x.size());
-  const Tensor space = space_for<double>(x.device(), parts);
-  for_float_type(x.dtype(), [&](auto type) {
-    using T = decltype(type);
-    for_each_row(stream_, parts, SumOfPart<T>{static_cast<double*>(space.raw()), x.address<T>(), x.size()});
-  });
   double total = 0;
-  for (const double part : results<double>(space, parts)) total += part;
+  for (const double part : sums_of_parts<SumOfPart, double>(stream_, x)) total += part;
   return total;
 }
 
@@ -150,14 +145,8 @@ float GpuKernels::absolute_max(const Tensor& x) {
 
 ops::ExactSum GpuKernels::sum_of_squares(const Tensor& x) {
   static_assert(ops::ExactSum::fraction_bits == 80);
-  const int64_t parts = parts_of(x.size());
-  const Tensor space = space_for<Fixed>(x.device(), parts);
-  for_float_type(x.dtype(), [&](auto type) {
-    using T = decltype(type);
-    for_each_row(stream_, parts, SquaresOfPart<T>{static_cast<Fixed*>(space.raw()), x.address<T>(), x.size()});
-  });
   ops::ExactSum total;
-  for (const Fixed& part : results<Fixed>(space, parts)) {
+  for (const Fixed& part : sums_of_parts<SquaresOfPart, Fixed>(stream_, x)) {
     const auto bits = static_cast<unsigned __int128>(part.high) << 64 | part.low;
     total += {static_cast<__int128>(bits), part.overflow != 0};
   }
