@@ -23,13 +23,7 @@ Operand round_to_f8(const Tensor& x, Dtype dtype, const ShareLargest& share) {
 
 void multiply_into(const Tensor& out, const Operand& a, const Operand& b, ops::MatmulOptions options) {
   if (!a.is_f8()) return ops::matmul_into(out, a.values, b.values, options);
-  const MemoryScope workspace(*out.device(), MemoryKind::workspace);
-  const Tensor left = ops::dequantize(a.values, a.scale, Dtype::f32);
-  const Tensor right = ops::dequantize(b.values, b.scale, Dtype::f32);
-  if (out.dtype() == Dtype::f32) return ops::matmul_into(out, left, right, options);
-  const Tensor product =
-      ops::matmul(left, right, {.transpose_a = options.transpose_a, .transpose_b = options.transpose_b});
-  options.accumulate ? ops::add_(out, product) : ops::copy_(out, product);
+  ops::matmul_f8_into(out, a.values, a.scale, b.values, b.scale, options);
 }
 
 Tensor multiply(const Operand& a, const Operand& b, Dtype dtype, ops::MatmulOptions options) {

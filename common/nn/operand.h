@@ -29,8 +29,7 @@ float f8_scale(float largest, Dtype dtype);
 // x in an 8-bit type, with the scale of its largest element: of this tensor, or, with `share`, of all its parts.
 Operand round_to_f8(const Tensor& x, Dtype dtype, const ShareLargest& share = {});
 
-// out [m, n] = a · b, as ops::matmul_into. Products of 8-bit floats are exact in f32, and added in f32; on the CPU they
-// are emulated, and what that needs beside the operands is booked as workspace.
+// out [m, n] = a · b, as ops::matmul_into, or, of 8-bit floats, as ops::matmul_f8_into.
 void multiply_into(const Tensor& out, const Operand& a, const Operand& b, ops::MatmulOptions options = {});
 // The same into a new tensor.
 Tensor multiply(const Operand& a, const Operand& b, Dtype dtype, ops::MatmulOptions options = {});

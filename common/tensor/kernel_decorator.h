@@ -16,6 +16,10 @@ class KernelDecorator : public Kernels {
   void matmul(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options) override {
     inner_->matmul(out, a, b, options);
   }
+  bool matmul_f8(const Tensor& out, const Tensor& a, const Tensor& b, float scale,
+                 const ops::MatmulOptions& options) override {
+    return inner_->matmul_f8(out, a, b, scale, options);
+  }
   void grouped_matmul(const Tensor& out, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
                       const ops::MatmulOptions& options) override {
     inner_->grouped_matmul(out, a, b, counts, options);

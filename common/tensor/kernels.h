@@ -13,6 +13,12 @@ class Kernels {
 
   virtual void matmul(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options) = 0;
 
+  // Of 8-bit floats, the product times `scale`. False: the back end has none of these, and has done nothing.
+  virtual bool matmul_f8(const Tensor& /*out*/, const Tensor& /*a*/, const Tensor& /*b*/, float /*scale*/,
+                         const ops::MatmulOptions& /*options*/) {
+    return false;
+  }
+
   virtual void grouped_matmul(const Tensor& out, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
                               const ops::MatmulOptions& options) = 0;
 

@@ -34,6 +34,12 @@ void grouped_matmul_into(const Tensor& out, const Tensor& a, const Tensor& b, co
 // The first form into a new tensor of a's type.
 Tensor grouped_matmul(const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts, MatmulOptions options = {});
 
+// out [m, n] = a · b of 8-bit floats that stand for a * a_scale and b * b_scale, as matmul_into. Their products are
+// exact in f32, and added in f32. Where the back end has no such product, it is that of two f32 copies, booked as
+// workspace.
+void matmul_f8_into(const Tensor& out, const Tensor& a, float a_scale, const Tensor& b, float b_scale,
+                    MatmulOptions options = {});
+
 // ---- element by element -----------------------------------------------------------------------------------------
 void fill_(const Tensor& x, float value);
 // Copies the elements, converting the type where it differs. Sizes must agree, shapes need not.

@@ -111,6 +111,26 @@ Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options) {
   return out;
 }
 
+void matmul_f8_into(const Tensor& out, const Tensor& a, float a_scale, const Tensor& b, float b_scale,
+                    MatmulOptions options) {
+  const Operation op("matmul_f8", {&out, &a, &b});
+  const auto [m, n, k] = matmul_shape(op, a, b, options);
+  op.is_f8(a);
+  op.is_f8(b);
+  op.is_float(out);
+  op.has_shape(out, {m, n});
+  if (m * n * k > 0 && op.kernels().matmul_f8(out, a, b, a_scale * b_scale, options)) {
+    const Tensor read_too = options.accumulate ? out : Tensor();
+    return op.done(2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
+                   {&out, &a, &b, &read_too});
+  }
+  const MemoryScope workspace(*out.device(), MemoryKind::workspace);
+  const Tensor left = dequantize(a, a_scale, Dtype::f32), right = dequantize(b, b_scale, Dtype::f32);
+  if (out.dtype() == Dtype::f32) return matmul_into(out, left, right, options);
+  const Tensor product = matmul(left, right, {.transpose_a = options.transpose_a, .transpose_b = options.transpose_b});
+  options.accumulate ? add_(out, product) : copy_(out, product);
+}
+
 void grouped_matmul_into(const Tensor& out, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
                          MatmulOptions options) {
   const Operation op("grouped_matmul", {&out, &a, &b});

@@ -127,6 +127,69 @@ std::string name_of_case(const testing::TestParamInfo<Case>& info) {
 }
 INSTANTIATE_TEST_SUITE_P(All, Matmul, testing::ValuesIn(all_cases()), name_of_case);
 
+// ---- of 8-bit floats
+// --------------------------------------------------------------------------------------------------
+
+class MatmulF8 : public Matmul {
+ protected:
+  // a has the case's type, b that of the weights and activations.
+  void compare_f8(int64_t m, int64_t n, int64_t k) {
+    const Case& of = GetParam();
+    const float a_scale = 0x1p-6f, b_scale = 0x1p-9f;
+    const Tensor a = ops::quantize(random_tensor(device_, a_shape(m, k), Dtype::f32, 1), a_scale, of.in);
+    const Tensor b = ops::quantize(random_tensor(device_, b_shape(k, n), Dtype::f32, 2), b_scale, Dtype::f8_e4m3);
+    const Tensor out = random_tensor(device_, {m, n}, of.out, 3);
+    std::vector<double> expected = doubles(out);
+    if (!of.accumulate) std::fill(expected.begin(), expected.end(), 0.0);
+    const std::vector<double> magnitude = add_product(expected, ops::dequantize(a, a_scale, Dtype::f32),
+                                                      ops::dequantize(b, b_scale, Dtype::f32), m, n, k);
+    ops::matmul_f8_into(out, a, a_scale, b, b_scale, options());
+    const std::vector<double> found = doubles(out);
+    const double each =
+        test_device_is_gpu() ? 0x1p-10 : 1e-6;  // tensor cores add 8-bit floats with fewer bits than f32
+    for (int64_t i = 0; i < m * n; ++i) {
+      const double bound = each * magnitude[i] + rounding_of(of.out, expected[i]);
+      ASSERT_NEAR(found[i], expected[i], bound) << m << " x " << n << " x " << k << ", element " << i;
+    }
+  }
+};
+
+TEST_P(MatmulF8, AgreesWithDoublePrecision) {
+  compare_f8(16, 32, 48);
+  compare_f8(144, 16, 80);
+  for (const int64_t m : {1, 17, 129}) compare_f8(m, 33, 16);
+  compare_f8(16, 16, 50);
+  compare_f8(0, 16, 16);
+  compare_f8(16, 16, 0);
+}
+
+// Extents of 16 and whole words are a GPU's own; the rest is emulated.
+TEST_P(MatmulF8, TakesTheDevicesOwnProductWhereItFits) {
+  std::vector<std::string> names;
+  device_->after_kernel = [&](const KernelCost& cost) {
+    if (std::string(cost.name).starts_with("matmul")) names.emplace_back(cost.name);
+  };
+  compare_f8(32, 16, 64);
+  compare_f8(32, 16, 65);
+  device_->after_kernel = nullptr;
+  if (test_device_is_gpu()) GTEST_SKIP() << "older GPUs have none";
+  const std::string own = device_->type() == DeviceType::cuda ? "matmul_f8" : "matmul";
+  EXPECT_EQ(names, (std::vector<std::string>{own, "matmul"}));
+}
+
+std::vector<Case> f8_cases() {
+  std::vector<Case> cases;
+  for (const Dtype in : {Dtype::f8_e4m3, Dtype::f8_e5m2}) {
+    for (const Dtype out : {Dtype::f32, Dtype::bf16}) {
+      for (int bits = 0; bits < 8; ++bits) {
+        cases.push_back({in, out, (bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0});
+      }
+    }
+  }
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(All, MatmulF8, testing::ValuesIn(f8_cases()), name_of_case);
+
 // One device, as in a model: a product that accumulates leaves no trace in those of other shapes.
 TEST(MatmulCache, AccumulatingOnceChangesNoOtherProduct) {
   const DeviceHandle device = make_test_device();

@@ -19,6 +19,8 @@ class GpuKernels final : public Kernels {
 
   // matmul.cu
   void matmul(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options) override;
+  bool matmul_f8(const Tensor& out, const Tensor& a, const Tensor& b, float scale,
+                 const ops::MatmulOptions& options) override;
   void grouped_matmul(const Tensor& out, const Tensor& a, const Tensor& b, const std::vector<int64_t>& counts,
                       const ops::MatmulOptions& options) override;
 

@@ -1,4 +1,5 @@
-// Matrix products by cuBLASLt. f32 products are f32 throughout: TF32, which keeps ten bits, is not used.
+// Matrix products by cuBLASLt. f32 products are f32 throughout: TF32, which keeps ten bits, is not used. Those of 8-bit
+// floats are not added fast, which keeps fewer bits.
 #include "common/tensor/cuda/products.h"
 
 #include <cublasLt.h>
@@ -19,6 +20,8 @@ void check(cublasStatus_t result) {
 }
 
 cudaDataType_t type_of(Dtype dtype) {
+  if (dtype == Dtype::f8_e4m3) return CUDA_R_8F_E4M3;
+  if (dtype == Dtype::f8_e5m2) return CUDA_R_8F_E5M2;
   expect(is_float(dtype), "cuBLASLt multiplies no {} here", name_of(dtype));
   if (dtype == Dtype::bf16) return CUDA_R_16BF;
   return dtype == Dtype::f16 ? CUDA_R_16F : CUDA_R_32F;
@@ -95,10 +98,11 @@ struct Plan {
 };
 
 // What a plan depends on.
-using Key = std::array<int64_t, 10>;
+using Key = std::array<int64_t, 11>;
 Key key_of(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options) {
   return {static_cast<int64_t>(out.dtype()),
           static_cast<int64_t>(a.dtype()),
+          static_cast<int64_t>(b.dtype()),
           options.transpose_a,
           options.transpose_b,
           a.dim(0),
@@ -115,8 +119,14 @@ struct Products::State {
   Stream stream;
   cublasLtHandle_t handle = nullptr;
   std::map<Key, Plan> plans;
+  cudaDeviceProp properties;
 
-  explicit State(Stream stream_) : stream(stream_) { check(cublasLtCreate(&handle)); }
+  explicit State(Stream stream_) : stream(stream_) {
+    int device = 0;
+    cuda::check(cudaGetDevice(&device));
+    cuda::check(cudaGetDeviceProperties(&properties, device));
+    check(cublasLtCreate(&handle));
+  }
   ~State() {
     plans.clear();
     cublasLtDestroy(handle);
@@ -126,7 +136,8 @@ struct Products::State {
 Products::Products(Stream stream) : state_(std::make_unique<State>(stream)) {}
 Products::~Products() = default;
 
-void Products::multiply(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options) {
+void Products::multiply(const Tensor& out, const Tensor& a, const Tensor& b, const ops::MatmulOptions& options,
+                        float scale) {
   const Key key = key_of(out, a, b, options);
   auto found = state_->plans.find(key);
   if (found == state_->plans.end()) {
@@ -142,17 +153,18 @@ void Products::multiply(const Tensor& out, const Tensor& a, const Tensor& b, con
     address = reinterpret_cast<uintptr_t>(space.raw());
     address = (address + workspace_alignment - 1) / workspace_alignment * workspace_alignment;
   }
-  const float one = 1, beta = options.accumulate ? 1.0f : 0.0f;
-  check(cublasLtMatmul(state_->handle, plan.description.handle, &one, b.raw(), plan.b.handle, a.raw(), plan.a.handle,
+  const float beta = options.accumulate ? 1.0f : 0.0f;
+  check(cublasLtMatmul(state_->handle, plan.description.handle, &scale, b.raw(), plan.b.handle, a.raw(), plan.a.handle,
                        &beta, out.raw(), plan.out.handle, out.raw(), plan.out.handle, &plan.algorithm,
                        reinterpret_cast<void*>(address), static_cast<size_t>(plan.workspace_bytes), state_->stream));
 }
 
+bool Products::has_f8() const {
+  return state_->properties.major * 10 + state_->properties.minor >= 89;  // Ada, Hopper and what came after
+}
+
 std::string Products::description() const {
-  int device = 0;
-  cuda::check(cudaGetDevice(&device));
-  cudaDeviceProp properties;
-  cuda::check(cudaGetDeviceProperties(&properties, device));
+  const cudaDeviceProp& properties = state_->properties;
   return fmt::format("{}, compute capability {}.{}, cuBLASLt {}, f32 without TF32", properties.name, properties.major,
                      properties.minor, cublasLtGetVersion());
 }
