@@ -34,6 +34,8 @@ struct ProgramOptions {
     options.add("--epochs", train.epochs, "passes over the training data instead of --steps; mnist_cnn: 3",
                 {.minimum = 0});
     train.declare(options);
+    options.group("Run");
+    train.declare_cuda_graph(options);
   }
 
   // The defaults that depend on other options.
@@ -42,9 +44,12 @@ struct ProgramOptions {
     require(ddp.reduce == Dtype::f32 || ddp.reduce == train.grad_dtype,
             "--reduce-dtype {} needs --grad-dtype {}; gradients are summed in f32 or in their own type",
             name_of(ddp.reduce), name_of(ddp.reduce));
+    require(!train.cuda_graph || model == "llama",
+            "--cuda-graph repeats one step's dropout, but {} has another in every step; leave it out", model);
     train.use_defaults_of(model, given);
     train.settle_checkpoint(given, model);
     train.settle_defaults(given);
+    train.validate_cuda_graph();
   }
 };
 

@@ -14,6 +14,8 @@ void CombinedOptions::declare(Options& options) {
   techniques.recomputation.declare(options);
   train.declare_moe(options);
   train.declare(options);
+  options.group("Run");
+  train.declare_cuda_graph(options);
 }
 
 void CombinedOptions::settle(const Options& given, int ranks) {
@@ -53,6 +55,14 @@ void CombinedOptions::settle(const Options& given, const Mesh& sizes, int data_r
   train.f8_linears = tensor.f8.pattern(given, train.precision().compute);
   require(pp == 1 || train.f8_linears.empty(), "--matmul-dtype f8 is not for a pipeline (pp {}); leave it out", pp);
   train.recomputation = recomputation.resolve();
+  for (const char* name : {"pp", "dp_shard", "cp", "tp"}) {
+    require(
+        !train.cuda_graph || sizes.size(name) == 1,
+        "--cuda-graph repeats what one GPU does by itself, but the {} ranks of {} exchange something within it; use "
+        "--dp-replicate for them, or leave --cuda-graph out",
+        sizes.size(name), name);
+  }
+  train.validate_cuda_graph();
   if (pp > 1) {
     pipeline.validate(given, train);
     pipeline.settle_micro_batches(train, data_ranks);

@@ -126,7 +126,7 @@ void materialize(Layer& layer, const DeviceHandle& device, const Precision& prec
   });
 }
 
-double forward_backward(Model& model, const Tensor& x, Step step) {
+Tensor losses_and_gradients(Model& model, const Tensor& x, Step step) {
   Saved saved(std::move(step));
   {
     const Tensor scores = model.forward(x, saved);
@@ -134,7 +134,11 @@ double forward_backward(Model& model, const Tensor& x, Step step) {
   }
   model.backward_from_loss(saved);
   expect(saved.empty(), "backward left tensors that forward kept");
-  return ops::sum(saved.step().losses);  // last: the host waits for the device
+  return saved.step().losses;
+}
+
+double forward_backward(Model& model, const Tensor& x, Step step) {
+  return ops::sum(losses_and_gradients(model, x, std::move(step)));
 }
 
 Evaluation evaluate(Model& model, const Tensor& x, Step step) {

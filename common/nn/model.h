@@ -78,7 +78,9 @@ void cast_scores(Model& model, const Precision& precision);
 // tensors yet get a value and a gradient of their own, and, where `stored` is not `compute`, a value of each type.
 void materialize(Layer& layer, const DeviceHandle& device, const Precision& precision, uint64_t seed);
 
-// One micro-batch: forward, loss, backward. Gradients are added; returns the sum of the losses (f64).
+// One micro-batch: forward, loss, backward. Gradients are added; returns the losses, f32 [rows].
+Tensor losses_and_gradients(Model& model, const Tensor& x, Step step);
+// The same; returns the sum of the losses (f64).
 double forward_backward(Model& model, const Tensor& x, Step step);
 // Forward and loss only; nothing is kept. Returns the scores and the sum of the losses.
 struct Evaluation {

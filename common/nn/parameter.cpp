@@ -97,8 +97,13 @@ void Parameter::zero_gradient(int64_t contributions) {
 void Parameter::write_gradient(const std::function<void(const Tensor&, bool)>& write) {
   if (!gradient.defined() && on_gradient_needed) on_gradient_needed();
   write(gradient, has_gradient_);
+  contributed(1);
+}
+
+void Parameter::contributed(int64_t contributions) {
   has_gradient_ = true;
-  if (--missing_ == 0 && on_gradient_complete) on_gradient_complete();
+  missing_ -= contributions;
+  if (missing_ == 0 && on_gradient_complete) on_gradient_complete();
 }
 
 void Parameter::add_gradient(const std::function<void(const Tensor&)>& add) {

@@ -33,7 +33,7 @@ class HostSegments final : public Segments {
 // a device does what it is told in order.
 class CachingAllocator final : public Allocator {
  public:
-  explicit CachingAllocator(std::unique_ptr<Segments> source = std::make_unique<HostSegments>())
+  explicit CachingAllocator(std::shared_ptr<Segments> source = std::make_shared<HostSegments>())
       : source_(std::move(source)) {}
   ~CachingAllocator() override;
   CachingAllocator(const CachingAllocator&) = delete;
@@ -61,7 +61,7 @@ class CachingAllocator final : public Allocator {
   // Joins the free block at `address` with the free block right behind it, if there is one in the same segment.
   static void join_with_next(Pool& pool, std::byte* address);
 
-  std::unique_ptr<Segments> source_;
+  std::shared_ptr<Segments> source_;
   Pool small_, large_;
   std::map<std::byte*, int64_t> segments_;
   int64_t reserved_ = 0;

@@ -18,10 +18,12 @@ std::string_view name_of(DeviceType type) {
 }
 
 Device::Device(DeviceType type, std::unique_ptr<Allocator> allocator, std::unique_ptr<Kernels> kernels,
-               std::unique_ptr<HostAccess> host_access, std::unique_ptr<Allocator> host_allocator)
+               std::unique_ptr<HostAccess> host_access, std::unique_ptr<Allocator> host_allocator,
+               std::unique_ptr<Allocator> recorded_allocator)
     : type_(type),
       allocator_(std::move(allocator)),
       host_allocator_(std::move(host_allocator)),
+      recorded_allocator_(std::move(recorded_allocator)),
       kernels_(std::move(kernels)),
       host_access_(std::move(host_access)) {}
 

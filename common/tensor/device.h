@@ -25,10 +25,11 @@ struct KernelCost {
 
 class Device {
  public:
-  // `host_allocator`: for memory of kind `host`, where it is another than the device's own.
+  // `host_allocator`: for memory of kind `host`, where it is another than the device's own. `recorded_allocator`: for
+  // that of recordings, where the device makes any.
   Device(DeviceType type, std::unique_ptr<Allocator> allocator, std::unique_ptr<Kernels> kernels,
          std::unique_ptr<HostAccess> host_access = std::make_unique<HostAccess>(),
-         std::unique_ptr<Allocator> host_allocator = nullptr);
+         std::unique_ptr<Allocator> host_allocator = nullptr, std::unique_ptr<Allocator> recorded_allocator = nullptr);
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -36,11 +37,18 @@ class Device {
   DeviceType type() const { return type_; }
   Ledger& ledger() { return ledger_; }
   const Ledger& ledger() const { return ledger_; }
-  Allocator& allocator() { return *allocator_; }
-  // A GPU's tensors of kind `host` lie in the host's memory, where its kernels reach them, slowly.
+  // A GPU's tensors of kind `host` lie in the host's memory, where its kernels reach them, slowly. Those that are made
+  // while it records lie where no others ever do: their addresses are written again whenever the recording is replayed.
   Allocator& allocator_of(MemoryKind kind) {
+    if (is_recording_) return *recorded_allocator_;
     return kind == MemoryKind::host && host_allocator_ ? *host_allocator_ : *allocator_;
   }
+  // Bytes of its own memory taken from the system.
+  int64_t reserved() const {
+    return allocator_->reserved() + (recorded_allocator_ ? recorded_allocator_->reserved() : 0);
+  }
+  // Whether it only notes what it is told. The host can then neither read nor write its memory.
+  bool is_recording() const { return is_recording_; }
   Kernels& kernels() { return *kernels_; }
   HostAccess& host_access() { return *host_access_; }
 
@@ -58,12 +66,14 @@ class Device {
 
  private:
   friend class MemoryScope;
+  friend class Recording;
   DeviceType type_;
   Ledger ledger_;
-  std::unique_ptr<Allocator> allocator_, host_allocator_;
+  std::unique_ptr<Allocator> allocator_, host_allocator_, recorded_allocator_;
   std::unique_ptr<Kernels> kernels_;
   std::unique_ptr<HostAccess> host_access_;
   MemoryKind kind_ = MemoryKind::activations;
+  bool is_recording_ = false;
 };
 
 using DeviceHandle = std::shared_ptr<Device>;

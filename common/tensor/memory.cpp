@@ -57,6 +57,10 @@ void HostAccess::to_host(void* host, const void* device, int64_t bytes) {
   std::memcpy(host, device, static_cast<size_t>(bytes));
 }
 
+void HostAccess::begin_recording() { throw UserError("only GPUs record what they are told; use --device cuda"); }
+
+std::unique_ptr<RecordedWork> HostAccess::end_recording() { return nullptr; }
+
 void HostAccess::from_host(void* device, const void* host, int64_t bytes) {
   std::memcpy(device, host, static_cast<size_t>(bytes));
 }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string_view>
 
 namespace ninefold {
@@ -60,7 +61,14 @@ class Allocator {
   virtual int64_t reserved() const = 0;
 };
 
-// How the host reaches a device's memory; here, where that is the host's own.
+// What a device has noted: kernels and copies with their arguments, which it does again each time.
+class RecordedWork {
+ public:
+  virtual ~RecordedWork() = default;
+  virtual void replay() = 0;
+};
+
+// How the host reaches a device; here, where its memory is the host's own.
 class HostAccess {
  public:
   virtual ~HostAccess() = default;
@@ -71,6 +79,11 @@ class HostAccess {
   // Waits until the device has done everything that it was told. Throws what its kernels found wrong with their
   // arguments, as `to_host` does.
   virtual void synchronize() {}
+
+  // From the one to the other the device notes what it is told, and does none of it; see Recording. Throws UserError
+  // where it cannot.
+  virtual void begin_recording();
+  virtual std::unique_ptr<RecordedWork> end_recording();
 
   // Called again and again while the host waits for the device, with the seconds that it has waited so far.
   std::function<void(double)> while_waiting;

@@ -72,11 +72,15 @@ Tensor Tensor::from_bytes(const DeviceHandle& device, Shape shape, Dtype dtype, 
 }
 
 void Tensor::copy_to_host(void* host) const {
-  if (raw() && size() > 0) device()->host_access().to_host(host, raw(), bytes());
+  if (!raw() || size() == 0) return;
+  expect(!device()->is_recording(), "the host reads or writes a device that records what it is told");
+  device()->host_access().to_host(host, raw(), bytes());
 }
 
 void Tensor::copy_from_host(const void* host) const {
-  if (raw() && size() > 0) device()->host_access().from_host(raw(), host, bytes());
+  if (!raw() || size() == 0) return;
+  expect(!device()->is_recording(), "the host reads or writes a device that records what it is told");
+  device()->host_access().from_host(raw(), host, bytes());
 }
 
 const Shape& Tensor::shape() const {

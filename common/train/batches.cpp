@@ -2,6 +2,8 @@
 
 #include <numeric>
 
+#include "common/train/micro_batch_graphs.h"
+
 namespace ninefold {
 
 std::vector<MicroBatch> micro_batches(const GlobalBatch& batch, const Task& task, const TrainOptions& options, int rank,
@@ -74,7 +76,7 @@ Score evaluate(Model& model, const Task& task, const DeviceHandle& device, const
 
 double accumulate_gradients(Model& model, const std::vector<Parameter*>& parameters, const Task& task,
                             const DeviceHandle& device, const std::vector<MicroBatch>& micro_batches,
-                            bool each_micro_batch) {
+                            bool each_micro_batch, MicroBatchGraphs* graphs) {
   const auto begin = [&](int64_t contributions) {
     for (Parameter* parameter : parameters) parameter->zero_gradient(contributions * parameter->users);
   };
@@ -85,8 +87,12 @@ double accumulate_gradients(Model& model, const std::vector<Parameter*>& paramet
   if (!each_micro_batch) begin(static_cast<int64_t>(micro_batches.size()));
   for (const MicroBatch& part : micro_batches) {
     if (each_micro_batch) begin(1);
-    const Batch batch = load(task, device, part);
-    loss_sum += forward_backward(model, batch.x, make_step(task, device, batch, part));
+    if (graphs) {
+      loss_sum += graphs->forward_backward(part, each_micro_batch || &part == &micro_batches.front());
+    } else {
+      const Batch batch = load(task, device, part);
+      loss_sum += forward_backward(model, batch.x, make_step(task, device, batch, part));
+    }
     if (each_micro_batch) complete();
   }
   if (!each_micro_batch) complete();

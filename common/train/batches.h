@@ -9,6 +9,8 @@
 
 namespace ninefold {
 
+class MicroBatchGraphs;  // common/train/micro_batch_graphs.h
+
 // The samples of one optimizer step, in order.
 struct GlobalBatch {
   int64_t step;
@@ -62,10 +64,10 @@ Batch load(const Task& task, const DeviceHandle& device, const MicroBatch& part)
 
 // Forward and backward of each micro-batch in turn, into the parameters' gradients, which start from zero. A gradient
 // is complete after the last micro-batch, or, with `each_micro_batch`, starts from zero and is complete in each of
-// them. Returns the sum of the losses.
+// them. Returns the sum of the losses. With `graphs`, a GPU repeats them by itself.
 double accumulate_gradients(Model& model, const std::vector<Parameter*>& parameters, const Task& task,
                             const DeviceHandle& device, const std::vector<MicroBatch>& micro_batches,
-                            bool each_micro_batch = false);
+                            bool each_micro_batch = false, MicroBatchGraphs* graphs = nullptr);
 
 // What every forward over `batch` needs to know, before it is told which step and micro-batch it is.
 Step make_step(const Task& task, const DeviceHandle& device, const Batch& batch);

@@ -118,6 +118,19 @@ void TrainOptions::settle_defaults(const Options& given) {
   if (!given.given("--collectives") && device == DeviceType::cuda) collectives = "nccl";
 }
 
+void TrainOptions::validate_cuda_graph() const {
+  if (!cuda_graph) return;
+  require(llama.moe.experts == 0,
+          "--cuda-graph repeats what was decided once, but --experts ({}) are chosen in every "
+          "step; leave one of them out",
+          llama.moe.experts);
+  require(precision().compute != Dtype::f16,
+          "--cuda-graph repeats one loss scale, but that of f16 changes; use --dtype bf16, or leave --cuda-graph out");
+  require(f8_linears.empty(),
+          "--cuda-graph repeats one scale, but --matmul-dtype f8 finds one for each tensor; leave one of them out");
+  require(device == DeviceType::cuda, "--cuda-graph is for GPUs; add --device cuda, or leave it out");
+}
+
 void TrainOptions::resolve(int data_ranks) {
   require(batch % data_ranks == 0, "batch ({}) must be divisible by the data ranks ({}); try --batch {}", batch,
           data_ranks, (batch / data_ranks + 1) * data_ranks);

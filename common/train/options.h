@@ -37,6 +37,7 @@ struct TrainOptions {
   std::string f8_linears{};
   uint64_t seed = 1;
   int threads = 1;
+  bool cuda_graph = false;
   std::string memory_limit;  // of each rank, such as "1GB"; empty: none
   // Batch; `micro_batch` and `micro_batches` are 0 until resolve_batch
   int64_t steps = 20;
@@ -81,6 +82,7 @@ struct TrainOptions {
   void declare_llama(Options& options);
   void declare_moe(Options& options);
   void declare_optimizer(Options& options);
+  void declare_cuda_graph(Options& options);
   void declare_report(Options& options);
   void declare_checkpoint(Options& options);
 
@@ -98,6 +100,9 @@ struct TrainOptions {
   // Where a Llama begins with the parameters of a folder, takes its sizes from there. Throws UserError where an option
   // that was given says otherwise, or one of checkpoints lacks another.
   void settle_checkpoint(const Options& given, const std::string& model = "llama");
+
+  // Throws UserError where --cuda-graph was given and something that decides anew in every step.
+  void validate_cuda_graph() const;
 
   // Unless they were given: the check is on where it costs little, up to `checked_parameters`, and GPUs communicate by
   // NCCL.

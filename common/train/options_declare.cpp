@@ -37,6 +37,12 @@ void TrainOptions::declare_run(Options& options) {
   options.add("--data", data, "training data");
 }
 
+void TrainOptions::declare_cuda_graph(Options& options) {
+  options.add(
+      "--cuda-graph", cuda_graph,
+      "note a micro-batch's kernels once, and let the GPU repeat them by itself; gradients leave after the backward");
+}
+
 void TrainOptions::declare_llama(Options& options) {
   options.group("Model");
   options.add("--length", length, "sequence length", {.minimum = 1, .unit = "tokens"});

@@ -54,6 +54,7 @@ Trainer::Trainer(std::string program, const TrainOptions& options, const Options
       parallelism_(std::move(parallelism)),
       parameters_(parameters_of(model)),
       scaler_(options.loss_scaler()) {
+  if (options.cuda_graph) graphs_.emplace(model, parameters_, task, world_.device());
   if (has_routers(model)) routing_ranks_ = mesh.flatten({"pp", "dp_replicate", "dp_shard", "cp", "ep"});
   optimizer_ = make_optimizer(options.optimizer, parameters_, options.seed, parallelism_.optimizer_memory);
   record_.numerics = parallelism_.numerics;
@@ -206,10 +207,11 @@ double Trainer::compute_gradients(const GlobalBatch& batch) {
   for (MicroBatch& part : parts) {
     if (parallelism_.sample_part) part.positions = parallelism_.sample_part->positions;
   }
-  const double local_loss = parallelism_.compute_gradients
-                                ? parallelism_.compute_gradients(parts)
-                                : accumulate_gradients(model_, parameters_, task_, world_.device(), parts,
-                                                       parallelism_.grouping.each_micro_batch);
+  const double local_loss =
+      parallelism_.compute_gradients
+          ? parallelism_.compute_gradients(parts)
+          : accumulate_gradients(model_, parameters_, task_, world_.device(), parts,
+                                 parallelism_.grouping.each_micro_batch, graphs_ ? &*graphs_ : nullptr);
   require(std::isfinite(local_loss),
           "the loss of step {} on rank {} is not finite; a lower --lr or a longer --warmup may help", batch.step,
           world_.rank());
@@ -289,7 +291,7 @@ int Trainer::finish() {
   record_.traffic = world_.traffic().techniques();
   measure_memory(record_.memory, *world_.device());
   if (parallelism_.gather_error && options_.steps > 0) record_.gather_error = parallelism_.gather_error();
-  record_.reserved_bytes = control::max(world_.group(), world_.device()->allocator().reserved());
+  record_.reserved_bytes = control::max(world_.group(), world_.device()->reserved());
   record_.matmul_peak = record_.steps.empty() ? 0 : (peak_before_ + measure_peak()) / 2;
   if (oracle_) {
     record_.check = oracle_->result();

@@ -12,6 +12,7 @@
 #include "common/comm/mesh.h"
 #include "common/train/batches.h"
 #include "common/train/books.h"
+#include "common/train/micro_batch_graphs.h"
 #include "common/train/options.h"
 #include "common/train/oracle.h"
 #include "common/train/task.h"
@@ -134,6 +135,7 @@ class Trainer {
   std::vector<Parameter*> parameters_;
   std::unique_ptr<Optimizer> optimizer_;
   LossScaler scaler_;
+  std::optional<MicroBatchGraphs> graphs_;
   std::optional<Group> routing_ranks_;  // with other tokens or other mixtures of experts; absent: there are none
   std::unique_ptr<Oracle> oracle_;
   std::unique_ptr<Checkpoints> checkpoints_;

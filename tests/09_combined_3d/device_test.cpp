@@ -27,6 +27,13 @@ INSTANTIATE_TEST_SUITE_P(Techniques, Combined,
                                          "--pp 2 --micro-batches 2 --schedule zb-v --layers 4", "--cp 2",
                                          "--cp 2 --layout ulysses"));
 
+// Noted in the first two steps, repeated in the others: gradients, updates and books are as always.
+TEST(OnADevice, RepeatedTrainingIsTheSerialModel) {
+  const std::string repeated = tiny + "--dp-replicate 2 --steps 4 --cuda-graph ";
+  expect_equal_to_serial(repeated + "--collectives ours --micro-batches 2");
+  expect_equal_to_serial(repeated + "--collectives nccl --dtype bf16 --recompute selective");
+}
+
 TEST(OnADevice, ExpertParallelIsTheSerialModel) {
   for (const std::string carrier : {"ours", "nccl"}) {
     SCOPED_TRACE(carrier);

@@ -51,7 +51,7 @@ void expect_explained(const Configuration& configuration) {
   for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
     trainings.push_back(std::make_unique<LlamaTraining>(configuration, dtype));
     for (int step = 0; step < 2; ++step) trainings.back()->step();
-    reserved += trainings.back()->device().allocator().reserved();
+    reserved += trainings.back()->device().reserved();
   }
   const int64_t touched = resident_in_huge_page_mappings();
   EXPECT_LE(touched, reserved);

@@ -175,7 +175,7 @@ TEST(Meta, CountsWithoutMemory) {
   EXPECT_EQ(huge.data<float>(), nullptr);
   EXPECT_EQ(huge.rows(5, 10).raw(), nullptr);
   EXPECT_EQ(device->ledger().now(MemoryKind::parameters), int64_t{4} << 40);
-  EXPECT_EQ(device->allocator().reserved(), 0);
+  EXPECT_EQ(device->reserved(), 0);
 }
 
 TEST(Meta, OperationsGiveShapesAndCosts) {

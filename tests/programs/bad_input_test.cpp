@@ -74,6 +74,8 @@ std::vector<BadInput> bad_for_buckets() {
       {"no_bucket", "--bucket-mb 0", "--bucket-mb (0) must be at least 0.001"},
       {"negative_bucket", "--bucket-mb -25", "--bucket-mb (-25) must be at least 0.001"},
       {"reduce_dtype", "--reduce-dtype bf16", "--reduce-dtype bf16 needs --grad-dtype bf16"},
+      {"graph_on_the_cpu", "--cuda-graph", "--cuda-graph is for GPUs; add --device cuda, or leave it out"},
+      {"graph_of_f16", "--cuda-graph --dtype f16", "--cuda-graph repeats one loss scale, but that of f16 changes"},
       {"variant", "--variant lazy", "--variant must be one of naive, flat, bucketed, overlapped, not 'lazy'"},
   };
 }
@@ -152,7 +154,8 @@ TEST(BadInput, OfCheckpoints) {
 
 TEST(BadInput, OfDataParallelMnist) {
   const std::vector<BadInput> model = {
-      {"model", "--model mnist_cmm", "--model must be one of llama, mnist_cnn, not 'mnist_cmm'"}};
+      {"model", "--model mnist_cmm", "--model must be one of llama, mnist_cnn, not 'mnist_cmm'"},
+      {"graph", "--cuda-graph", "--cuda-graph repeats one step's dropout, but mnist_cnn has another in every step"}};
   expect_refused(NINEFOLD_02_TRAIN, mnist, bad_for_both() + bad_for_mnist() + model);
 }
 

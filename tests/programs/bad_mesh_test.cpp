@@ -94,6 +94,8 @@ std::vector<BadInput> bad_for_combinations() {
       {"no_pipeline", "--tp 2 --schedule zb-v", "--schedule is for a pipeline, but --pp is 1; add --pp 2"},
       {"no_shards", "--dp-replicate 4 --stage 1", "--stage 1 divides states over --dp-shard, but that is 1"},
       {"mesh_order", "--mesh-order tp,pp", "--mesh-order tp,pp must name each of pp, dp_replicate, dp_shard, cp and"},
+      {"graph", "--tp 4 --cuda-graph", "but the 4 ranks of tp exchange something within it; use --dp-replicate for"},
+      {"graph_of_experts", "--dp-replicate 4 --experts 4 --cuda-graph", "but --experts (4) are chosen in every step"},
       {"f8", "--pp 2 --matmul-dtype f8", "--matmul-dtype f8 is not for a pipeline (pp 2); leave it out"},
       {"units", "--pp 2 --wrap size:20000", "--wrap and --prefetch are not for a pipeline"},
   };

@@ -60,6 +60,24 @@ class CudaStream {
   Faults* faults = nullptr;
 };
 
+class CudaGraph final : public RecordedWork {
+ public:
+  CudaGraph(cudaGraph_t noted, cudaStream_t stream) : stream_(stream) {
+    const cudaError_t result = cudaGraphInstantiate(&graph_, noted, 0);
+    cudaGraphDestroy(noted);
+    check(result);
+  }
+  ~CudaGraph() override { cudaGraphExecDestroy(graph_); }
+  CudaGraph(const CudaGraph&) = delete;
+  CudaGraph& operator=(const CudaGraph&) = delete;
+
+  void replay() override { check(cudaGraphLaunch(graph_, stream_)); }
+
+ private:
+  cudaGraphExec_t graph_ = nullptr;
+  cudaStream_t stream_;
+};
+
 class CudaHostAccess final : public HostAccess {
  public:
   explicit CudaHostAccess(std::unique_ptr<CudaStream> stream) : stream_(std::move(stream)) {}
@@ -84,6 +102,13 @@ class CudaHostAccess final : public HostAccess {
   void synchronize() override {
     wait();
     throw_faults(*stream_->faults);
+  }
+  // Relaxed: what is told meanwhile may take memory from the driver.
+  void begin_recording() override { check(cudaStreamBeginCapture(stream_->stream, cudaStreamCaptureModeRelaxed)); }
+  std::unique_ptr<RecordedWork> end_recording() override {
+    cudaGraph_t noted = nullptr;
+    check(cudaStreamEndCapture(stream_->stream, &noted));
+    return std::make_unique<CudaGraph>(noted, stream_->stream);
   }
   const CudaStream& stream() const { return *stream_; }
 
@@ -119,10 +144,11 @@ DeviceHandle make_cuda_device(int index) {
   cuda::check(cudaSetDevice(index));
   auto stream = std::make_unique<cuda::CudaStream>(index);
   auto kernels = std::make_unique<cuda::GpuKernels>(stream->stream, stream->faults);
-  return std::make_shared<Device>(DeviceType::cuda,
-                                  std::make_unique<CachingAllocator>(std::make_unique<cuda::CudaSegments>()),
-                                  std::move(kernels), std::make_unique<cuda::CudaHostAccess>(std::move(stream)),
-                                  std::make_unique<CachingAllocator>(std::make_unique<cuda::PinnedSegments>()));
+  const auto memory = std::make_shared<cuda::CudaSegments>();
+  return std::make_shared<Device>(DeviceType::cuda, std::make_unique<CachingAllocator>(memory), std::move(kernels),
+                                  std::make_unique<cuda::CudaHostAccess>(std::move(stream)),
+                                  std::make_unique<CachingAllocator>(std::make_shared<cuda::PinnedSegments>()),
+                                  std::make_unique<CachingAllocator>(memory));
 }
 
 cudaStream_t stream_of(Device& device) { return cuda::cuda_stream(device).stream; }

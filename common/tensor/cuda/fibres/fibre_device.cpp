@@ -17,6 +17,18 @@ struct FibreContext {
   Faults faults;
 };
 
+// As a CUDA graph: the arguments that were noted, whatever has happened since.
+class FibreRecording final : public RecordedWork {
+ public:
+  explicit FibreRecording(std::vector<std::function<void()>> notes) : notes_(std::move(notes)) {}
+  void replay() override {
+    for (const std::function<void()>& work : notes_) work();
+  }
+
+ private:
+  std::vector<std::function<void()>> notes_;
+};
+
 class FibreHostAccess final : public HostAccess {
  public:
   explicit FibreHostAccess(std::unique_ptr<FibreContext> context) : context_(std::move(context)) {}
@@ -31,13 +43,24 @@ class FibreHostAccess final : public HostAccess {
     HostAccess::from_host(device, host, bytes);
   }
   void clear(void* device, int64_t bytes) override {
-    const ProtectedMemory::Open open(context_->memory);
-    HostAccess::clear(device, bytes);
+    context_->fibres.tell([=, this] {
+      const ProtectedMemory::Open open(context_->memory);
+      HostAccess::clear(device, bytes);
+    });
   }
-  void synchronize() override { throw_faults(context_->faults); }
+  void synchronize() override {
+    expect(!context_->fibres.notes, "the host waits for a device that records what it is told");
+    throw_faults(context_->faults);
+  }
+  void begin_recording() override { context_->fibres.notes = &notes_; }
+  std::unique_ptr<RecordedWork> end_recording() override {
+    context_->fibres.notes = nullptr;
+    return std::make_unique<FibreRecording>(std::exchange(notes_, {}));
+  }
 
  private:
   std::unique_ptr<FibreContext> context_;
+  std::vector<std::function<void()>> notes_;
 };
 
 }  // namespace
@@ -45,12 +68,12 @@ class FibreHostAccess final : public HostAccess {
 }  // namespace fibres
 
 DeviceHandle make_fibre_device(FibreOrder order) {
-  auto memory = std::make_unique<fibres::ProtectedMemory>();
+  const auto memory = std::make_shared<fibres::ProtectedMemory>();
   auto context = std::make_unique<fibres::FibreContext>(order, *memory);
   auto kernels = std::make_unique<fibres::GpuKernels>(&context->fibres, &context->faults);
-  return std::make_shared<Device>(DeviceType::cuda, std::make_unique<CachingAllocator>(std::move(memory)),
-                                  std::move(kernels), std::make_unique<fibres::FibreHostAccess>(std::move(context)),
-                                  std::make_unique<CachingAllocator>());
+  return std::make_shared<Device>(DeviceType::cuda, std::make_unique<CachingAllocator>(memory), std::move(kernels),
+                                  std::make_unique<fibres::FibreHostAccess>(std::move(context)),
+                                  std::make_unique<CachingAllocator>(), std::make_unique<CachingAllocator>(memory));
 }
 
 }  // namespace ninefold

@@ -21,6 +21,8 @@ unsigned count_of(dim3 extent) { return extent.x * extent.y * extent.z; }
 
 Fibres& Fibres::running() { return *running_fibres; }
 
+void Fibres::tell(std::function<void()> work) { notes ? notes->push_back(std::move(work)) : work(); }
+
 void Fibres::run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body) {
   const ProtectedMemory::Open open(memory_);
   running_fibres = this;

@@ -34,6 +34,10 @@ class Fibres {
 
   Fibres(FibreOrder order, ProtectedMemory& memory) : order_(order), memory_(memory) {}
 
+  // Does the work, which is a run or a copy, or notes it while a list is given.
+  void tell(std::function<void()> work);
+  std::vector<std::function<void()>>* notes = nullptr;  // not owned
+
   // Calls `thread` once in every thread of every block. The device's memory is open while it lasts. Throws Error when
   // threads wait at a barrier that others never reach.
   void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);

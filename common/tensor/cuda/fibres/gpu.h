@@ -28,12 +28,12 @@ template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, Stream stream,
             Arguments... arguments) {
   if (grid.x * grid.y * grid.z == 0) return;
-  stream->run(grid, block, shared_bytes, [&] { kernel(static_cast<Parameters>(arguments)...); });
+  stream->tell([=] { stream->run(grid, block, shared_bytes, [&] { kernel(static_cast<Parameters>(arguments)...); }); });
 }
 
 // Copies within the device. The ranges may be the same, but not overlap otherwise.
 inline void move_bytes(Stream stream, void* to, const void* from, int64_t bytes) {
-  stream->move_bytes(to, from, bytes);
+  stream->tell([=] { stream->move_bytes(to, from, bytes); });
 }
 
 // What a thread exchanges with the others of its warp. Every lane of a warp must take part.
