@@ -7,6 +7,7 @@
 #                                   it on 2 ranks unless told otherwise
 include_guard(GLOBAL)
 
+enable_language(C)  # for FindMPI: the code calls MPI's C interface, the C++ one was removed from MPI
 set(NINEFOLD_ROOT ${CMAKE_CURRENT_LIST_DIR})
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
@@ -29,6 +30,7 @@ function(add_technique)
   cmake_path(GET CMAKE_CURRENT_SOURCE_DIR FILENAME chapter)
   add_library(technique_${chapter} STATIC ${ARGN})
   target_link_libraries(technique_${chapter} PUBLIC ${NINEFOLD_TECHNIQUES} ninefold_train)
+  target_precompile_headers(technique_${chapter} REUSE_FROM ninefold_base)
   set(NINEFOLD_TECHNIQUES ${NINEFOLD_TECHNIQUES} technique_${chapter} PARENT_SCOPE)
 endfunction()
 
@@ -39,6 +41,7 @@ function(add_program name keyword ranks)  # the ranks are for ./run, which reads
   cmake_path(GET CMAKE_CURRENT_SOURCE_DIR FILENAME chapter)
   add_executable(${chapter}_${name} ${name}.cpp)
   target_link_libraries(${chapter}_${name} PRIVATE ${NINEFOLD_TECHNIQUES} ninefold_train)
+  target_precompile_headers(${chapter}_${name} REUSE_FROM ninefold_base)
   set_target_properties(${chapter}_${name} PROPERTIES
     OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/${chapter})
 endfunction()

@@ -19,12 +19,22 @@ target_link_options(ninefold_synchronous_sends PRIVATE -fno-sanitize=all)
 target_link_libraries(ninefold_synchronous_sends PRIVATE ninefold_comm)  # for MPI: nothing of it is linked
 set(NINEFOLD_TEST_SYNCHRONOUS LD_PRELOAD=$<TARGET_FILE:ninefold_synchronous_sends>)
 
+# What is tested is optimised as for users; the tests themselves gain nothing from it but a longer build.
+set(NINEFOLD_TEST_OPTIMISATION $<$<CONFIG:Release>:-O1>)
+
+# The main of add_mpi_test, and what all tests include.
+add_library(ninefold_mpi_main STATIC ${CMAKE_CURRENT_LIST_DIR}/mpi_main.cpp)
+target_link_libraries(ninefold_mpi_main PUBLIC ninefold_comm GTest::gtest)
+target_compile_options(ninefold_mpi_main PRIVATE ${NINEFOLD_TEST_OPTIMISATION})
+get_target_property(NINEFOLD_PRECOMPILED ninefold_base PRECOMPILE_HEADERS)
+target_precompile_headers(ninefold_mpi_main PRIVATE ${NINEFOLD_PRECOMPILED} <gtest/gtest.h>)
+
 function(add_test_program target source main)
   add_executable(${target} ${source}.cpp)
   target_link_libraries(${target} PRIVATE ${ARGN} ${main} GTest::gtest)
   target_compile_definitions(${target} PRIVATE NINEFOLD_TEST_DATA="${NINEFOLD_ROOT}/tests/data")
-  # What is tested is optimised as for users; the tests themselves gain nothing from it but a longer build.
-  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+  target_compile_options(${target} PRIVATE ${NINEFOLD_TEST_OPTIMISATION})
+  target_precompile_headers(${target} REUSE_FROM ninefold_mpi_main)
 endfunction()
 
 # What ./run test leaves to ./run test --full.
@@ -101,10 +111,6 @@ function(set_mpi_test_properties name ranks)
 endfunction()
 
 function(add_mpi_test name)
-  if(NOT TARGET ninefold_mpi_main)
-    add_library(ninefold_mpi_main STATIC ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/mpi_main.cpp)
-    target_link_libraries(ninefold_mpi_main PUBLIC ninefold_comm GTest::gtest)
-  endif()
   cmake_parse_arguments(arg "ALSO_AVX2" "" "LINK;RANKS;FULL_RANKS" ${ARGN})
   string(REPLACE "/" "_" target ${name})
   add_test_program(${target} ${name} ninefold_mpi_main ${arg_LINK})
