@@ -16,9 +16,11 @@ namespace {
 
 const std::string hf_llama = NINEFOLD_TEST_DATA "/hf_llama";
 constexpr std::string_view small =
-    "--dim 32 --layers 4 --heads 4 --kv-heads 2 --ffn 48 --length 16 --batch 12 --no-measure-peak";
+    "--dim 32 --layers 4 --heads 4 --kv-heads 2 --ffn 48 --length 16 --batch 12 --no-measure-peak "
+    "--data " NINEFOLD_TEST_DATA "/genesis.txt";
 // Of other sizes than a folder says.
-constexpr std::string_view short_run = "--length 16 --batch 12 --no-measure-peak";
+constexpr std::string_view short_run =
+    "--length 16 --batch 12 --no-measure-peak --data " NINEFOLD_TEST_DATA "/genesis.txt";
 
 struct Program {
   int ranks;

@@ -124,6 +124,7 @@ inline std::vector<std::string> lines_of(const std::string& text, std::string_vi
 
 // A Llama that trains a step in milliseconds; further options may follow.
 inline constexpr std::string_view tiny_llama =
-    "--dim 32 --layers 2 --heads 4 --kv-heads 2 --ffn 48 --length 16 --batch 12 --steps 4 --no-measure-peak";
+    "--dim 32 --layers 2 --heads 4 --kv-heads 2 --ffn 48 --length 16 --batch 12 --steps 4 --no-measure-peak "
+    "--data " NINEFOLD_TEST_DATA "/genesis.txt";
 
 }  // namespace ninefold

@@ -43,10 +43,12 @@ struct Outcome {
   Elements gradients, values;  // the last step's gradients, and what they made of the parameters
 };
 
-// A Llama of 30 thousand parameters, 12 sequences a step: they divide by 1, 2, 3 and 4 ranks.
+// A Llama of 30 thousand parameters, 12 sequences a step: they divide by 1, 2, 3 and 4 ranks. The text is short, the
+// first chapters of Genesis: it is read for each run.
 inline Job small_llama(const std::string& collectives = "ours") {
   Job job;
   job.options.collectives = collectives;
+  job.options.data = NINEFOLD_TEST_DATA "/genesis.txt";
   job.options.llama = {.dim = 32, .layers = 2, .heads = 4, .kv_heads = 2, .ffn = 48, .vocab = 256};
   job.options.length = 16;
   job.options.batch = 12;
