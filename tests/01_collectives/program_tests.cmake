@@ -22,7 +22,7 @@ add_command_test(01/show/svg EXPECT_EXIT 1 COMMAND ${show} --svg /no/such/folder
 
 set(bench $<TARGET_FILE:01_collectives_bench>)
 foreach(ranks 2 3)
-  add_command_test(01/bench/ranks_${ranks} RANKS ${ranks} ALSO_SYNCHRONOUS
+  add_command_test(01/bench/ranks_${ranks} RANKS ${ranks} SYNCHRONOUS
     EXPECT_OUTPUT "copies between processes: .*# wrong elements: 0 OK" COMMAND ${bench} --collective all -b 4 -e 64K -f 128 --rounds 2 -n 1 -w 1 --segment 4K)
 endforeach()
 foreach(type bf16 f16 i32)

@@ -58,7 +58,7 @@ TEST(Pipeline, StagesAsTheyAreGiven) {
   expect_bit_identical(train(job, pipelined(job, generated("zb-v"), "1,1,1,1,1,1,1,2")));
 }
 
-// On 4 ranks every test runs with synchronous sends too.
+// On 4 ranks every test runs with synchronous sends.
 TEST(Pipeline, HangsOnNoSendThatWaitsForItsReceiver) {
   if (job_size() == 4) return;
   for (const std::string& name : schedules()) {

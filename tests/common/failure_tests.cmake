@@ -6,7 +6,6 @@ function(add_failure_test name ranks exit sentence)
   add_command_test(common/failure/${name} EXPECT_EXIT ${exit} EXPECT_OUTPUT "${sentence}"
     COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/support/ends_cleanly.sh
     ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:failing_program> ${ARGN})
-  set_tests_properties(common/failure/${name} PROPERTIES PROCESSORS 1)  # it mostly waits
 endfunction()
 
 set(rejected "heads .6. must be divisible by tp .4.")

@@ -6,8 +6,8 @@
 namespace ninefold {
 namespace {
 
-// What both programs may be told wrongly.
-std::vector<BadInput> bad_for_both() {
+// What any program may be told wrongly.
+std::vector<BadInput> bad_for_any() {
   return {
       {"mesh", "--dp-replicate 3", "dp_replicate(3) = 3 ranks, but the job has 4"},
       {"batch", "--batch 6", "batch (6) must be divisible by the data ranks (4); try --batch 8"},
@@ -141,11 +141,15 @@ constexpr std::string_view mnist = "--model mnist_cnn --batch 12 --steps 4 --no-
 
 TEST(BadInput, OfAnyTraining) {
   const std::string replicas = fmt::format("{} --dp-replicate 4 --dp-shard 1", tiny_llama);
-  expect_refused(NINEFOLD_09_TRAIN, replicas, bad_for_both() + bad_for_llama());
+  expect_refused(NINEFOLD_09_TRAIN, replicas, bad_for_any() + bad_for_llama());
 }
 
-TEST(BadInput, OfDataParallelLlama) {
-  expect_refused(NINEFOLD_02_TRAIN, tiny_llama, bad_for_llama() + bad_for_buckets());
+TEST(BadInput, OfDataParallelLlama) { expect_refused(NINEFOLD_02_TRAIN, tiny_llama, bad_for_buckets()); }
+
+// What OfAnyTraining tries with another program.
+TEST(WholeProduct, OfDataParallelTraining) {
+  expect_refused(NINEFOLD_02_TRAIN, tiny_llama, bad_for_llama());
+  expect_refused(NINEFOLD_02_TRAIN, mnist, bad_for_any());
 }
 
 TEST(BadInput, OfCheckpoints) {
@@ -156,7 +160,7 @@ TEST(BadInput, OfDataParallelMnist) {
   const std::vector<BadInput> model = {
       {"model", "--model mnist_cmm", "--model must be one of llama, mnist_cnn, not 'mnist_cmm'"},
       {"graph", "--cuda-graph", "--cuda-graph repeats one step's dropout, but mnist_cnn has another in every step"}};
-  expect_refused(NINEFOLD_02_TRAIN, mnist, bad_for_both() + bad_for_mnist() + model);
+  expect_refused(NINEFOLD_02_TRAIN, mnist, bad_for_mnist() + model);
 }
 
 // An epoch has an evaluation of its own.
