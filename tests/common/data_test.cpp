@@ -95,7 +95,7 @@ TEST(ReadFile, SaysWhatIsWrong) {
 }
 
 TEST(ReadFile, DamagedGzipNeverCrashes) {
-  expect_no_crash(gzip(string(2000, 'a') + "b"), [](const string& content) { unpacked(content, "f"); });
+  expect_no_crash(gzip(string(2000, 'a').append("b")), [](const string& content) { unpacked(content, "f"); });
 }
 
 // ---- MNIST --------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ inline void write_bad_files(const TemporaryFolder& folder) {
   folder.write("magic.bin", token_file(7, 1, 5000, 5000));
   folder.write("version.bin", token_file(20240520, 2, 5000, 5000));
   folder.write("cut.bin", token_file(20240520, 1, 5000, 4000));
-  folder.write("beyond.bin", std::string(20000, '\0') + "\x2c\x01");  // the last token is 300
+  folder.write("beyond.bin", std::string(20000, '\0').append("\x2c\x01"));  // the last token is 300
   folder.write("twice.csv", "0F0,0B0,0F0\n1F0,1B0\n2F0,2B0\n3F0,3B0\n");
   folder.write("cycle.csv", "0F0,0B0,0F1,0B1\n1F0,1F1,1B0,1B1\n2F0,2F1,2B0,2B1\n3F0,3F1,3B0,3B1\n");
   folder.write("ranks.csv", "0F0,0B0\n1F0,1B0\n2F0,2B0\n3F0,3B0\n4F0,4B0\n");
