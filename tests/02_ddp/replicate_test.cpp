@@ -111,6 +111,7 @@ class Replicate : public testing::TestWithParam<const char*> {
     options.dtype = dtype;
     options.grad_dtype = gradient;
     options.llama = {.dim = 36, .layers = 2, .heads = 3, .kv_heads = 1, .ffn = 50, .vocab = 256};
+    options.data = NINEFOLD_TEST_DATA "/genesis.txt";
     options.length = 16;
     options.batch = batch_size;
     options.collectives = GetParam();

@@ -1,8 +1,6 @@
 // Runs of the combined trainer inside a test, as its main makes them, from the words of a command line.
 #pragma once
 
-#include <map>
-
 #include "09_combined_3d/options.h"
 #include "common/base/text.h"
 #include "tests/support/training.h"
@@ -13,20 +11,6 @@ namespace ninefold {
 inline constexpr std::string_view small_model =
     "--dim 32 --layers 8 --heads 8 --kv-heads 2 --ffn 48 --length 16 --batch 16 --warmup 1 --clip 0.5 --steps 1 "
     "--no-measure-peak";
-
-// The text is read once for all runs.
-inline const std::shared_ptr<const Task>& task_for(const TrainOptions& options) {
-  static std::map<std::string, std::shared_ptr<const Task>> tasks;
-  const LlamaConfig& llama = options.llama;
-  const MoeConfig& moe = llama.moe;
-  auto& task = tasks[fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", llama.dim, llama.layers, llama.heads,
-                                 llama.kv_heads, llama.ffn, llama.tied_embeddings, options.length, moe.experts,
-                                 moe.top_k, moe.capacity_factor.value_or(0), static_cast<int>(moe.drop_policy),
-                                 static_cast<int>(moe.router), static_cast<int>(moe.balance),
-                                 static_cast<int>(moe.balance_scope), moe.shared_experts)];
-  if (!task) task = make_task("llama", options);
-  return task;
-}
 
 // Trains `words` on top of small_model, the last one winning.
 inline Outcome train_combined(const std::string& words, const std::optional<CollectiveFault>& fault = {}) {
@@ -42,6 +26,7 @@ inline Outcome train_combined(const std::string& words, const std::optional<Coll
   TrainOptions& train = options.train;
   Options command_line("test", "");
   options.declare(command_line);
+  train.data = NINEFOLD_TEST_DATA "/genesis.txt";
   command_line.parse(static_cast<int>(pointers.size()), pointers.data());
   options.settle(command_line, job_size());
   const CollectivesFactory collectives = collectives::named(train.collectives);
@@ -49,7 +34,7 @@ inline Outcome train_combined(const std::string& words, const std::optional<Coll
   const Mesh mesh = options.mesh.over(world);
   const Group data = mesh.flatten({"dp_replicate", "dp_shard"});
   options.settle(command_line, mesh, data.size());
-  const auto task = task_for(train);
+  const auto task = make_task("llama", train);
   const auto model = task->make_model();
   cast_scores(*model, train.precision());
   const Parallelism parallelism = parallelize(*model, *task, mesh, options.techniques, train);
