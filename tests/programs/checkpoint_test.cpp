@@ -62,7 +62,7 @@ std::vector<std::string> names_in(const std::string& folder) {
 }
 
 TEST(Checkpoint, GoesOnWithTheSameBitsOnTheSameMesh) {
-  const Program runs[] = {
+  const std::vector<Program> runs = {
       {2, NINEFOLD_02_TRAIN, "--dtype f16"},
       {4, NINEFOLD_03_TRAIN, "--stage 3 --dtype bf16 --async-checkpoint --dp-replicate 2"},
       {4, NINEFOLD_03_TRAIN, "--stage 1"},
@@ -70,7 +70,7 @@ TEST(Checkpoint, GoesOnWithTheSameBitsOnTheSameMesh) {
       {2, NINEFOLD_08_TRAIN, "--experts 4 --balance bias --router sigmoid --shared-experts 1"},
       {4, NINEFOLD_06_TRAIN, "--pp 2 --dp-replicate 2 --schedule dualpipe --tied-embeddings"},
   };
-  for (const Program& run : runs) {
+  for_each_at_once(runs, [](const Program& run) {
     const TemporaryFolder folder;
     const std::string options =
         fmt::format("{} --no-check --steps 6 --every 3 --checkpoint {}", small, folder.path("run"));
@@ -80,7 +80,7 @@ TEST(Checkpoint, GoesOnWithTheSameBitsOnTheSameMesh) {
     const std::string output = output_of(run, options + " --resume");
     EXPECT_NE(output.find("going on after step 3 from"), std::string::npos) << output;
     expect_same_checkpoint(folder, "run/step_6", "whole");
-  }
+  });
 }
 
 std::vector<double> losses_in(const TemporaryFolder& folder, const std::string& report) {
@@ -92,19 +92,22 @@ std::vector<double> losses_in(const TemporaryFolder& folder, const std::string& 
 
 // A run whose third checkpoint other meshes go on from: the next five losses are those of the run itself.
 void expect_the_same_losses(const Program& written, const std::vector<Program>& runs) {
-  const TemporaryFolder folder;
-  const std::string options = fmt::format("{} --no-check --steps 8 --report {}", small, folder.path("report.json"));
-  output_of(written, fmt::format("{} --every 3 --checkpoint {}", options, folder.path("run")));
-  const std::vector<double> whole = losses_in(folder, "report.json");
-  for (const Program& run : runs) {
-    std::filesystem::remove_all(folder.path("other"));
-    std::filesystem::create_directory(folder.path("other"));
-    std::filesystem::copy(folder.path("run/step_3"), folder.path("other/step_3"));
-    output_of(run, fmt::format("{} --resume --checkpoint {}", options, folder.path("other")));
+  const TemporaryFolder first;
+  const auto options_in = [](const TemporaryFolder& folder) {
+    return fmt::format("{} --no-check --steps 8 --report {} --checkpoint {}", small, folder.path("report.json"),
+                       folder.path("run"));
+  };
+  output_of(written, options_in(first) + " --every 3");
+  const std::vector<double> whole = losses_in(first, "report.json");
+  for_each_at_once(runs, [&](const Program& run) {
+    const TemporaryFolder folder;
+    std::filesystem::create_directory(folder.path("run"));
+    std::filesystem::copy(first.path("run/step_3"), folder.path("run/step_3"));
+    output_of(run, options_in(folder) + " --resume");
     const std::vector<double> losses = losses_in(folder, "report.json");
     ASSERT_EQ(losses.size(), 5u);
     for (size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR(losses[i], whole[i + 3], 1e-6 * whole[i + 3]) << run.options;
-  }
+  });
 }
 
 TEST(Checkpoint, GoesOnOnAnotherMesh) {
