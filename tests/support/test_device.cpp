@@ -37,6 +37,22 @@ std::vector<int64_t> test_shifts() {
 
 }  // namespace ninefold
 
+namespace {
+
+constexpr int skipped = 77;  // as add_operation_test says
+
+// Why there is no GPU; empty where there is one.
+std::string missing_gpu() {
+  try {
+    ninefold::make_cuda_device(0);
+    return "";
+  } catch (const ninefold::UserError& error) {
+    return error.what();
+  }
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   const std::string option = "--device=";
@@ -44,5 +60,8 @@ int main(int argc, char** argv) {
     const std::string argument = argv[i];
     if (argument.substr(0, option.size()) == option) ninefold::chosen = argument.substr(option.size());
   }
-  return RUN_ALL_TESTS();
+  const std::string missing = ninefold::chosen == "cuda" ? missing_gpu() : "";
+  if (missing.empty()) return RUN_ALL_TESTS();
+  fmt::print("skipped: {}\n", missing);
+  return skipped;
 }
