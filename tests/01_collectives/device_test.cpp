@@ -1,6 +1,9 @@
 // Groups whose tensors are where the host does not reach them, as on a GPU: by way of the host's memory, and on NCCL.
 // What NCCL would do is done by tests/support/fake_nccl.
+#include <algorithm>
+
 #include "01_collectives/collectives.h"
+#include "common/comm/mpi/job.h"
 #include "common/comm/traffic.h"
 #include "tests/support/fake_nccl/fake_nccl.h"
 #include "tests/support/group_cases.h"
@@ -113,6 +116,32 @@ TEST_F(DeviceGroup, NcclMessagesMeetInAnyOrder) {
     }
   }
   for (Pending& send : sends) send.wait();
+}
+
+// Whichever is looked after first: those asked for last, here.
+TEST_F(DeviceGroup, NcclMessagesOfOneTagKeepTheirOrder) {
+  const std::unique_ptr<Transport> transport = mpi::world_transport(/*synchronous_sends=*/false);
+  World world({.device = device_, .timeout = 20}, nccl());
+  if (world.size() == 1) return;
+  const std::unique_ptr<Collectives> collectives = nccl()(*transport);
+  const int rank = transport->rank(), peer = 1 - rank;
+  for (int sender = 0; sender < 2 && rank < 2; ++sender) {
+    std::vector<Tensor> tensors;
+    std::vector<std::shared_ptr<Work>> works;
+    for (int i = 0; i < 4; ++i) {
+      const Tensor& x = tensors.emplace_back(filled(100, rank == sender ? static_cast<float>(i) : -1.0f));
+      works.push_back(collectives->start(rank == sender
+                                             ? Call{.operation = Operation::send, .in = x, .peer = peer, .tag = 5}
+                                             : Call{.operation = Operation::recv, .out = x, .peer = peer, .tag = 5}));
+    }
+    while (!works.empty()) {
+      for (size_t i = works.size(); i-- > 0;) {
+        if (works[i] && works[i]->step()) works[i].reset();
+      }
+      if (std::all_of(works.begin(), works.end(), [](const auto& work) { return !work; })) works.clear();
+    }
+    for (int i = 0; i < 4; ++i) EXPECT_EQ(values(tensors[static_cast<size_t>(i)]), Values(100, static_cast<float>(i)));
+  }
 }
 
 TEST_F(DeviceGroup, NcclMessagesOfAnotherLengthAreAnError) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/compare.h"
+#include "tests/support/exact_data.h"
 #include "tests/support/test_device.h"
 
 namespace ninefold {
@@ -114,6 +115,27 @@ TEST_P(Elementwise, BiasAndItsGradient) {
       expect_near(sum, sums);
     }
   }
+}
+
+// Kernels add up some rows at a time: nothing is lost where one part ends and the next begins.
+TEST_P(Elementwise, SumsOfManyRowsHaveThemAll) {
+  for (const auto& [rows, features] : {std::pair<int64_t, int64_t>(33, 300), {129, 17}, {8300, 3}}) {
+    const Tensor x = tensor_of(device_, GetParam(), contribution(0, rows * features), {rows, features});
+    const Tensor sum = Tensor::zeros(device_, {features}, Dtype::f32);
+    ops::add_row_sums(sum, x);
+    std::vector<double> expected(static_cast<size_t>(features));
+    for (int64_t i = 0; i < rows * features; ++i) expected[i % features] += element(0, i);
+    expect_near(sum, expected, 0);
+  }
+}
+
+// A GPU's kernel has a million threads at the most: they take several elements each.
+TEST(ManyElements, AreAllVisited) {
+  const DeviceHandle device = make_test_device();
+  const int64_t n = (int64_t{1} << 20) + 1000;
+  const Tensor x = Tensor::empty(device, {n}, Dtype::f32);
+  ops::fill_(x, 1.5f);
+  EXPECT_EQ(x.to_vector<float>(), std::vector<float>(static_cast<size_t>(n), 1.5f));
 }
 
 TEST_P(Elementwise, Relu) {

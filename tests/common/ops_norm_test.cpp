@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "tests/support/compare.h"
+#include "tests/support/exact_data.h"
 #include "tests/support/safetensors.h"
 #include "tests/support/test_device.h"
 
@@ -176,6 +177,21 @@ TEST(Embedding, LooksUpAndAddsBack) {
       expect_near(dtable, expected);
     }
   }
+}
+
+// More tokens, and more features, than a block of a GPU has threads.
+TEST(Embedding, AddsBackManyTokens) {
+  const DeviceHandle device = make_test_device();
+  const int64_t tokens = 600, features = 270, vocabulary = 5;
+  std::vector<int32_t> ids(static_cast<size_t>(tokens));
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * i % vocabulary);
+  const Tensor dy = tensor_of(device, Dtype::bf16, contribution(0, tokens * features), {tokens, features});
+  const Tensor dtable = Tensor::zeros(device, {vocabulary, features}, Dtype::f32);
+  ops::embedding_backward(dtable, Tensor::from(device, {tokens}, ids), dy);
+  std::vector<double> expected(static_cast<size_t>(vocabulary * features));
+  for (int64_t i = 0; i < tokens * features; ++i)
+    expected[ids[static_cast<size_t>(i / features)] * features + i % features] += element(0, i);
+  expect_near(dtable, expected, 0);
 }
 
 // Of a table cut by rows, the last part padded, each token is found in one part.

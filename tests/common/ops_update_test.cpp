@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "tests/support/compare.h"
+#include "tests/support/exact_data.h"
 #include "tests/support/test_device.h"
 
 namespace ninefold {
@@ -37,6 +38,23 @@ TEST(SumOfSquares, AgreesWithDoublePrecision) {
         EXPECT_NEAR(ops::sum_of_squares(x).value(), expected, 1e-13 * expected + cut);
       }
     }
+  }
+}
+
+// A GPU's blocks each have a part of 2^16 elements.
+TEST(Sum, OfManyElementsHasThemAll) {
+  const DeviceHandle device = make_test_device();
+  const int64_t n = (int64_t{1} << 17) + 17;
+  const Values all = contribution(0, n);
+  double sum = 0, squares = 0;
+  for (const float value : all) {
+    sum += value;
+    squares += static_cast<double>(value) * value;
+  }
+  for (const Dtype dtype : float_types) {
+    const Tensor x = tensor_of(device, dtype, all);
+    EXPECT_EQ(ops::sum(x), sum);
+    EXPECT_EQ(ops::sum_of_squares(x).value(), squares);
   }
 }
 
