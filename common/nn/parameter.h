@@ -102,9 +102,10 @@ class Parameter {
   void write_gradient(const std::function<void(const Tensor& gradient, bool accumulate)>& write);
   // For work that only adds: the gradient is zeroed first where nothing was added since zero_gradient().
   void add_gradient(const std::function<void(const Tensor& gradient)>& add);
-  // For whoever lets a device repeat such work by itself: the contributions that are still to come, and so many more
-  // that have been made; negative: that have not been made after all.
+  // Contributions that are still to come.
   int64_t missing() const { return missing_; }
+  // So many were made by a device that repeats such work by itself. Negative: takes back what was counted as it was
+  // noted.
   void contributed(int64_t contributions);
   // The step's last backward is done: a gradient that is not complete by now (its layer was not used) is declared so,
   // and becomes zeros where it received nothing.

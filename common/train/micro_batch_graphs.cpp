@@ -32,7 +32,7 @@ void MicroBatchGraphs::bring_in(const MicroBatch& part) {
   batch_.targets.copy_from_host(next.targets.raw());
 }
 
-// Parameters count while it is noted; the device has done nothing yet.
+// What parameters count meanwhile is taken back: the device has done nothing yet.
 void MicroBatchGraphs::record(Graph& graph) {
   if (!losses_.defined()) {
     const MemoryScope scope(*device_, MemoryKind::workspace);
