@@ -59,7 +59,7 @@ void expect_ordered_to_keep_the_bits(const Job& small, int64_t micro_batches, co
 TEST(FreeRun, OrderedKeepsTheBitsOfASerialRun) {
   for (const int64_t micro_batches : {1, 2})
     expect_ordered_to_keep_the_bits(small_llama(), micro_batches, all_variants);
-  expect_ordered_to_keep_the_bits(small_mnist_cnn(), 1, {DdpVariant::naive, DdpVariant::overlapped});
+  expect_ordered_to_keep_the_bits(small_mnist_cnn(), 1, {DdpVariant::overlapped});
   expect_ordered_to_keep_the_bits(small_mnist_cnn(), 2, {DdpVariant::bucketed});
 }
 
