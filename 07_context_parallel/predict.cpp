@@ -44,9 +44,10 @@ void predict_traffic(TrafficLedger& ledger, const ContextGroups& groups, const S
   if (groups.neighbours.size() > 1) predict_exchanges(ledger, groups.neighbours, widths, tokens, compute, times);
 }
 
-CoreActivations core_of(const SequenceLayout& layout) {
-  return {.exchanges_heads = layout.ulysses > 1,
-          .sums_parts = layout.blocks() > 1 && layout.layout != ContextLayout::gathered};
+CoreActivations core_of(const SequenceLayout& layout, int rank) {
+  const auto steps = ring_plan(layout, rank / layout.ulysses, layout.divisor());
+  const auto parts = std::count_if(steps.begin(), steps.end(), [](const RingStep& step) { return step.pairs > 0; });
+  return {.exchanges_heads = layout.ulysses > 1, .sums_parts = parts > 1 && layout.layout != ContextLayout::gathered};
 }
 
 AttentionWidths LlamaContext::widths() const {
@@ -74,14 +75,14 @@ Parallelism beside(Parallelism data, const ContextGroups& groups, const LlamaCon
     bytes[static_cast<size_t>(MemoryKind::activations)] =
         options.steps == 0 ? 0
                            : llama_activation_bytes(context.config, tokens, options.precision(), context.recomputation,
-                                                    {}, core_of(context.layout));
+                                                    {}, core_of(context.layout, groups.all.rank()));
   };
   if (context.config.moe.experts > 0) {
     both.predict_activations = [=](const RoutingRecord& routing) {
       int64_t most = 0;
       for (const auto& [first_sample, rows] : routing.rows) {
         most = std::max(most, llama_activation_bytes(context.config, tokens, options.precision(), context.recomputation,
-                                                     rows, core_of(context.layout)));
+                                                     rows, core_of(context.layout, groups.all.rank())));
       }
       return most;
     };

@@ -28,8 +28,9 @@ enum class Pass { forward, backward };
 void predict_traffic(TrafficLedger& ledger, const ContextGroups& groups, const SequenceLayout& layout,
                      const AttentionWidths& widths, int64_t tokens, Dtype compute, Pass pass, int64_t times);
 
-// What attention's core takes for these layouts beside the plain one.
-CoreActivations core_of(const SequenceLayout& layout);
+// What attention's core takes on a rank of these layouts beside the plain one: under `contiguous` the first rank has no
+// keys but its own.
+CoreActivations core_of(const SequenceLayout& layout, int rank);
 
 // How a Llama's sequences are divided, and over how many ranks its heads are besides.
 struct LlamaContext {

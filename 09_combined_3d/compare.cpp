@@ -55,6 +55,7 @@ struct ProgramOptions {
     if (scales && !given.given("--batch")) work.batch = scaling == "strong" ? 32 : 4;
     if (scales && !given.given("--length")) work.length = 128;
     require(!scales || !with_pytorch, "--with-pytorch has no virtual time; leave it out, or --scaling");
+    require(!scales || !list, "--list prints the techniques that fit one number of ranks; leave it out, or --scaling");
     require(!scales || clusters != "none", "--scaling needs --clusters: it is in virtual time alone");
     for (const auto& [option, path] : {std::pair{"--csv", csv}, {"--json", json}, {"--html", html}}) {
       if (!path.empty()) require_writable(path, option);

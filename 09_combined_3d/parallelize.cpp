@@ -92,7 +92,7 @@ Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const 
   const Group& tp = mesh["tp"];
   const SequenceLayout layout = techniques.context.sequence_layout(mesh.size("cp"));
   LlamaDivision division = techniques.tensor.division(train);
-  division.core = core_of(layout);
+  division.core = core_of(layout, mesh["cp"].rank());
   const auto combined = std::make_shared<Combined>();
 
   if (mesh.size("pp") > 1) combined->pipeline = pipeline_stages(model, task, mesh, techniques, division, train);

@@ -75,7 +75,8 @@ TEST(Train, SharesSequencesInEveryLayout) {
         "--cp 2 --tp 4 --layout ulysses --kv-heads 8 --no-sequence-parallel --ffn 16 --recompute full",
         "--cp 4 --pp 2 --layout gathered --schedule zb-h1 --micro-batches 4 --ffn 16",
         "--cp 4 --pp 2 --layout hybrid --stage 1 --recompute full --eval-every 1 --eval-batches 1",
-        "--cp 4 --dp-replicate 2 --layout zigzag --ffn 16 --stage 3"}) {
+        "--cp 4 --dp-replicate 2 --layout zigzag --ffn 16 --stage 3",
+        "--cp 8 --layout contiguous --recompute full --length 64 --kv-heads 8 --ffn 16 --micro-batch 1 --batch 2"}) {
     const RunRecord record = expect_equal_to_serial(words);
     EXPECT_EQ(record.executed_flops_per_step, record.predicted_flops_per_step) << words;
   }
