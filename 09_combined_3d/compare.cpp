@@ -81,7 +81,8 @@ void write_files(const Results& results, const ProgramOptions& options) {
 void add_scaling_of_page(Results& results, const ProgramOptions& options) {
   constexpr int most = 16;
   Workload work = options.work;
-  work.batch = std::max<int64_t>(work.batch, most);  // a sample for each rank
+  work.batch = std::max<int64_t>(work.batch, most);   // a sample for each rank
+  work.length = std::min<int64_t>(work.length, 128);  // as --scaling
   results.scaling = "strong";
   results.points = measure_scaling("strong", most, work, options.only, results.profiles, options.settings);
 }

@@ -40,7 +40,8 @@ ordered_json json_of(const ScalingPoint& point) {
                        {"technique", point.technique.name},
                        {"ranks", point.technique.ranks()},
                        {"mesh", mesh_text(point.technique)},
-                       {"batch", point.batch}};
+                       {"batch", point.batch},
+                       {"length", point.length}};
   if (point.figures) json.update(json_of(*point.figures));
   if (!point.failure.empty()) json["failure"] = point.failure;
   return json;

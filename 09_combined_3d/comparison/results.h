@@ -54,7 +54,7 @@ std::optional<double> find(const std::map<std::string, double>& numbers, std::st
 struct ScalingPoint {
   std::string profile;
   Technique technique;
-  int64_t batch = 0;
+  int64_t batch = 0, length = 0;
   std::optional<Figures> figures{};
   std::string failure{};
 };

@@ -23,7 +23,7 @@ std::vector<ScalingPoint> points_of(const std::string& scaling, int most, const 
     for (const Technique& technique : techniques_on(ranks, here).rows) {
       const bool is_wanted = is_drawn(technique) && (technique.is_baseline() || is_selected(technique, only));
       if (technique.ranks() != ranks || !is_wanted) continue;
-      points.push_back({.profile = {}, .technique = technique, .batch = here.batch});
+      points.push_back({.profile = {}, .technique = technique, .batch = here.batch, .length = here.length});
     }
   }
   return points;
