@@ -10,7 +10,7 @@ namespace ninefold {
 namespace {
 
 constexpr double activation_tolerance = 0.02;
-constexpr double activation_rounding = 16.0 * allocation_unit;
+constexpr double activation_rounding = 32.0 * allocation_unit;
 
 }  // namespace
 

@@ -38,7 +38,7 @@ struct EvaluationRecord {
 struct MemoryRecord {
   MemoryKind kind;
   int64_t predicted, measured_peak;
-  // Parameters, gradients and optimizer are exact; activations within 2 %, or a kilobyte, as each tensor lies in a
+  // Parameters, gradients and optimizer are exact; activations within 2 %, or two kilobytes, as each tensor lies in a
   // multiple of 64 bytes and formulas know only what it holds.
   bool agrees() const;
 };
