@@ -85,8 +85,7 @@ TEST_F(Recorded, TheHostReadsAndWritesNothingMeanwhile) {
   EXPECT_EQ(values(ops::add(x, x)), Values(100, 2)) << "afterwards all is as before";
 }
 
-// ---- a training
-// ------------------------------------------------------------------------------------------------------
+// ---- a training ----------------------------------------------------------------------------------------------------
 
 // Counts the operations that the host asks for.
 class Counted : public KernelDecorator {
