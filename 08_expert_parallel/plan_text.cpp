@@ -18,7 +18,7 @@ std::string choices_text(const Routing& routing, const DispatchPlan& plan, int64
       const bool is_dropped = plan.row_of_choice[c] < 0;
       row.push_back(fmt::format("{}", routing.chosen[c]));
       row.push_back(fmt::format("{:.3f}", routing.gates[c]));
-      row.push_back(is_dropped ? "full" : fmt::format("{}", plan.place_of_choice[c]));
+      row.push_back(is_dropped ? "full" : fmt::format("{}", routing.place_of_choice[c]));
       row.push_back(is_dropped ? "dropped" : fmt::format("{}", plan.row_of_choice[c]));
     }
     table.add_row(row);

@@ -71,7 +71,7 @@ int run(int argc, char** argv) {
   const MoeConfig& moe = options.train.llama.moe;
   const int64_t length = options.train.length, row_bytes = options.train.llama.dim * size_of(Dtype::f32);
   const Routing routing = route(options);
-  const DispatchPlan plan = make_dispatch_plan(routing, length, moe.capacity(length), moe.drop_policy);
+  const DispatchPlan plan = make_dispatch_plan(routing);
   fmt::print("{} sequences of {} tokens, {} experts, each token visits {}; ", options.sequences, length, moe.experts,
              moe.top_k);
   if (moe.capacity_factor) {

@@ -96,18 +96,15 @@ MixtureOfExperts::MixtureOfExperts(const MoeConfig& config, int64_t layer, std::
 std::shared_ptr<const MixtureOfExperts::Dispatch> MixtureOfExperts::dispatch(const Tensor& x, const Routing& routing,
                                                                              Saved& saved) const {
   const DeviceHandle& device = x.device();
-  const int64_t length = saved.step().rows_per_sample;
   const Shape choices = {x.dim(0), config_.top_k};
   if (device->type() == DeviceType::meta) {
-    const std::vector<int64_t> counts = even_counts(config_, x.dim(0), length);
+    const std::vector<int64_t> counts = even_counts(config_, x.dim(0), saved.step().rows_per_sample);
     const int64_t rows = std::accumulate(counts.begin(), counts.end(), int64_t{0});
     return std::make_shared<const Dispatch>(
         Dispatch{std::make_shared<const std::vector<int64_t>>(counts), Tensor::empty(device, {rows}, Dtype::i32),
                  Tensor::empty(device, choices, Dtype::i32), Tensor::empty(device, choices, Dtype::f32)});
   }
-  DispatchPlan plan = routing.place_of_choice.empty()
-                          ? make_dispatch_plan(routing, length, config_.capacity(length), config_.drop_policy)
-                          : make_dispatch_plan(routing, routing.place_of_choice);
+  DispatchPlan plan = make_dispatch_plan(routing);
   book(plan, saved.step());
   return std::make_shared<const Dispatch>(Dispatch{std::make_shared<const std::vector<int64_t>>(std::move(plan.counts)),
                                                    Tensor::from(device, {plan.rows()}, plan.token_of_row),

@@ -7,93 +7,10 @@
 #include <utility>
 
 #include "common/nn/loss.h"
+#include "common/nn/token_scores.h"
 
 namespace ninefold {
 namespace {
-
-double dot(const std::vector<double>& x, const std::vector<double>& y) {
-  return std::inner_product(x.begin(), x.end(), y.begin(), 0.0);
-}
-
-// Added to sums of scores that may all be too small for the type.
-constexpr double tiny = 1e-20;
-
-// What is made of one token's logits. In f64: these are few numbers, and everything else follows from them.
-struct TokenScores {
-  TokenScores(RouterKind kind, int64_t experts) : kind(kind), scores(static_cast<size_t>(experts)) {
-    normalised = probabilities = scores;
-  }
-
-  void read(const float* logits) {
-    const double largest = *std::max_element(logits, logits + scores.size());
-    double total = 0;
-    for (size_t e = 0; e < scores.size(); ++e) total += probabilities[e] = std::exp(logits[e] - largest);
-    for (double& value : probabilities) value /= total;
-    log_sum_exp = largest + std::log(total);
-    if (kind == RouterKind::softmax) scores = probabilities;
-    if (kind == RouterKind::topk_softmax) scores.assign(logits, logits + scores.size());
-    normalised = probabilities;
-    if (kind != RouterKind::sigmoid) return;
-    for (size_t e = 0; e < scores.size(); ++e) scores[e] = 1 / (1 + std::exp(-static_cast<double>(logits[e])));
-    sum = std::accumulate(scores.begin(), scores.end(), tiny);
-    for (size_t e = 0; e < scores.size(); ++e) normalised[e] = scores[e] / sum;
-  }
-
-  // From the gradients of the scores and of their normalised form to those of the logits, in place of the first.
-  void backward(std::vector<double>& dscores, std::vector<double>& dnormalised) const {
-    // Scores are the probabilities themselves, or, for topk_softmax, the logits.
-    for (size_t e = 0; e < dscores.size() && kind == RouterKind::softmax; ++e) {
-      dnormalised[e] += std::exchange(dscores[e], 0);
-    }
-    const double mean = dot(normalised, dnormalised);
-    for (size_t e = 0; e < dscores.size(); ++e) {
-      const double centred = dnormalised[e] - mean;
-      dscores[e] = kind == RouterKind::sigmoid ? (dscores[e] + centred / sum) * scores[e] * (1 - scores[e])
-                                               : dscores[e] + centred * normalised[e];
-    }
-  }
-
-  RouterKind kind;
-  std::vector<double> scores;         // to choose by, and to make gates of
-  std::vector<double> normalised;     // over all experts: for the balancing loss
-  std::vector<double> probabilities;  // softmax of the logits
-  double log_sum_exp = 0;
-  double sum = 1;  // normalised = scores / sum for a sigmoid
-};
-
-// The gates of a token's choices, and the way back from their gradients to those of the scores.
-struct TokenGates {
-  TokenGates(RouterKind kind, int64_t top_k)
-      : kind(kind),
-        is_divided(kind == RouterKind::topk_softmax || top_k > 1),
-        gates(static_cast<size_t>(top_k)),
-        dgates(gates) {}
-
-  void read(const double* scores, const int32_t* chosen) {
-    for (size_t choice = 0; choice < gates.size(); ++choice) gates[choice] = scores[chosen[choice]];
-    if (kind == RouterKind::topk_softmax) {
-      const double largest = *std::max_element(gates.begin(), gates.end());
-      for (double& gate : gates) gate = std::exp(gate - largest);
-    }
-    if (is_divided) sum = std::accumulate(gates.begin(), gates.end(), tiny);
-    for (double& gate : gates) gate /= sum;
-  }
-
-  // dscores[chosen] = …; scores are logits where kind is topk_softmax.
-  void backward(const float* gradients, const int32_t* chosen, std::vector<double>& dscores) {
-    dgates.assign(gradients, gradients + gates.size());
-    const double mean = is_divided ? dot(gates, dgates) : 0;
-    for (size_t choice = 0; choice < gates.size(); ++choice) {
-      const double factor = kind == RouterKind::topk_softmax ? gates[choice] : 1 / sum;
-      dscores[static_cast<size_t>(chosen[choice])] = factor * (dgates[choice] - mean);
-    }
-  }
-
-  RouterKind kind;
-  bool is_divided;
-  std::vector<double> gates, dgates;
-  double sum = 1;  // by which the chosen scores are divided
-};
 
 // How much better than the worst of `taken` the best choice that it leaves out is; absent where it leaves none out.
 std::optional<double> gap_of(const float* scores, const int32_t* best, const int32_t* taken, int64_t top_k) {
@@ -128,16 +45,14 @@ Routing TopKRouter::forward(const Tensor& x, Saved& saved) {
   });
   saved.push(logits);
   Routing routing{.experts = config_.experts, .top_k = config_.top_k, .chosen = {}, .gates = {}};
-  if (x.device()->type() != DeviceType::meta) decide(logits.to_vector<float>(), routing, saved.step());
   auto choices = std::make_shared<Choices>();
-  choices->own = routing.chosen;
-  if (x.device()->type() != DeviceType::meta) choices->whole = complete(routing, saved.step());
+  if (x.device()->type() != DeviceType::meta) *choices = decide(logits.to_vector<float>(), routing, saved.step());
   if (!saved.step().recomputing) book(*choices, saved.step());
   saved.push_plan(choices);
   return routing;
 }
 
-void TopKRouter::decide(const std::vector<float>& logits, Routing& routing, Step& step) const {
+TopKRouter::Choices TopKRouter::decide(const std::vector<float>& logits, Routing& routing, Step& step) const {
   const auto experts = static_cast<size_t>(config_.experts), top_k = static_cast<size_t>(config_.top_k);
   std::vector<float> offset(experts, 0), choosing;
   if (bias) offset = bias->value.to_vector<float>();
@@ -154,59 +69,84 @@ void TopKRouter::decide(const std::vector<float>& logits, Routing& routing, Step
     token.read(scores.data() + first, routing.chosen.data() + first / experts * top_k);
     routing.gates.insert(routing.gates.end(), token.gates.begin(), token.gates.end());
   }
+  Routing whole = whole_of(routing, step);
+  const std::vector<int32_t> places = place(whole, step);
+  routing.place_of_choice = sequences_ ? sequences_->own(places, config_.top_k, step.rows_per_sample) : places;
+  return {routing.chosen, {whole.chosen, places}};
 }
 
-std::vector<int32_t> TopKRouter::complete(Routing& routing, const Step& step) const {
-  if (!sequences_ || routing.chosen.empty()) return routing.chosen;
-  const int64_t rows = step.rows_per_sample, top_k = config_.top_k;
-  Routing whole = {.experts = config_.experts, .top_k = top_k, .chosen = {}, .gates = {}};
-  whole.chosen = sequences_->gather(routing.chosen, top_k, rows);
-  if (!config_.capacity_factor) return whole.chosen;
-  if (config_.drop_policy == DropPolicy::probs) {
-    std::vector<int32_t> bits(routing.gates.size());
-    std::memcpy(bits.data(), routing.gates.data(), bits.size() * sizeof(float));
-    bits = sequences_->gather(bits, top_k, rows);
-    whole.gates.resize(bits.size());
-    std::memcpy(whole.gates.data(), bits.data(), bits.size() * sizeof(float));
-  }
-  const int64_t length = this->length(step);
-  routing.place_of_choice =
-      sequences_->own(place_choices(whole, length, config_.capacity(length), config_.drop_policy), top_k, rows);
-  return whole.chosen;
+Routing TopKRouter::whole_of(const Routing& own, const Step& step) const {
+  if (!sequences_ || own.chosen.empty()) return own;
+  const auto gather = [&](const std::vector<int32_t>& values) {
+    return sequences_->gather(values, config_.top_k, step.rows_per_sample);
+  };
+  Routing whole = {.experts = config_.experts, .top_k = config_.top_k, .chosen = gather(own.chosen), .gates = {}};
+  if (!drops_by_gate()) return whole;
+  std::vector<int32_t> bits(own.gates.size());
+  std::memcpy(bits.data(), own.gates.data(), bits.size() * sizeof(float));
+  bits = gather(bits);
+  whole.gates.resize(bits.size());
+  std::memcpy(whole.gates.data(), bits.data(), bits.size() * sizeof(float));
+  return whole;
 }
 
 std::vector<int32_t> TopKRouter::choose(const std::vector<float>& choosing, Step& step) const {
   std::vector<int32_t> best = top_k_experts(choosing, config_.experts, config_.top_k);
   if (!step.replay) return best;
-  std::vector<int32_t> taken;
-  const int64_t tokens = static_cast<int64_t>(best.size()) / config_.top_k;
-  for (int64_t sequence = 0; sequence * step.rows_per_sample < tokens; ++sequence) {
-    const auto found = step.replay->choices.find({layer_, step.first_sample + sequence});
-    expect(found != step.replay->choices.end(), "no choices of layer {} and sample {} to replay", layer_,
-           step.first_sample + sequence);
-    taken.insert(taken.end(), found->second.begin(), found->second.end());
-  }
-  expect(taken.size() == best.size(), "{} choices to replay, but {} to make", taken.size(), best.size());
-  for (int64_t token = 0; token < tokens && step.routing && !step.recomputing; ++token) {
+  std::vector<int32_t> taken = replayed(&RoutingRecord::Choices::chosen, best.size(), step);
+  for (int64_t token = 0; token * config_.top_k < static_cast<int64_t>(best.size()); ++token) {
     const auto gap = gap_of(choosing.data() + token * config_.experts, best.data() + token * config_.top_k,
                             taken.data() + token * config_.top_k, config_.top_k);
-    if (!gap) continue;
-    const int64_t sample = step.first_sample + token / step.rows_per_sample;
-    step.routing->differences.push_back({layer_, sample, token % step.rows_per_sample, *gap});
+    if (gap) book_difference(token, *gap, step);
   }
   return taken;
 }
 
+std::vector<int32_t> TopKRouter::place(Routing& whole, Step& step) const {
+  const DropPolicy policy = drops_by_gate() ? DropPolicy::probs : DropPolicy::position;
+  const int64_t length = this->length(step);
+  whole.place_of_choice = place_choices(whole, length, config_.capacity(length), policy);
+  if (!step.replay) return whole.place_of_choice;
+  std::vector<int32_t> places = replayed(&RoutingRecord::Choices::places, whole.chosen.size(), step);
+  for (const auto& [choice, gap] : compare_drops(whole, places, length, policy)) {
+    book_difference(choice / config_.top_k, gap, step);
+  }
+  return places;
+}
+
+std::vector<int32_t> TopKRouter::replayed(Part part, size_t size, const Step& step) const {
+  const auto each = static_cast<size_t>(step.rows_per_sample * config_.top_k);
+  std::vector<int32_t> taken;
+  for (int64_t sample = step.first_sample; taken.size() < size; ++sample) {
+    const auto found = step.replay->choices.find({layer_, sample});
+    expect(found != step.replay->choices.end(), "no choices of layer {} and sample {} to replay", layer_, sample);
+    const std::vector<int32_t>& values = found->second.*part;
+    expect(values.size() == each, "{} choices to replay, but {} to make", values.size(), each);
+    taken.insert(taken.end(), values.begin(), values.end());
+  }
+  return taken;
+}
+
+void TopKRouter::book_difference(int64_t token, double gap, Step& step) const {
+  if (!step.routing || step.recomputing) return;
+  const int64_t sample = step.first_sample + token / step.rows_per_sample;
+  step.routing->differences.push_back({layer_, sample, token % step.rows_per_sample, gap});
+}
+
 void TopKRouter::book(const Choices& choices, Step& step) const {
   const auto& [own, whole] = choices;
-  add_counts(step.batch_load, count_choices(whole.data(), whole.data() + whole.size(), config_.experts));
+  const std::vector<int32_t>& chosen = whole.chosen;
+  add_counts(step.batch_load, count_choices(chosen.data(), chosen.data() + chosen.size(), config_.experts));
   if (!step.routing) return;
   add_counts(step.routing->at(layer_).load, count_choices(own.data(), own.data() + own.size(), config_.experts));
   if (!step.routing->keeps_choices) return;
   const int64_t each = length(step) * config_.top_k;
-  for (int64_t first = 0; first < static_cast<int64_t>(whole.size()); first += each) {
-    step.routing->choices[{layer_, step.first_sample + first / each}] = {whole.begin() + first,
-                                                                         whole.begin() + first + each};
+  const auto part = [each](const std::vector<int32_t>& of, int64_t first) {
+    return std::vector<int32_t>(of.begin() + first, of.begin() + first + each);
+  };
+  for (int64_t first = 0; first < static_cast<int64_t>(chosen.size()); first += each) {
+    step.routing->choices[{layer_, step.first_sample + first / each}] = {part(chosen, first),
+                                                                         part(whole.places, first)};
   }
 }
 
@@ -235,7 +175,8 @@ std::vector<float> TopKRouter::logit_gradients(const std::vector<float>& logits,
   std::vector<double> shares, dscores, dnormalised(static_cast<size_t>(experts));
   std::vector<float> dlogits;
   for (int64_t token = 0; token * experts < static_cast<int64_t>(logits.size()); ++token) {
-    if (token % step.rows_per_sample == 0) shares = shares_of_load(choices.whole, token / step.rows_per_sample, step);
+    if (token % step.rows_per_sample == 0)
+      shares = shares_of_load(choices.whole.chosen, token / step.rows_per_sample, step);
     of.read(logits.data() + token * experts);
     gates.read(of.scores.data(), choices.own.data() + token * top_k);
     dscores.assign(static_cast<size_t>(experts), 0);
@@ -257,11 +198,10 @@ std::vector<float> TopKRouter::logit_gradients(const std::vector<float>& logits,
 Tensor TopKRouter::backward(const Tensor& dgates, Saved& saved) {
   const auto choices = saved.pop_plan<Choices>();
   const Tensor logits = saved.pop(), x = saved.pop();
-  Tensor dlogits = Tensor::empty(x.device(), logits.shape(), Dtype::f32);
+  const Tensor dlogits = Tensor::empty(x.device(), logits.shape(), Dtype::f32);
   if (x.device()->type() != DeviceType::meta) {
-    dlogits =
-        Tensor::from(x.device(), logits.shape(),
-                     logit_gradients(logits.to_vector<float>(), *choices, dgates.to_vector<float>(), saved.step()));
+    dlogits.copy_from_host(
+        logit_gradients(logits.to_vector<float>(), *choices, dgates.to_vector<float>(), saved.step()).data());
   }
   const Tensor dy = x.dtype() == Dtype::f32 ? dlogits : ops::cast(dlogits, x.dtype());
   saved.add_weight_gradients([this, dy, x] {

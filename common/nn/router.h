@@ -13,7 +13,7 @@ class Router {
  public:
   virtual ~Router() = default;
   // x [n, dim]. Books loads in saved.step().routing, unless this is a recomputation. Deterministic: the same x gives
-  // the same choices. On meta: chosen and gates are empty.
+  // the same choices, and each has its place. On meta: chosen, gates and places are empty.
   virtual Routing forward(const Tensor& x, Saved& saved) = 0;
   // dgates f32 [n, k], of choices that were dropped 0. Adds what the auxiliary losses ask for; returns dx [n, dim].
   virtual Tensor backward(const Tensor& dgates, Saved& saved) = 0;
@@ -53,14 +53,23 @@ class TopKRouter : public Router {
  private:
   // The choices of this rank's rows, and those of whole sequences: the same where no other rank has some of them.
   struct Choices {
-    std::vector<int32_t> own, whole;
+    std::vector<int32_t> own;
+    RoutingRecord::Choices whole;
   };
-  // Chooses by the logits [n, experts], and makes gates.
-  void decide(const std::vector<float>& logits, Routing& routing, Step& step) const;
-  // The choices of whole sequences; where experts have a capacity, says whom of this rank's they drop.
-  std::vector<int32_t> complete(Routing& routing, const Step& step) const;
+  // Chooses by the logits [n, experts], makes gates, and says whom full experts drop.
+  Choices decide(const std::vector<float>& logits, Routing& routing, Step& step) const;
   // Of each token, by the scores to choose by, [n, experts]: the step's replayed choices, or else the best.
   std::vector<int32_t> choose(const std::vector<float>& choosing, Step& step) const;
+  // Chosen experts, and gates where they decide who is dropped, of whole sequences.
+  Routing whole_of(const Routing& own, const Step& step) const;
+  // Places of the choices of whole sequences: the step's replayed ones, or else those of the policy, which are written
+  // into `whole` in any case.
+  std::vector<int32_t> place(Routing& whole, Step& step) const;
+  using Part = std::vector<int32_t> RoutingRecord::Choices::*;
+  // That part of the step's replayed choices, `size` numbers, of all sequences of a forward.
+  std::vector<int32_t> replayed(Part part, size_t size, const Step& step) const;
+  void book_difference(int64_t token, double gap, Step& step) const;
+  bool drops_by_gate() const { return config_.capacity_factor && config_.drop_policy == DropPolicy::probs; }
   void book(const Choices& choices, Step& step) const;
   // Rows of a whole sequence.
   int64_t length(const Step& step) const { return step.rows_per_sample * (sequences_ ? sequences_->ranks() : 1); }

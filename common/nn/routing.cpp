@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "common/base/check.h"
@@ -11,17 +12,37 @@ namespace {
 
 int64_t sum_of(const std::vector<int64_t>& values) { return std::accumulate(values.begin(), values.end(), int64_t{0}); }
 
+// NaN as less than every gate: an order needs numbers that compare.
+float gate_of(const Routing& routing, int64_t choice) {
+  const float value = routing.gates[static_cast<size_t>(choice)];
+  return std::isnan(value) ? -1.0f : value;
+}
+
 // The choices of one sequence, [first, end), in the order in which a full expert prefers them.
 std::vector<int64_t> by_preference(const Routing& routing, int64_t first, int64_t end, DropPolicy policy) {
   std::vector<int64_t> order(static_cast<size_t>(end - first));
   std::iota(order.begin(), order.end(), first);
   if (policy == DropPolicy::position) return order;
-  const auto gate = [&](int64_t choice) {
-    const float value = routing.gates[static_cast<size_t>(choice)];
-    return std::isnan(value) ? -1.0f : value;
-  };
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return gate(a) > gate(b); });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return gate_of(routing, a) > gate_of(routing, b); });
   return order;
+}
+
+// What one expert drops and takes of one sequence where it would do otherwise.
+struct Exchanged {
+  std::vector<int64_t> dropped, taken;  // choices
+};
+
+DropDifference difference_of(const Routing& routing, const Exchanged& exchanged, DropPolicy policy) {
+  const auto& [dropped, taken] = exchanged;
+  constexpr double unexplained = std::numeric_limits<double>::infinity();
+  if (policy == DropPolicy::position || dropped.size() != taken.size()) {
+    return {dropped.empty() ? taken.front() : dropped.front(), unexplained};
+  }
+  const auto by_gate = [&](int64_t a, int64_t b) { return gate_of(routing, a) < gate_of(routing, b); };
+  const int64_t best = *std::max_element(dropped.begin(), dropped.end(), by_gate);
+  const int64_t worst = *std::min_element(taken.begin(), taken.end(), by_gate);
+  return {best, static_cast<double>(gate_of(routing, best)) - static_cast<double>(gate_of(routing, worst))};
 }
 
 }  // namespace
@@ -38,6 +59,21 @@ std::vector<int32_t> place_choices(const Routing& routing, int64_t length, int64
     }
   }
   return places;
+}
+
+std::vector<DropDifference> compare_drops(const Routing& routing, const std::vector<int32_t>& places, int64_t length,
+                                          DropPolicy policy) {
+  std::map<std::pair<int64_t, int32_t>, Exchanged> exchanged;  // of each sequence and expert
+  for (size_t c = 0; c < places.size(); ++c) {
+    const bool is_dropped = places[c] < 0;
+    if (is_dropped == (routing.place_of_choice[c] < 0)) continue;
+    const auto choice = static_cast<int64_t>(c);
+    Exchanged& of_expert = exchanged[{choice / (length * routing.top_k), routing.chosen[c]}];
+    (is_dropped ? of_expert.dropped : of_expert.taken).push_back(choice);
+  }
+  std::vector<DropDifference> differences;
+  for (const auto& [key, of_expert] : exchanged) differences.push_back(difference_of(routing, of_expert, policy));
+  return differences;
 }
 
 int64_t MoeConfig::capacity(int64_t length) const {
@@ -81,18 +117,14 @@ std::vector<int64_t> count_choices(const int32_t* begin, const int32_t* end, int
   return counts;
 }
 
-DispatchPlan make_dispatch_plan(const Routing& routing, int64_t length, std::optional<int64_t> capacity,
-                                DropPolicy policy) {
-  return make_dispatch_plan(routing, place_choices(routing, length, capacity.value_or(length), policy));
-}
-
-DispatchPlan make_dispatch_plan(const Routing& routing, std::vector<int32_t> place_of_choice) {
+DispatchPlan make_dispatch_plan(const Routing& routing) {
+  expect(routing.place_of_choice.size() == routing.chosen.size(), "{} places for {} choices",
+         routing.place_of_choice.size(), routing.chosen.size());
   DispatchPlan plan;
   plan.counts.assign(static_cast<size_t>(routing.experts), 0);
   plan.dropped = plan.counts;
-  plan.place_of_choice = std::move(place_of_choice);
   for (size_t choice = 0; choice < routing.chosen.size(); ++choice) {
-    ++(plan.place_of_choice[choice] < 0 ? plan.dropped : plan.counts)[static_cast<size_t>(routing.chosen[choice])];
+    ++(routing.place_of_choice[choice] < 0 ? plan.dropped : plan.counts)[static_cast<size_t>(routing.chosen[choice])];
   }
 
   std::vector<int64_t> next(plan.counts.size(), 0);  // row of each expert
@@ -100,7 +132,7 @@ DispatchPlan make_dispatch_plan(const Routing& routing, std::vector<int32_t> pla
   plan.token_of_row.resize(static_cast<size_t>(sum_of(plan.counts)));
   plan.row_of_choice.assign(routing.chosen.size(), -1);
   for (size_t choice = 0; choice < routing.chosen.size(); ++choice) {
-    if (plan.place_of_choice[choice] < 0) continue;
+    if (routing.place_of_choice[choice] < 0) continue;
     const int64_t row = next[static_cast<size_t>(routing.chosen[choice])]++;
     plan.row_of_choice[choice] = static_cast<int32_t>(row);
     plan.token_of_row[static_cast<size_t>(row)] = static_cast<int32_t>(static_cast<int64_t>(choice) / routing.top_k);

@@ -63,7 +63,7 @@ struct Routing {
   int64_t experts = 0, top_k = 0;
   std::vector<int32_t> chosen;  // experts
   std::vector<float> gates;     // by which the experts' results are multiplied before they are added
-  // As DispatchPlan's, where the router says who is dropped, because it alone knows whole sequences; otherwise empty.
+  // How many tokens of its sequence the expert took before it; -1: dropped, because the expert was full.
   std::vector<int32_t> place_of_choice{};
 
   int64_t tokens() const { return static_cast<int64_t>(chosen.size()) / top_k; }
@@ -74,24 +74,34 @@ std::vector<int32_t> top_k_experts(const std::vector<float>& scores, int64_t exp
 // How many of the choices fall on each expert: [experts].
 std::vector<int64_t> count_choices(const int32_t* begin, const int32_t* end, int64_t experts);
 
+// place_of_choice of such choices. Sequences are `length` consecutive tokens; an expert takes at most `capacity` of
+// each.
+std::vector<int32_t> place_choices(const Routing& routing, int64_t length, int64_t capacity, DropPolicy policy);
+
+// Choices of one expert, in one sequence, that `places` drops or takes where the policy, in place_of_choice, does not.
+struct DropDifference {
+  // The one dropped that the policy prefers most; where no gate can explain the difference, the first dropped or, if
+  // there is none, the first taken.
+  int64_t choice;
+  // By how much, in gates, the policy prefers it to the worst that is taken instead; infinite where no gate can explain
+  // the difference: by position, or where another number is dropped.
+  double gap;
+};
+// One for each sequence and expert whose drops differ.
+std::vector<DropDifference> compare_drops(const Routing& routing, const std::vector<int32_t>& places, int64_t length,
+                                          DropPolicy policy);
+
 // Where each choice's row is: rows of expert 0 first, then of expert 1, …; within an expert in order of tokens.
 struct DispatchPlan {
   std::vector<int64_t> counts;         // rows of each expert, [E]
   std::vector<int64_t> dropped;        // choices that a full expert left out, [E]
   std::vector<int32_t> token_of_row;   // [m]
   std::vector<int32_t> row_of_choice;  // [n, k]; -1: dropped
-  std::vector<int32_t>
-      place_of_choice;  // [n, k]: how many tokens of its sequence the expert took before it; -1: dropped
 
   int64_t rows() const { return static_cast<int64_t>(token_of_row.size()); }
 };
-// Sequences are `length` consecutive tokens; an expert takes at most `capacity` of each (absent: all).
-DispatchPlan make_dispatch_plan(const Routing& routing, int64_t length, std::optional<int64_t> capacity,
-                                DropPolicy policy);
-// place_of_choice of such a plan.
-std::vector<int32_t> place_choices(const Routing& routing, int64_t length, int64_t capacity, DropPolicy policy);
-// The plan of choices that have their places.
-DispatchPlan make_dispatch_plan(const Routing& routing, std::vector<int32_t> place_of_choice);
+// Of choices that have their places.
+DispatchPlan make_dispatch_plan(const Routing& routing);
 
 // Sequences that several ranks share, each with some of their rows: brings together what all of them found.
 class WholeSequences {
@@ -117,19 +127,23 @@ struct RoutingRecord {
     // This rank's part of the mean over the global batch. Known after the backward.
     double balance_loss = 0, z_loss = 0;
   };
-  // Where routing was replayed: a token for which the router would have chosen otherwise by itself.
+  // A whole sequence's experts and places there, [length, k].
+  struct Choices {
+    std::vector<int32_t> chosen, places;
+  };
+  // Where routing was replayed: a token for which the router would have decided otherwise by itself.
   struct Difference {
     int64_t layer, sample, position;  // the sample counts within the global batch
-    // By how much the best expert it had to leave out scores above the worst it had to take.
+    // By how much the best expert it had to leave out scores above the worst it had to take; of drops: compare_drops.
     double gap;
   };
 
   std::vector<Layer> layers;
   // Rows that the plan of each forward, told by its first sample, made of each layer's tokens.
   std::map<int64_t, std::vector<int64_t>> rows;
-  // Chosen experts [length, k] of each layer and each sample of the global batch: kept where `keeps_choices`.
+  // Of each layer and each sample of the global batch: kept where `keeps_choices`.
   bool keeps_choices = false;
-  std::map<std::pair<int64_t, int64_t>, std::vector<int32_t>> choices;
+  std::map<std::pair<int64_t, int64_t>, Choices> choices;
   std::vector<Difference> differences;
 
   Layer& at(int64_t layer) {

@@ -10,9 +10,9 @@
 //               the same scale: max(|own_t|, |own| · sqrt(n / N)), plus the bound of f32. Where layers' partial sums
 //               are added over p ranks in bf16 or f16, each of them is rounded, and each of the sums of 2, 3, … p: by
 //               variance 1 + (2 + 3 + … + p) / p roundings in place of one, and the distance by the root of that.
-//   routing     of a mixture of experts: the serial model takes the parallel run's choices, so that one token's does
-//               not move everything behind it; where it would have chosen otherwise by itself, its scores may differ
-//               by 1e-5 (bf16, f16: 2e-2). Such tokens are listed.
+//   routing     of a mixture of experts: the serial model takes the parallel run's choices, and drops whom that
+//               dropped, so that one token's does not move everything behind it; where it would have decided otherwise
+//               by itself, its scores may differ by 1e-5 (bf16, f16: 2e-2). Such tokens are listed.
 //   loss        bit-identical: the same bits; bounded: within 1e-6 of it; narrow types: plus 1.5 times the relative
 //               distance of the whole serial gradient to f32, because partial sums may be rounded in the forward too.
 //   update      the serial optimizer is fed the parallel gradients, and the norm that clips them, and must give the

@@ -57,17 +57,20 @@ RoutingRecord summed(const Group& group, const RoutingRecord& record) {
 }
 
 RoutingRecord gathered_choices(const Group& group, const RoutingRecord& record) {
-  std::vector<int32_t> own;  // of each: layer, sample, how many, and they
-  for (const auto& [key, chosen] : record.choices) {
+  std::vector<int32_t> own;  // of each: layer, sample, how many, experts, places
+  for (const auto& [key, choices] : record.choices) {
     own.insert(own.end(), {static_cast<int32_t>(key.first), static_cast<int32_t>(key.second),
-                           static_cast<int32_t>(chosen.size())});
-    own.insert(own.end(), chosen.begin(), chosen.end());
+                           static_cast<int32_t>(choices.chosen.size())});
+    own.insert(own.end(), choices.chosen.begin(), choices.chosen.end());
+    own.insert(own.end(), choices.places.begin(), choices.places.end());
   }
   RoutingRecord all;
   for (const std::string& bytes : control::gather_bytes(group, control::to_bytes(own))) {
     const auto values = control::from_bytes<int32_t>(bytes);
-    for (auto value = values.begin(); value != values.end(); value += 3 + value[2]) {
-      all.choices[{value[0], value[1]}] = {value + 3, value + 3 + value[2]};
+    for (auto value = values.begin(); value != values.end();) {
+      const auto chosen = value + 3, places = chosen + value[2], end = places + value[2];
+      all.choices[{value[0], value[1]}] = {{chosen, places}, {places, end}};
+      value = end;
     }
   }
   return all;

@@ -156,6 +156,7 @@ class FixedRouter : public Router {
       routing.chosen.insert(routing.chosen.end(), chosen_.begin(), chosen_.end());
     }
     routing.gates.assign(routing.chosen.size(), 0.5f);
+    routing.place_of_choice.assign(routing.chosen.size(), 0);
     dim_ = x.dim(1);
     return routing;
   }

@@ -143,7 +143,7 @@ TEST(MixtureOfExperts, AddsUpWhatTheChosenExpertsGive) {
     Saved saved(step), again(step);
     const Tensor y = parts.layer->forward(x, saved);
     const Routing routing = parts.router->forward(x, again);
-    const DispatchPlan plan = make_dispatch_plan(routing, length, moe.capacity(length), moe.drop_policy);
+    const DispatchPlan plan = make_dispatch_plan(routing);
     expect_near(y, plain_mixture(parts, x, routing, plan), 1e-5);
   }
 }
@@ -157,7 +157,9 @@ TEST(MixtureOfExperts, HoldsWhenExpertsAreEmpty) {
     const MixtureParts parts = make_mixture(device, moe);
     RoutingRecord to_one, record;
     to_one.keeps_choices = true;
-    for (int64_t sample = 3; sample < 5; ++sample) to_one.choices[{0, sample}] = std::vector<int32_t>(length, 2);
+    for (int64_t sample = 3; sample < 5; ++sample) {
+      to_one.choices[{0, sample}] = {std::vector<int32_t>(length, 2), std::vector<int32_t>(length, 0)};
+    }
     const Tensor x = random_tensor(device, {none_fits ? 0 : rows, dim}, Dtype::f32, 1);
     Saved saved(make_step(&record, none_fits ? nullptr : &to_one));
     const Tensor y = parts.layer->forward(x, saved);
@@ -193,14 +195,40 @@ TEST(MixtureOfExperts, TakesTheChoicesItIsGivenAndListsThoseItWouldNotHaveMade) 
   const auto logits =
       doubles(ops::matmul(x.rows(length + 1, length + 2), parts.router->weight.value, {.transpose_b = true}));
   const auto worst = std::min_element(logits.begin(), logits.end());
-  const double left_out = logits[static_cast<size_t>(own.choices.at({0, 4})[3])];
-  own.choices.at({0, 4})[3] = static_cast<int32_t>(worst - logits.begin());
+  const double left_out = logits[static_cast<size_t>(own.choices.at({0, 4}).chosen[3])];
+  own.choices.at({0, 4}).chosen[3] = static_cast<int32_t>(worst - logits.begin());
   Saved third(make_step(&replayed, &own));
   EXPECT_FALSE(same_bits(parts.layer->forward(x, third), y));
   ASSERT_EQ(replayed.differences.size(), 1u);
   const auto& [layer, sample, position, gap] = replayed.differences.front();
   EXPECT_EQ((std::array{layer, sample, position}), (std::array<int64_t, 3>{0, 4, 1}));
   EXPECT_NEAR(gap, left_out - *worst, 1e-6);
+}
+
+TEST(MixtureOfExperts, DropsWhomItIsToldToAndListsThoseItWouldHaveTaken) {
+  const DeviceHandle device = make_test_device();
+  const MoeConfig moe{.experts = 4, .top_k = 1, .capacity_factor = 1, .drop_policy = DropPolicy::probs};
+  const MixtureParts parts = make_mixture(device, moe);
+  const Tensor x = random_tensor(device, {rows, dim}, Dtype::f32, 1);
+  RoutingRecord own, replayed;
+  own.keeps_choices = true;
+  Saved first(make_step(&own));
+  const Tensor y = parts.layer->forward(x, first);
+
+  // Two choices of one expert, one taken and one not, change places.
+  auto& [chosen, places] = own.choices.at({0, 4});
+  const auto dropped = std::find(places.begin(), places.end(), -1) - places.begin();
+  ASSERT_LT(dropped, length);
+  size_t taken = 0;
+  while (chosen[taken] != chosen[static_cast<size_t>(dropped)] || places[taken] < 0) ++taken;
+  std::swap(places[taken], places[static_cast<size_t>(dropped)]);
+  Saved second(make_step(&replayed, &own));
+  EXPECT_FALSE(same_bits(parts.layer->forward(x, second), y));
+  ASSERT_EQ(replayed.differences.size(), 1u);
+  const auto& [layer, sample, position, gap] = replayed.differences.front();
+  EXPECT_EQ((std::array{layer, sample, position}), (std::array<int64_t, 3>{0, 4, static_cast<int64_t>(taken)}));
+  EXPECT_GT(gap, 0);
+  EXPECT_LT(gap, 1);
 }
 
 TEST(MixtureOfExperts, ARecomputationCountsNothingTwice) {

@@ -27,24 +27,29 @@ Routing small_routing() {
           .gates = {0.6f, 0.4f, 0.9f, 0.1f, 0.7f, 0.3f, 0.5f, 0.5f, 0.8f, 0.2f, 0.8f, 0.2f}};
 }
 
+DispatchPlan plan_of(Routing routing, int64_t length, int64_t capacity, DropPolicy policy = DropPolicy::position) {
+  routing.place_of_choice = place_choices(routing, length, capacity, policy);
+  return make_dispatch_plan(routing);
+}
+
 TEST(DispatchPlan, PutsTheRowsOfEachExpertTogetherInOrderOfTokens) {
-  const DispatchPlan plan = make_dispatch_plan(small_routing(), 3, std::nullopt, DropPolicy::position);
+  const DispatchPlan plan = plan_of(small_routing(), 3, 3);
   EXPECT_EQ(plan.counts, (Counts{3, 6, 3}));
   EXPECT_EQ(plan.dropped, (Counts{0, 0, 0}));
   EXPECT_EQ(plan.token_of_row, (Indices{0, 2, 5, 0, 1, 2, 3, 4, 5, 1, 3, 4}));
   EXPECT_EQ(plan.row_of_choice, (Indices{3, 0, 4, 9, 1, 5, 6, 10, 11, 7, 8, 2}));
-  EXPECT_EQ(plan.place_of_choice, (Indices{0, 0, 1, 0, 1, 2, 0, 0, 1, 1, 2, 0}));
+  EXPECT_EQ(place_choices(small_routing(), 3, 3, DropPolicy::position), (Indices{0, 0, 1, 0, 1, 2, 0, 0, 1, 1, 2, 0}));
 }
 
 TEST(DispatchPlan, DropsTheEndOfEachSequenceByPosition) {
-  const DispatchPlan plan = make_dispatch_plan(small_routing(), 3, 2, DropPolicy::position);
+  const DispatchPlan plan = plan_of(small_routing(), 3, 2);
   EXPECT_EQ(plan.counts, (Counts{3, 4, 3}));
   EXPECT_EQ(plan.dropped, (Counts{0, 2, 0}));
   EXPECT_EQ(plan.row_of_choice, (Indices{3, 0, 4, 7, 1, -1, 5, 8, 9, 6, -1, 2}));
 }
 
 TEST(DispatchPlan, DropsTheLowestGatesOfEachSequence) {
-  const DispatchPlan plan = make_dispatch_plan(small_routing(), 3, 2, DropPolicy::probs);
+  const DispatchPlan plan = plan_of(small_routing(), 3, 2, DropPolicy::probs);
   EXPECT_EQ(plan.dropped, (Counts{0, 2, 0}));
   // Expert 1 is chosen with 0.6, 0.9, 0.3 and then with 0.5, 0.2, 0.8.
   EXPECT_EQ(plan.row_of_choice, (Indices{3, 0, 4, 7, 1, -1, 5, 8, 9, -1, 6, 2}));
@@ -53,15 +58,46 @@ TEST(DispatchPlan, DropsTheLowestGatesOfEachSequence) {
 
 TEST(DispatchPlan, PrefersTheEarlierOfEqualGates) {
   const Routing routing{.experts = 2, .top_k = 1, .chosen = {1, 1, 1}, .gates = {0.5f, 0.5f, 0.5f}};
-  EXPECT_EQ(make_dispatch_plan(routing, 3, 2, DropPolicy::probs).row_of_choice, (Indices{0, 1, -1}));
+  EXPECT_EQ(plan_of(routing, 3, 2, DropPolicy::probs).row_of_choice, (Indices{0, 1, -1}));
 }
 
 TEST(DispatchPlan, HoldsWhenNobodyOrEverybodyComes) {
   const Routing all_to_one{.experts = 3, .top_k = 1, .chosen = {2, 2, 2, 2}, .gates = {1, 1, 1, 1}};
-  EXPECT_EQ(make_dispatch_plan(all_to_one, 4, std::nullopt, DropPolicy::position).counts, (Counts{0, 0, 4}));
-  EXPECT_EQ(make_dispatch_plan(all_to_one, 4, 0, DropPolicy::position).rows(), 0);
+  EXPECT_EQ(plan_of(all_to_one, 4, 4).counts, (Counts{0, 0, 4}));
+  EXPECT_EQ(plan_of(all_to_one, 4, 0).rows(), 0);
   const Routing nobody{.experts = 3, .top_k = 2, .chosen = {}, .gates = {}};
-  EXPECT_EQ(make_dispatch_plan(nobody, 4, std::nullopt, DropPolicy::position).counts, (Counts{0, 0, 0}));
+  EXPECT_EQ(plan_of(nobody, 4, 4).counts, (Counts{0, 0, 0}));
+}
+
+// Expert 1 is chosen with 0.6, 0.9, 0.3 and then with 0.5, 0.2, 0.8, and takes two of three.
+TEST(CompareDrops, SaysByHowMuchAFullExpertPrefersWhatItHadToDrop) {
+  Routing routing = small_routing();
+  routing.place_of_choice = place_choices(routing, 3, 2, DropPolicy::probs);
+  Indices places = routing.place_of_choice;
+  EXPECT_TRUE(compare_drops(routing, places, 3, DropPolicy::probs).empty());
+  std::swap(places[0], places[5]);
+  const auto differences = compare_drops(routing, places, 3, DropPolicy::probs);
+  ASSERT_EQ(differences.size(), 1u);
+  EXPECT_EQ(differences[0].choice, 0);
+  EXPECT_NEAR(differences[0].gap, 0.6 - 0.3, 1e-6);
+}
+
+TEST(CompareDrops, NoGateExplainsAnotherNumberOrAnotherPosition) {
+  Routing routing = small_routing();
+  routing.place_of_choice = place_choices(routing, 3, 2, DropPolicy::probs);
+  Indices places = routing.place_of_choice;
+  places[6] = -1;
+  const auto more = compare_drops(routing, places, 3, DropPolicy::probs);
+  ASSERT_EQ(more.size(), 1u);
+  EXPECT_EQ(more[0].choice, 6);
+  EXPECT_TRUE(std::isinf(more[0].gap));
+
+  routing.place_of_choice = place_choices(routing, 3, 2, DropPolicy::position);
+  places = routing.place_of_choice;
+  std::swap(places[2], places[5]);
+  const auto elsewhere = compare_drops(routing, places, 3, DropPolicy::position);
+  ASSERT_EQ(elsewhere.size(), 1u);
+  EXPECT_TRUE(std::isinf(elsewhere[0].gap));
 }
 
 TEST(MoeConfig, CapacityIsAnEvenShareTimesItsFactorRoundedUp) {
