@@ -111,6 +111,11 @@ void Replicated::broadcast_parameters() const {
   }
 }
 
+void Replicated::predict_memory(MemoryByKind& bytes) const {
+  int64_t& gradients = bytes[static_cast<size_t>(MemoryKind::gradients)] = 0;
+  for (const Bucket& bucket : buckets_) gradients += bucket.elements * size_of(gradient_);
+}
+
 void Replicated::predict_traffic(TrafficLedger& ledger, int64_t steps) const {
   for (const Bucket& bucket : buckets_) {
     if (bucket.group->size() == 1) continue;
@@ -127,6 +132,7 @@ Numerics Replicated::numerics() const {
 Parallelism Replicated::parallelism() {
   return {.grouping = grouping(),
           .reduce_gradients = [this] { reduce_gradients(); },
+          .predict_memory = [this](MemoryByKind& bytes) { predict_memory(bytes); },
           .predict_traffic = [this](TrafficLedger& ledger, int64_t steps) { predict_traffic(ledger, steps); },
           .numerics = numerics()};
 }

@@ -46,6 +46,10 @@ class Replicated {
   // After the step's last backward: returns when all gradients are sums over their groups.
   void reduce_gradients();
 
+  // Replaces the bytes of gradients by those of the buckets, in which, but under naive, each parameter starts at a
+  // multiple of 64 bytes.
+  void predict_memory(MemoryByKind& bytes) const;
+
   // Books what `steps` steps send, one call a bucket (naive: a parameter) however many micro-batches a step has: 2
   // (n-1)/n of the gradients' bytes, in the type they are summed in, where all_reduce is a ring. A group of one rank
   // sends nothing.

@@ -85,27 +85,42 @@ Stage settled(const ProgramOptions& options, int64_t stage) {
   return result;
 }
 
-// What rank 0 of the ranks holds at most.
+// Bytes of the optimizer on that of `ranks` which has most: shards end within parameters, and padding has no states.
+int64_t most_of_optimizer(const ShardingPlan& plan, int ranks, const OptimizerSettings& settings, Dtype stored) {
+  const std::vector<UnitLayout> layouts = layouts_of(plan, ranks);
+  int64_t most = 0;
+  for (int rank = 0; rank < ranks; ++rank) {
+    std::vector<Parameter*> parameters;
+    for (size_t unit = 0; unit < layouts.size(); ++unit) {
+      for (size_t i = 0; i < layouts[unit].sizes.size(); ++i) {
+        const auto part = layouts[unit].part(i, rank);
+        parameters.push_back(plan.units[unit].parameters[i]);
+        parameters.back()->placement = {};
+        parameters.back()->placement.flat = {part.in_parameter, part.length, {"dp_shard"}};
+      }
+    }
+    most = std::max(most, optimizer_bytes(settings, parameters, stored));
+  }
+  return most;
+}
+
+// What the rank holds that holds most.
 MemoryByKind memory_of(const ProgramOptions& options, int64_t stage, const Task& task, const ShardingPlan& plan) {
   const auto [train, policy] = settled(options, stage);
-  const std::vector<UnitLayout> layouts = layouts_of(plan, static_cast<int>(options.ranks));
+  const auto ranks = static_cast<int>(options.ranks);
+  const std::vector<UnitLayout> layouts = layouts_of(plan, ranks);
   MemoryByKind bytes{};
   const auto of = [&](MemoryKind kind) -> int64_t& { return bytes[static_cast<size_t>(kind)]; };
-  std::vector<Parameter*> parameters;
-  for (size_t unit = 0; unit < layouts.size(); ++unit) {
-    for (size_t i = 0; i < layouts[unit].sizes.size(); ++i) {
-      const auto part = layouts[unit].part(i, 0);
-      parameters.push_back(plan.units[unit].parameters[i]);
-      parameters.back()->placement = {};
-      if (stage >= 1) parameters.back()->placement.flat = {part.in_parameter, part.length, {"dp_shard"}};
-      if (stage >= 1) continue;
-      of(MemoryKind::parameters) += rounded(parameters.back()->size() * size_of(policy.types.stored));
-      of(MemoryKind::gradients) += rounded(parameters.back()->size() * size_of(policy.types.gradient));
+  of(policy.offloads_optimizer() ? MemoryKind::host : MemoryKind::optimizer) =
+      most_of_optimizer(plan, stage == 0 ? 1 : ranks, train.optimizer, policy.types.stored);
+  if (stage >= 1) predict_memory(bytes, layouts, plan.walk, policy, train.micro_batches);
+  for (const UnitLayout& unit : layouts) {
+    for (size_t i = 0; i < unit.sizes.size() && stage == 0; ++i) {
+      of(MemoryKind::parameters) += unit.sizes[i] * size_of(policy.types.stored);
+      // In the buckets of chapter 02 each gradient starts at a multiple of 64 bytes.
+      of(MemoryKind::gradients) += rounded(unit.sizes[i] * size_of(policy.types.gradient));
     }
   }
-  of(policy.offloads_optimizer() ? MemoryKind::host : MemoryKind::optimizer) =
-      optimizer_bytes(train.optimizer, parameters, policy.types.stored);
-  if (stage >= 1) predict_memory(bytes, layouts, plan.walk, policy, train.micro_batches);
   of(MemoryKind::activations) = task.activation_bytes(train.micro_batch, train.precision(), train.recomputation);
   return bytes;
 }

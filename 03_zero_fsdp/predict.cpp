@@ -85,10 +85,9 @@ class Replay {
     reducing_ = static_cast<int>(unit);
     const Dtype reduced = policy_.types.reduce;
     const bool converts = reduced != policy_.types.gradient;
-    held_ = (converts ? rounded(units_[unit].padded * size_of(reduced)) : 0) +
-            (converts || has_reduced(unit) || policy_.offloads_gradients()
-                 ? rounded(units_[unit].shard() * size_of(reduced))
-                 : 0);
+    held_ =
+        (converts ? units_[unit].padded * size_of(reduced) : 0) +
+        (converts || has_reduced(unit) || policy_.offloads_gradients() ? units_[unit].shard() * size_of(reduced) : 0);
     take(held_);
     ++calls_[unit].reduce_scatters;
   }
@@ -101,8 +100,8 @@ class Replay {
   }
 
   bool has_reduced(size_t unit) const { return calls_[unit].reduce_scatters > 0; }
-  int64_t value_bytes(size_t unit, Dtype dtype) const { return rounded(units_[unit].padded * size_of(dtype)); }
-  int64_t gradient_bytes(size_t unit) const { return rounded(units_[unit].padded * size_of(policy_.types.gradient)); }
+  int64_t value_bytes(size_t unit, Dtype dtype) const { return units_[unit].padded * size_of(dtype); }
+  int64_t gradient_bytes(size_t unit) const { return units_[unit].padded * size_of(policy_.types.gradient); }
   void take(int64_t bytes) { peak_ = std::max(peak_, now_ += bytes); }
 
   const std::vector<UnitLayout>& units_;
@@ -132,8 +131,8 @@ void predict_memory(MemoryByKind& bytes, const std::vector<UnitLayout>& units, c
   const auto& types = policy.types;
   int64_t values = 0, gradients = 0;
   for (const UnitLayout& unit : units) {
-    values += rounded(policy.stage == 3 ? unit.shard() * size_of(types.stored) : unit.padded * size_of(types.compute));
-    gradients += rounded((policy.stage >= 2 ? unit.shard() : unit.padded) * size_of(types.gradient));
+    values += policy.stage == 3 ? unit.shard() * size_of(types.stored) : unit.padded * size_of(types.compute);
+    gradients += (policy.stage >= 2 ? unit.shard() : unit.padded) * size_of(types.gradient);
   }
   of(MemoryKind::parameters) = values;
   of(MemoryKind::gradients) = gradients;

@@ -131,7 +131,7 @@ int64_t optimizer_tensors(const OptimizerSettings& settings, Dtype stored) {
 int64_t optimizer_bytes(const OptimizerSettings& settings, const std::vector<Parameter*>& parameters, Dtype stored) {
   const int64_t copies = optimizer_tensors(settings, stored);
   int64_t bytes = 0;
-  for (const Parameter* parameter : parameters) bytes += copies * rounded(4 * elements(parameter->local_shape()));
+  for (const Parameter* parameter : parameters) bytes += copies * 4 * elements(parameter->local_shape());
   return bytes;
 }
 

@@ -16,14 +16,14 @@ inline constexpr int memory_kinds = 9;
 
 std::string_view name_of(MemoryKind kind);
 
-// Every allocation is rounded up to this many bytes, in the ledger and in the formulas.
+// Allocators take and give back multiples of this many bytes: a cache line.
 inline constexpr int64_t allocation_unit = 64;
 constexpr int64_t rounded(int64_t bytes) { return (bytes + allocation_unit - 1) / allocation_unit * allocation_unit; }
 
 // Bytes by kind.
 using MemoryByKind = std::array<int64_t, memory_kinds>;
 
-// Counts requested bytes (rounded to 64) now and at their peak.
+// Counts requested bytes, now and at their peak. What allocators round up shows in Allocator::reserved.
 class Ledger {
  public:
   void allocated(MemoryKind kind, int64_t bytes);

@@ -7,7 +7,7 @@ namespace ninefold {
 struct Tensor::Storage {
   Storage(DeviceHandle owner, int64_t size)
       : device(std::move(owner)),
-        bytes(rounded(size)),
+        bytes(size),
         kind(device->kind()),
         allocator(device->allocator_of(kind)),
         address(allocate()) {
@@ -15,7 +15,7 @@ struct Tensor::Storage {
   }
   ~Storage() {
     device->ledger().freed(kind, bytes);
-    if (bytes > 0) allocator.deallocate(address, bytes);
+    if (bytes > 0) allocator.deallocate(address, rounded(bytes));
   }
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -29,7 +29,7 @@ struct Tensor::Storage {
  private:
   void* allocate() const {
     device->ledger().require_room(kind, bytes);
-    return bytes > 0 ? allocator.allocate(bytes) : nullptr;
+    return bytes > 0 ? allocator.allocate(rounded(bytes)) : nullptr;
   }
 };
 

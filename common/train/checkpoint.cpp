@@ -192,7 +192,7 @@ int64_t Checkpoints::predict_snapshot_bytes() const {
   for_each_buffer(model_, [&](const std::string&, const Buffer& buffer) { buffers += elements(buffer.shape); });
   if (world_.rank() > 0) buffers = 0;
   const int64_t states = optimizer_tensors(options_.optimizer, stored) * size_of(Dtype::f32);
-  return rounded(own * (size_of(stored) + states) + buffers * size_of(Dtype::f32));
+  return own * (size_of(stored) + states) + buffers * size_of(Dtype::f32);
 }
 
 std::string Checkpoints::trainer_json(const RunPosition& position) const {

@@ -51,8 +51,7 @@ inline Parallelize pipelined(const Job& job, const MakeTable& make_table, const 
   };
 }
 
-// A Llama with grouped-query heads whose step takes a moment, one sequence a micro-batch; no tensor needs rounding up
-// to 64 bytes.
+// A Llama with grouped-query heads whose step takes a moment, one sequence a micro-batch.
 inline Job pipeline_llama(int64_t layers, int micro_batches) {
   Job job = small_llama("ordered");
   job.mesh = {{"pp", 0}};

@@ -108,7 +108,7 @@ TEST(LinearInF8, KeepsAByteAnElement) {
     return bytes;
   };
   EXPECT_EQ(kept(false), 16 * 64 * 4);
-  EXPECT_EQ(kept(true), 16 * 64 + allocation_unit);
+  EXPECT_EQ(kept(true), 16 * 64 + 4);
 }
 
 TEST(F8Linears, AreThoseBelowThePattern) {
