@@ -14,7 +14,7 @@ struct LlamaDivision {
   bool sequence_parallel = true, loss_parallel = true, async = false;
   Recomputation recomputation{};
   std::string f8_linears{};  // as Plan's
-  CoreActivations core{};    // where other ranks have parts of the sequences, too
+  LayerSharing sharing{};    // with other ranks: of sequences, and of rows for experts
 
   // Throws UserError where heads, features or the sequence do not divide over so many ranks. `context`: ranks that
   // share a sequence besides, each with its part of it.

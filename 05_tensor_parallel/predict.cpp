@@ -106,12 +106,10 @@ Parallelism beside(Parallelism data, const TensorParallel& parallel, const Group
   both.predict_flops = [=](double flops) {
     return data.predict_flops(flops) + extra_flops(division, group.size(), options.batch * options.length);
   };
-  // Blocks of which only attention is divided have no formula.
-  if (division.config.moe.experts > 0) both.predict_activations = [](const RoutingRecord&) { return int64_t{0}; };
   both.predict_memory = [=, &options](MemoryByKind& bytes) {
     data.predict_memory(bytes);
     const StageActivations all =
-        stage_activations(division, {.layers = division.config.layers}, group.size(), tokens, compute);
+        stage_activations(division, {.layers = division.config.layers}, group.size(), tokens, options.precision());
     bytes[static_cast<size_t>(MemoryKind::activations)] =
         options.steps == 0 ? 0 : std::max({all.forward, all.backward, options.evaluates() ? all.evaluation : 0});
   };

@@ -44,10 +44,11 @@ void predict_traffic(TrafficLedger& ledger, const ContextGroups& groups, const S
   if (groups.neighbours.size() > 1) predict_exchanges(ledger, groups.neighbours, widths, tokens, compute, times);
 }
 
-CoreActivations core_of(const SequenceLayout& layout, int rank) {
-  const auto steps = ring_plan(layout, rank / layout.ulysses, layout.divisor());
+CoreActivations core_of(const SequenceLayout& layout, int rank, int64_t length, Dtype compute) {
+  const auto steps = ring_plan(layout, rank / layout.ulysses, length);
   const auto parts = std::count_if(steps.begin(), steps.end(), [](const RingStep& step) { return step.pairs > 0; });
-  return {.exchanges_heads = layout.ulysses > 1, .sums_parts = parts > 1 && layout.layout != ContextLayout::gathered};
+  const bool has_ring = layout.blocks() > 1 && layout.layout != ContextLayout::gathered;
+  return {.exchanges_heads = layout.ulysses > 1, .sums_parts = has_ring && (parts > 1 || compute != Dtype::f32)};
 }
 
 AttentionWidths LlamaContext::widths() const {
@@ -70,19 +71,21 @@ Parallelism beside(Parallelism data, const ContextGroups& groups, const LlamaCon
   both.grouping.inner_ranks = 0;  // a data rank's gradient is itself a sum over the ranks that share its sequences
   both.sample_part = {context.layout.positions(groups.all.rank(), options.length), groups.all};
   const int64_t tokens = options.micro_batch * both.rows_of(options.length);
+  const CoreActivations core = core_of(context.layout, groups.all.rank(), options.length, options.precision().compute);
   both.predict_memory = [=](MemoryByKind& bytes) {
     data.predict_memory(bytes);
     bytes[static_cast<size_t>(MemoryKind::activations)] =
         options.steps == 0 ? 0
                            : llama_activation_bytes(context.config, tokens, options.precision(), context.recomputation,
-                                                    {}, core_of(context.layout, groups.all.rank()));
+                                                    {.core = core});
   };
   if (context.config.moe.experts > 0) {
     both.predict_activations = [=](const RoutingRecord& routing) {
       int64_t most = 0;
       for (const auto& [first_sample, rows] : routing.rows) {
-        most = std::max(most, llama_activation_bytes(context.config, tokens, options.precision(), context.recomputation,
-                                                     rows, core_of(context.layout, groups.all.rank())));
+        const LayerSharing sharing{.core = core, .rows = own_expert_rows(rows)};
+        most = std::max(
+            most, llama_activation_bytes(context.config, tokens, options.precision(), context.recomputation, sharing));
       }
       return most;
     };

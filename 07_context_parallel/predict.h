@@ -3,7 +3,7 @@
 
 #include "07_context_parallel/context_parallel.h"
 #include "common/comm/traffic.h"
-#include "common/nn/llama.h"
+#include "common/nn/llama_activations.h"
 #include "common/train/trainer.h"
 
 namespace ninefold {
@@ -28,9 +28,9 @@ enum class Pass { forward, backward };
 void predict_traffic(TrafficLedger& ledger, const ContextGroups& groups, const SequenceLayout& layout,
                      const AttentionWidths& widths, int64_t tokens, Dtype compute, Pass pass, int64_t times);
 
-// What attention's core takes on a rank of these layouts beside the plain one: under `contiguous` the first rank has no
-// keys but its own.
-CoreActivations core_of(const SequenceLayout& layout, int rank);
+// What attention's core takes on a rank of these layouts beside the plain one, for sequences of `length` in all: under
+// `contiguous` the first rank sees no keys but its own, and has nothing to add up, unless it computes in less than f32.
+CoreActivations core_of(const SequenceLayout& layout, int rank, int64_t length, Dtype compute);
 
 // How a Llama's sequences are divided, and over how many ranks its heads are besides.
 struct LlamaContext {

@@ -3,7 +3,7 @@
 
 #include "08_expert_parallel/expert_parallel.h"
 #include "common/comm/traffic.h"
-#include "common/nn/llama.h"
+#include "common/nn/llama_activations.h"
 #include "common/train/trainer.h"
 
 namespace ninefold {
@@ -20,31 +20,10 @@ namespace ninefold {
 void predict_traffic(TrafficLedger& ledger, const ExpertParallel& parallel, const LlamaConfig& config,
                      const Recomputation& recomputation, Dtype compute);
 
-// Peak bytes of activations of one micro-batch of `tokens` with these exchanges, one a layer. With the names of
-// llama_activation_bytes, R rows of own tokens and A rows of own experts, a layer keeps in place of its experts' terms
-//   e (A (D + 3 F) + R D) + 4 (R + 2 A)    rows, gate, up, hidden; results; each row's token, and its places
-// and its moments are
-//   e (N D + A D + 2 A F) + 4 N (k + 1)    the SwiGLU's backward: dy, gradients of results where their experts are,
-//   dgate,
-//                                          dup; gates' gradients, losses
-//   e (N D + max(2 A, R + A) D)            the combine: the residual stream; rows and results in two orders. Where the
-//                                          forward runs again, also dy
-// where F is what a rank has of an expert's features, 1 / `parts` of them. Where nothing is exchanged, and R = A, a
-// layer has what llama_activation_bytes says.
-struct MixtureDivision {
-  LlamaConfig config;
-  Recomputation recomputation{};
-  bool exchanges = true;
-  int64_t parts = 1;
-  CoreActivations core{};  // where ranks share sequences
-};
-int64_t activation_bytes(const MixtureDivision& division, int64_t tokens, const Precision& precision,
-                         const RowsOfLayers& rows);
-
-// The same of a stage of a pipeline: what it keeps, and the largest moment of a whole backward. The halves of a
-// backward have no formula: they are 0.
-StageActivations stage_activations(const MixtureDivision& division, const LlamaPart& part, int64_t tokens,
-                                   const Precision& precision, const RowsOfLayers& rows);
+// How ranks share the layers of a model, `layers` of them, in a micro-batch with such rows; layers without rows here,
+// as those of other stages, have 0.
+LayerSharing sharing_of(const RowsOfLayers& rows, int64_t layers, const ExpertParallel& parallel,
+                        const CoreActivations& core);
 
 // The rows of each micro-batch of the last step, told by its first sample: those that `parallel` counted or, where it
 // divides nothing, that routers chose.

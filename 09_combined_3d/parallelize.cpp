@@ -1,5 +1,7 @@
 #include "09_combined_3d/parallelize.h"
 
+#include <algorithm>
+
 #include "03_zero_fsdp/divide.h"
 #include "05_tensor_parallel/f8.h"
 #include "05_tensor_parallel/predict.h"
@@ -53,24 +55,36 @@ std::vector<PartOfStep> parts_of_step(const Pipeline* stages, const TrainOptions
 ActivationsOf activations_of(int ranks, const LlamaDivision& division, int64_t tokens, const TrainOptions& train) {
   return [&train, division, ranks, tokens](const Children& children) {
     const LlamaPart part = llama_part(train.llama, children);
-    return ranks > 1 ? stage_activations(division, part, ranks, tokens, train.precision().compute)
+    return ranks > 1 ? stage_activations(division, part, ranks, tokens, train.precision())
                      : llama_stage_activations(train.llama, part, tokens, train.precision(), train.recomputation,
-                                               division.core);
+                                               division.sharing);
   };
 }
 
 // The same of what routers have sent to experts.
-pipeline::RoutedActivations routed_activations(std::shared_ptr<const ExpertParallel> experts,
+pipeline::RoutedActivations routed_activations(std::shared_ptr<const ExpertParallel> experts, int ranks,
                                                const LlamaDivision& division, int64_t tokens,
                                                const TrainOptions& train) {
   if (train.llama.moe.experts == 0) return {};
-  // Blocks of which only attention is divided have no formula.
-  if (experts->tensor()->size() > 1)
-    return [](const Children&, int64_t, const RoutingRecord&) { return StageActivations(); };
-  const MixtureDivision mixture{train.llama, train.recomputation, experts->divides(), 1, division.core};
   return [=, &train](const Children& children, int64_t first_sample, const RoutingRecord& routing) {
-    return stage_activations(mixture, llama_part(train.llama, children), tokens, train.precision(),
-                             rows_of_micro_batches(*experts, routing).at(first_sample));
+    const RowsOfLayers rows = rows_of_micro_batches(*experts, routing).at(first_sample);
+    LlamaDivision routed = division;
+    routed.sharing = sharing_of(rows, train.llama.layers, *experts, division.sharing.core);
+    return activations_of(ranks, routed, tokens, train)(children);
+  };
+}
+
+// Of a rank that has all layers.
+std::function<int64_t(const RoutingRecord&)> most_of_micro_batches(const pipeline::RoutedActivations& routed,
+                                                                   const TrainOptions& train) {
+  return [routed, &train](const RoutingRecord& routing) {
+    const Children all = {0, static_cast<size_t>(train.llama.layers) + 3};
+    int64_t most = 0;
+    for (const auto& [first_sample, rows] : routing.rows) {
+      const StageActivations bytes = routed(all, first_sample, routing);
+      most = std::max({most, bytes.forward, bytes.backward, train.evaluates() ? bytes.evaluation : 0});
+    }
+    return most;
   };
 }
 
@@ -92,7 +106,7 @@ Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const 
   const Group& tp = mesh["tp"];
   const SequenceLayout layout = techniques.context.sequence_layout(mesh.size("cp"));
   LlamaDivision division = techniques.tensor.division(train);
-  division.core = core_of(layout, mesh["cp"].rank());
+  division.sharing.core = core_of(layout, mesh["cp"].rank(), train.length, train.precision().compute);
   const auto combined = std::make_shared<Combined>();
 
   if (mesh.size("pp") > 1) combined->pipeline = pipeline_stages(model, task, mesh, techniques, division, train);
@@ -113,15 +127,16 @@ Parallelism parallelize(Model& model, const Task& task, const Mesh& mesh, const 
 
   const std::vector<PartOfStep> parts = parts_of_step(stages, train);
   Parallelism all = beside(data, context, {train.llama, layout, train.recomputation, tp.size()}, train, parts);
-  all = beside(all, experts, train, division.core);
+  all = beside(all, experts, train, division.sharing.core);
   if (combined->tensor) all = beside(all, *combined->tensor, tp, division, parts, train);
+  const int64_t tokens = train.micro_batch * all.rows_of(train.length);
+  const auto routed = routed_activations(experts, tp.size(), division, tokens, train);
+  if (tp.size() > 1 && routed) all.predict_activations = most_of_micro_batches(routed, train);
   // Weights that are gathered in f8 have their scales from there.
   const bool need_scales = !train.f8_linears.empty() && !techniques.sharding.types.quantizes();
   if (need_scales) all = with_weight_scales(all, model, train.f8_linears, mesh);
-  const int64_t tokens = train.micro_batch * all.rows_of(train.length);
   if (stages) {
-    all = stages->parallelism(std::move(all), activations_of(tp.size(), division, tokens, train), train,
-                              routed_activations(experts, division, tokens, train));
+    all = stages->parallelism(std::move(all), activations_of(tp.size(), division, tokens, train), train, routed);
   }
   all.technique = combined;
   return all;

@@ -85,7 +85,6 @@ int64_t Pipeline::routed_activation_bytes(const RoutedActivations& activations, 
   std::map<std::pair<int, int>, StageActivations> stages;
   for (const Task& task : schedule_.tasks(rank_)) {
     const Action& action = task.action;
-    if (action.kind == Kind::input_gradient || action.kind == Kind::weight_gradient) return 0;
     if (action.is_of_whole_stage() || stages.count({action.stage, action.micro_batch}) > 0) continue;
     stages[{action.stage, action.micro_batch}] =
         activations(children_of(action.stage), first + action.micro_batch * samples, routing);
@@ -106,8 +105,12 @@ Parallelism Pipeline::parallelism(Parallelism inner, const ActivationsOf& activa
                                   const RoutedActivations& routed) {
   Parallelism all = inner;
   if (routed) {
-    all.predict_activations = [this, routed, &options](const RoutingRecord& routing) {
-      return routed_activation_bytes(routed, routing, options.micro_batch);
+    all.predict_activations = [this, routed, activations, &options](const RoutingRecord& routing) {
+      int64_t most = routed_activation_bytes(routed, routing, options.micro_batch);
+      for (const int stage : schedule_.stages_of(rank_)) {
+        if (options.evaluates()) most = std::max(most, activations(children_of(stage)).evaluation);
+      }
+      return most;
     };
   }
   all.numerics = numerics(inner, options);

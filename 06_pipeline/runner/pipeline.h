@@ -18,7 +18,6 @@ using ActivationsOf = std::function<StageActivations(const Children&)>;
 ActivationsOf activations_of(const ninefold::Task& task, const TrainOptions& options);
 
 // The same of the micro-batch whose first sample this is, of tokens that routers sent to experts as the record says.
-// The halves of a backward, where a schedule parts them, have no prediction then.
 using RoutedActivations = std::function<StageActivations(const Children&, int64_t first_sample, const RoutingRecord&)>;
 
 class Pipeline {

@@ -44,7 +44,8 @@ double mnist_cnn_flops_per_image() {
 }
 
 int64_t mnist_cnn_activation_bytes(int64_t images, Dtype compute) {
-  return images * (size_of(compute) * (32 * 26 * 26 + 3 * 64 * 24 * 24) + 4);
+  const int64_t cast = compute == Dtype::f32 ? 0 : 28 * 28;  // pixels are f32
+  return images * (size_of(compute) * (cast + 32 * 26 * 26 + 3 * 64 * 24 * 24) + 4);
 }
 
 int64_t mnist_cnn_evaluation_bytes(int64_t images, Dtype compute) {

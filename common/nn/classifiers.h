@@ -12,7 +12,8 @@ int64_t mnist_cnn_parameters();
 // FLOPs of one image's forward and backward; the first convolution has no gradient of its input.
 double mnist_cnn_flops_per_image();
 // Peak bytes of activations for a micro-batch of `images`, e bytes an element: in the backward of the second ReLU live
-// the first one's output, 32 · 26², and three tensors of 64 · 24²: its own output and the gradients on both sides.
+// the first one's output, 32 · 26², and three tensors of 64 · 24²: its own output and the gradients on both sides; the
+// pixels, 28², where they were cast from f32; and a loss, 4 bytes.
 int64_t mnist_cnn_activation_bytes(int64_t images, Dtype compute);
 // The same where no backward follows: the second ReLU's input and output, 64 · 24² each.
 int64_t mnist_cnn_evaluation_bytes(int64_t images, Dtype compute);

@@ -1,25 +1,11 @@
 #include "common/train/books.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "common/base/median.h"
 #include "common/comm/control.h"
 
 namespace ninefold {
-namespace {
-
-constexpr double activation_tolerance = 0.02;
-constexpr double activation_rounding = 32.0 * allocation_unit;
-
-}  // namespace
-
-bool MemoryRecord::agrees() const {
-  if (predicted == 0) return true;
-  if (kind != MemoryKind::activations) return predicted == measured_peak;
-  return std::abs(static_cast<double>(measured_peak - predicted)) <=
-         std::max(activation_tolerance * static_cast<double>(predicted), activation_rounding);
-}
 
 double RunRecord::median_of(double StepRecord::*milliseconds) const {
   std::vector<double> times;
@@ -55,8 +41,8 @@ std::vector<MemoryRecord> predict_memory(const std::vector<Parameter*>& paramete
   const auto of = [&](MemoryKind kind) -> int64_t& { return bytes[static_cast<size_t>(kind)]; };
   for (const Parameter* parameter : parameters) {
     const int64_t size = elements(parameter->local_shape());
-    of(MemoryKind::parameters) += rounded(size * size_of(precision.stored));
-    of(MemoryKind::gradients) += rounded(size * size_of(precision.gradient));
+    of(MemoryKind::parameters) += size * size_of(precision.stored);
+    of(MemoryKind::gradients) += size * size_of(precision.gradient);
   }
   of(MemoryKind::optimizer) = optimizer_bytes(options.optimizer, parameters, precision.stored);
   if (options.steps > 0) {

@@ -13,10 +13,8 @@ std::string or_dash(int64_t bytes) { return bytes > 0 ? human_bytes(static_cast<
 
 std::string memory_verdict(const MemoryRecord& entry) {
   if (entry.predicted == 0) return "";
-  if (entry.predicted == entry.measured_peak) return "equal to the byte";
-  if (!entry.agrees()) return fmt::format("DIFFERENT: {} predicted, {} measured", entry.predicted, entry.measured_peak);
-  const int64_t difference = std::abs(entry.predicted - entry.measured_peak);
-  return 50 * difference <= entry.predicted ? "within 2 %" : fmt::format("within {} B", difference);
+  if (entry.agrees()) return "equal to the byte";
+  return fmt::format("DIFFERENT: {} predicted, {} measured", entry.predicted, entry.measured_peak);
 }
 
 std::string memory_table(const RunRecord& record) {

@@ -45,12 +45,12 @@ double LlamaTask::executed_flops_per_sample(const Recomputation& recomputation) 
 
 int64_t LlamaTask::activation_bytes(int64_t samples, const Precision& precision, const Recomputation& recomputation,
                                     const std::vector<int64_t>& expert_rows) const {
-  return llama_activation_bytes(config_, samples * length_, precision, recomputation, expert_rows);
+  return llama_activation_bytes(config_, samples * length_, precision, recomputation,
+                                {.rows = own_expert_rows(expert_rows)});
 }
 
 StageActivations LlamaTask::stage_activations(const Children& stage, int64_t samples, const Precision& precision,
                                               const Recomputation& recomputation) const {
-  if (config_.moe.experts > 0) return {};
   return llama_stage_activations(config_, llama_part(config_, stage), samples * length_, precision, recomputation);
 }
 

@@ -9,7 +9,7 @@
 #include "common/data/mnist.h"
 #include "common/data/tokens.h"
 #include "common/nn/classifiers.h"
-#include "common/nn/llama.h"
+#include "common/nn/llama_activations.h"
 #include "common/nn/model.h"
 
 namespace ninefold {

@@ -1,5 +1,5 @@
 // Every schedule end to end: to the bit the serial model, because all add the gradients of weights in the order of the
-// micro-batches; books to the byte, activations within 2 %.
+// micro-batches; books to the byte.
 #include "06_pipeline/schedule/csv.h"
 #include "tests/06_pipeline/pipelined.h"
 

@@ -52,10 +52,7 @@ inline RunRecord expect_equal_to_serial(const std::string& words) {
   EXPECT_TRUE(outcome.record.check.passed);
   EXPECT_EQ(outcome.record.check.parameter_max_rel, 0);
   EXPECT_TRUE(outcome.record.books_balanced);
-  const auto has = [&](const char* word) { return words.find(word) != std::string::npos; };
-  // Halves of a mixture's backward have no formula.
-  const bool is_halved = has("--schedule zb") || has("--schedule dualpipe") || (has("--tp ") && !has("--tp 1 "));
-  expect_balanced_books(outcome.record, !(has("--experts") && is_halved));
+  expect_balanced_books(outcome.record);
   return outcome.record;
 }
 

@@ -105,6 +105,7 @@ std::string options_of(const Sizes& mesh, uint32_t seed) {
   if (mesh.tp == 1 && mesh.cp == 1) words += choice.of({"", "", "--dtype bf16", "--dtype bf16 --grad-dtype bf16"});
   words += choice.of({"", "--mesh-order tp,dp_shard,cp,dp_replicate,pp"}) + choice.of({"", "--collectives ordered"});
   if (has_experts) words += experts_of(mesh, choice);
+  if (!has_experts) words += choice.of({"", "", is_of_threes() ? "--ffn 24" : "--ffn 16"});  // narrower than dim
   return words + fmt::format(" --layers {0} --heads {0} --length {1}", layers(), 2 * layers());
 }
 

@@ -139,8 +139,8 @@ inline void expect_the_check_to_find_wrong_all_reduces(Job job, const Paralleliz
   }
 }
 
-// Parameters, gradients, optimizer, gathered units, what lies in the host, and traffic to the byte, activations, where
-// they have a formula, within 2 %.
+// Parameters, gradients, optimizer, gathered units, what lies in the host, and traffic to the byte; activations, too,
+// where they have a formula.
 inline void expect_balanced_books(const RunRecord& record, bool has_activations = true) {
   for (const MemoryRecord& entry : record.memory) {
     switch (entry.kind) {
