@@ -1,7 +1,6 @@
 // Every mesh: all factorisations of the ranks over pp, dp_replicate, dp_shard, cp and tp, each with other options of
-// its techniques, equal the serial model and keep their books. The short form takes some of the meshes once; the whole,
-// which is in its full form all of them and a sample of many ways, also of 16 ranks and of odd numbers
-// (./run test --full -R sweep).
+// its techniques, equal the serial model and keep their books. The short form takes some of the meshes once; the full
+// one all of them and a sample of many ways, on 1 to 16 ranks (./run test --full -R sweep).
 #include <random>
 
 #include "06_pipeline/generators/generators.h"
@@ -10,10 +9,13 @@
 namespace ninefold {
 namespace {
 
-bool is_of_threes() { return job_size() % 3 == 0; }
-// As deep, as many heads and experts as the ranks can divide, and a batch that they can.
-int layers() { return std::max(job_size(), is_of_threes() ? 12 : 8); }
-int batch() { return is_of_threes() ? 24 : 16; }
+// As deep, as many heads and experts as the ranks can divide, and a batch and features that they can, whatever their
+// number.
+int layers() { return (std::max(job_size(), 8) + job_size() - 1) / job_size() * job_size(); }
+int batch() { return job_size() < 16 ? 2 * layers() : job_size(); }
+int dim() { return job_size() < 16 ? 4 * layers() : 2 * layers(); }
+// Fewer than the ranks where these are a power of two.
+int kv_heads() { return 16 % job_size() == 0 ? 2 : layers(); }
 
 struct Sizes {
   int pp, dp_replicate, dp_shard, cp, tp;
@@ -74,7 +76,7 @@ std::string experts_of(const Sizes& mesh, Choice& choice) {
   for (int ep = 1; ep <= mesh.dp_shard * mesh.cp; ++ep) {
     if (mesh.dp_shard * mesh.cp % ep == 0 && layers() % ep == 0) fitting.push_back(fmt::format("--ep {}", ep));
   }
-  return fmt::format(" --experts {} --ffn {}", layers(), is_of_threes() ? 24 : 16) + choice.of(fitting) +
+  return fmt::format(" --experts {} --ffn {}", layers(), 2 * layers()) + choice.of(fitting) +
          choice.of({"", "--top-k 1"}) +
          choice.of({"", "", "--capacity-factor 1", "--capacity-factor 1 --token-drop-policy probs"}) +
          choice.of({"", "--router sigmoid", "--router topk_softmax"}) +
@@ -84,11 +86,11 @@ std::string experts_of(const Sizes& mesh, Choice& choice) {
 
 std::string options_of(const Sizes& mesh, uint32_t seed) {
   Choice choice(seed);
-  std::string words = fmt::format("--pp {} --dp-replicate {} --dp-shard {} --cp {} --tp {} --batch {}", mesh.pp,
-                                  mesh.dp_replicate, mesh.dp_shard, mesh.cp, mesh.tp, batch());
+  std::string words = fmt::format(
+      "--pp {} --dp-replicate {} --dp-shard {} --cp {} --tp {} --batch {} --dim {} --kv-heads {} --ffn {}", mesh.pp,
+      mesh.dp_replicate, mesh.dp_shard, mesh.cp, mesh.tp, batch(), dim(), kv_heads(), 6 * layers());
   if (mesh.pp > 1) words += schedule_of(mesh, choice);
   if (mesh.pp == 1) words += choice.of({"", "--micro-batch 1"});
-  if (is_of_threes()) words += " --dim 48 --kv-heads 12";
   const bool has_experts = choice.below(3) == 0;
   if (mesh.dp_shard > 1) {
     words += choice.of({"--stage 0", "--stage 1", "--stage 2", "--stage 3", "--stage 3 --reshard always",
@@ -105,7 +107,7 @@ std::string options_of(const Sizes& mesh, uint32_t seed) {
   if (mesh.tp == 1 && mesh.cp == 1) words += choice.of({"", "", "--dtype bf16", "--dtype bf16 --grad-dtype bf16"});
   words += choice.of({"", "--mesh-order tp,dp_shard,cp,dp_replicate,pp"}) + choice.of({"", "--collectives ordered"});
   if (has_experts) words += experts_of(mesh, choice);
-  if (!has_experts) words += choice.of({"", "", is_of_threes() ? "--ffn 24" : "--ffn 16"});  // narrower than dim
+  if (!has_experts) words += choice.of({"", "", fmt::format("--ffn {}", 2 * layers())});  // narrower than dim
   return words + fmt::format(" --layers {0} --heads {0} --length {1}", layers(), 2 * layers());
 }
 
@@ -120,7 +122,7 @@ TEST(WholeProduct, EveryMeshIsTheSerialModel) {
   for (const Sizes& mesh : factorisations(job_size())) expect_equal_to_serial(options_of(mesh, seed++));
 }
 
-// 25 on each of eight numbers of ranks.
+// 25 on each number of ranks.
 TEST(WholeProduct, ASampleOfManyWays) {
   const std::vector<Sizes> meshes = factorisations(job_size());
   Choice choice(static_cast<uint32_t>(job_size()));
