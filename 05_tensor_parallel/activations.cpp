@@ -133,21 +133,27 @@ double in_backward(const LayerBytes& bytes, const LlamaDivision& division, bool 
                    dx - bytes.hidden_scale - bytes.ffn_scale});
 }
 
-// In the first half of a layer's backward, all told: the linear layers' inputs and the gradients of their outputs stay,
-// gathered. In the SwiGLU, beside dy, all of dy, dhidden, dgate and dup; in w1's backward, dgate, dup, dx and the
-// input; in the second norm's, dx and d(sum); in the attention's, with q, k, v and their gradients; in wq's, dx and the
-// input.
+// In the first half of a layer's backward, all told, when it has come to attention. `operands` wait for the weights,
+// and wo's gradient among them. In the core's backward, with q, k, v and their gradients; in wq's, dx and the input.
+double in_attention(const LayerBytes& bytes, const LlamaDivision& division, double operands) {
+  const double streams = (division.sequence_parallel ? 4 : 2) * bytes.stream;  // dy, d(sum); the input, its norm
+  const double behind = operands + streams + bytes.deviation;
+  const double core =
+      behind + 4 * bytes.heads + 2 * bytes.heads_again + 4 * bytes.kv_heads + bytes.statistics + bytes.sums;
+  const double wq =
+      behind + 2 * bytes.heads + 2 * bytes.kv_heads + bytes.gathered + bytes.all + (division.async ? bytes.stream : 0);
+  return std::max(core, wq);
+}
+
+// In all of that half: the linear layers' inputs and the gradients of their outputs stay, gathered. In the SwiGLU,
+// beside dy, all of dy, dhidden, dgate and dup; in w1's backward, dgate, dup, dx and the input; in the second norm's,
+// dx and d(sum); in the attention's.
 double in_input_gradient(const LayerBytes& bytes, const LlamaDivision& division) {
   const double piece = division.async ? bytes.stream : 0;
   const double swiglu = bytes.kept() + bytes.stream + bytes.gathered + 3 * bytes.ffn;
   const double w1 = bytes.kept() + bytes.stream + 2 * bytes.gathered + bytes.all + piece;
   const double norm = bytes.kept() + 3 * bytes.stream + 2 * bytes.gathered;
-  const double streams = (division.sequence_parallel ? 4 : 2) * bytes.stream;  // dy, d(sum); the input, its norm
-  const double behind = 3 * bytes.all + 3 * bytes.ffn + streams + bytes.deviation;
-  const double attention =
-      behind + 4 * bytes.heads + 2 * bytes.heads_again + 4 * bytes.kv_heads + bytes.statistics + bytes.sums;
-  const double wq = behind + 2 * bytes.heads + 2 * bytes.kv_heads + bytes.gathered + bytes.all + piece;
-  return std::max({swiglu, w1, norm, attention, wq});
+  return std::max({swiglu, w1, norm, in_attention(bytes, division, 3 * bytes.all + 3 * bytes.ffn)});
 }
 
 // What a layer takes; moments are all told, without what other layers keep.
@@ -166,7 +172,7 @@ LayerMoments dense_layer(const LayerBytes& bytes, const LlamaDivision& division,
           .input_gradient = in_input_gradient(bytes, division)};
 }
 
-// `mixture`: bytes a token.
+// `mixture`: bytes of all `tokens`.
 LayerMoments mixture_layer(const LayerBytes& bytes, const FeedForwardActivations& mixture, double tokens,
                            const LlamaDivision& division, bool runs_again) {
   const double kept_here = bytes.kept() - bytes.kept_ffn() - bytes.ffn_input + bytes.all;
@@ -178,11 +184,6 @@ LayerMoments mixture_layer(const LayerBytes& bytes, const FeedForwardActivations
   // Once more, beside dy; the mixture counts all rows of it.
   const double again = around + bytes.stream + std::max(mixture.again / tokens - bytes.all, result);
   const double operands = (mixture.keeps_dy ? 3 : 2) * bytes.all + mixture.for_weights / tokens;
-  const double streams = (division.sequence_parallel ? 4 : 2) * bytes.stream + bytes.deviation;
-  const double attention =
-      operands + streams + 4 * bytes.heads + 2 * bytes.heads_again + 4 * bytes.kv_heads + bytes.statistics + bytes.sums;
-  const double wq = operands + streams + 2 * bytes.heads + 2 * bytes.kv_heads + bytes.gathered + bytes.all +
-                    (division.async ? bytes.stream : 0);
   return {
       .kept = kept_here + mixture.kept / tokens,
       .checkpoint = checkpoint(bytes, division.recomputation) + mixture.checkpoint / tokens,
@@ -191,8 +192,8 @@ LayerMoments mixture_layer(const LayerBytes& bytes, const FeedForwardActivations
                                   (mixture.checkpoint + mixture.first_forward) / tokens
                             : forward,
       .backward = std::max({kept_here + block + mixture.backward / tokens, bytes.in_core(), runs_again ? again : 0}),
-      .input_gradient =
-          std::max({kept_here + block + mixture.input_gradient / tokens, attention, wq, runs_again ? again : 0})};
+      .input_gradient = std::max({kept_here + block + mixture.input_gradient / tokens,
+                                  in_attention(bytes, division, operands), runs_again ? again : 0})};
 }
 
 // The final norm's input and output, the head, and the loss: what is kept of them, and the moments.

@@ -78,6 +78,14 @@ int64_t Pipeline::activation_bytes(int rank, const ActivationsOf& activations) c
   return activation_peak(schedule_, rank, [&](int stage, int) -> const StageActivations& { return stages.at(stage); });
 }
 
+int64_t Pipeline::evaluation_bytes(const ActivationsOf& activations, const TrainOptions& options) const {
+  int64_t most = 0;
+  for (const int stage : schedule_.stages_of(rank_)) {
+    if (options.evaluates()) most = std::max(most, activations(children_of(stage)).evaluation);
+  }
+  return most;
+}
+
 int64_t Pipeline::routed_activation_bytes(const RoutedActivations& activations, const RoutingRecord& routing,
                                           int64_t samples) const {
   if (routing.rows.empty()) return 0;
@@ -106,11 +114,8 @@ Parallelism Pipeline::parallelism(Parallelism inner, const ActivationsOf& activa
   Parallelism all = inner;
   if (routed) {
     all.predict_activations = [this, routed, activations, &options](const RoutingRecord& routing) {
-      int64_t most = routed_activation_bytes(routed, routing, options.micro_batch);
-      for (const int stage : schedule_.stages_of(rank_)) {
-        if (options.evaluates()) most = std::max(most, activations(children_of(stage)).evaluation);
-      }
-      return most;
+      return std::max(routed_activation_bytes(routed, routing, options.micro_batch),
+                      evaluation_bytes(activations, options));
     };
   }
   all.numerics = numerics(inner, options);
@@ -123,11 +128,8 @@ Parallelism Pipeline::parallelism(Parallelism inner, const ActivationsOf& activa
   };
   all.predict_memory = [this, predict = inner.predict_memory, activations, &options](MemoryByKind& bytes) {
     predict(bytes);
-    int64_t& most = bytes[static_cast<size_t>(MemoryKind::activations)];
-    most = options.steps > 0 ? activation_bytes(rank_, activations) : 0;
-    for (const int stage : schedule_.stages_of(rank_)) {
-      if (options.evaluates()) most = std::max(most, activations(children_of(stage)).evaluation);
-    }
+    const int64_t training = options.steps > 0 ? activation_bytes(rank_, activations) : 0;
+    bytes[static_cast<size_t>(MemoryKind::activations)] = std::max(training, evaluation_bytes(activations, options));
   };
   all.predict_traffic = [this, predict = inner.predict_traffic](TrafficLedger& ledger, int64_t steps) {
     predict(ledger, steps);

@@ -54,6 +54,8 @@ class Pipeline {
   BubbleRecord bubble() const;
   Numerics numerics(const Parallelism& inner, const TrainOptions& options) const;
   int64_t activation_bytes(int rank, const ActivationsOf& activations) const;
+  // Of a forward of an evaluation through this rank's stages; 0 where there is none.
+  int64_t evaluation_bytes(const ActivationsOf& activations, const TrainOptions& options) const;
   int64_t routed_activation_bytes(const RoutedActivations& activations, const RoutingRecord& routing,
                                   int64_t samples) const;
 

@@ -177,18 +177,33 @@ TEST(MixtureOfExperts, HoldsWhenExpertsAreEmpty) {
   }
 }
 
-TEST(MixtureOfExperts, TakesTheChoicesItIsGivenAndListsThoseItWouldNotHaveMade) {
-  const DeviceHandle device = make_test_device();
-  const MoeConfig moe{.experts = 4, .top_k = 2, .router = RouterKind::topk_softmax};
-  const MixtureParts parts = make_mixture(device, moe);
-  const Tensor x = random_tensor(device, {rows, dim}, Dtype::f32, 1);
+// A mixture that has been through one forward, and what it chose in it.
+struct Recorded {
+  explicit Recorded(const MoeConfig& moe)
+      : device(make_test_device()),
+        parts(make_mixture(device, moe)),
+        x(random_tensor(device, {rows, dim}, Dtype::f32, 1)) {
+    own.keeps_choices = true;
+    Saved saved(make_step(&own));
+    y = parts.layer->forward(x, saved);
+  }
+  // The same forward by the choices in `own`, recorded in `replayed`.
+  Tensor replay() {
+    Saved saved(make_step(&replayed, &own));
+    return parts.layer->forward(x, saved);
+  }
+
+  DeviceHandle device;
+  MixtureParts parts;
+  Tensor x, y;
   RoutingRecord own, replayed;
-  own.keeps_choices = true;
-  Saved first(make_step(&own));
-  const Tensor y = parts.layer->forward(x, first);
+};
+
+TEST(MixtureOfExperts, TakesTheChoicesItIsGivenAndListsThoseItWouldNotHaveMade) {
+  Recorded recorded({.experts = 4, .top_k = 2, .router = RouterKind::topk_softmax});
+  auto& [device, parts, x, y, own, replayed] = recorded;
   EXPECT_EQ(own.choices.size(), 2u);
-  Saved second(make_step(&replayed, &own));
-  EXPECT_TRUE(same_bits(parts.layer->forward(x, second), y));
+  EXPECT_TRUE(same_bits(recorded.replay(), y));
   EXPECT_TRUE(replayed.differences.empty());
 
   // The second choice of sample 4, position 1 becomes the worst of the four.
@@ -197,8 +212,7 @@ TEST(MixtureOfExperts, TakesTheChoicesItIsGivenAndListsThoseItWouldNotHaveMade) 
   const auto worst = std::min_element(logits.begin(), logits.end());
   const double left_out = logits[static_cast<size_t>(own.choices.at({0, 4}).chosen[3])];
   own.choices.at({0, 4}).chosen[3] = static_cast<int32_t>(worst - logits.begin());
-  Saved third(make_step(&replayed, &own));
-  EXPECT_FALSE(same_bits(parts.layer->forward(x, third), y));
+  EXPECT_FALSE(same_bits(recorded.replay(), y));
   ASSERT_EQ(replayed.differences.size(), 1u);
   const auto& [layer, sample, position, gap] = replayed.differences.front();
   EXPECT_EQ((std::array{layer, sample, position}), (std::array<int64_t, 3>{0, 4, 1}));
@@ -206,14 +220,8 @@ TEST(MixtureOfExperts, TakesTheChoicesItIsGivenAndListsThoseItWouldNotHaveMade) 
 }
 
 TEST(MixtureOfExperts, DropsWhomItIsToldToAndListsThoseItWouldHaveTaken) {
-  const DeviceHandle device = make_test_device();
-  const MoeConfig moe{.experts = 4, .top_k = 1, .capacity_factor = 1, .drop_policy = DropPolicy::probs};
-  const MixtureParts parts = make_mixture(device, moe);
-  const Tensor x = random_tensor(device, {rows, dim}, Dtype::f32, 1);
-  RoutingRecord own, replayed;
-  own.keeps_choices = true;
-  Saved first(make_step(&own));
-  const Tensor y = parts.layer->forward(x, first);
+  Recorded recorded({.experts = 4, .top_k = 1, .capacity_factor = 1, .drop_policy = DropPolicy::probs});
+  auto& [device, parts, x, y, own, replayed] = recorded;
 
   // Two choices of one expert, one taken and one not, change places.
   auto& [chosen, places] = own.choices.at({0, 4});
@@ -222,8 +230,7 @@ TEST(MixtureOfExperts, DropsWhomItIsToldToAndListsThoseItWouldHaveTaken) {
   size_t taken = 0;
   while (chosen[taken] != chosen[static_cast<size_t>(dropped)] || places[taken] < 0) ++taken;
   std::swap(places[taken], places[static_cast<size_t>(dropped)]);
-  Saved second(make_step(&replayed, &own));
-  EXPECT_FALSE(same_bits(parts.layer->forward(x, second), y));
+  EXPECT_FALSE(same_bits(recorded.replay(), y));
   ASSERT_EQ(replayed.differences.size(), 1u);
   const auto& [layer, sample, position, gap] = replayed.differences.front();
   EXPECT_EQ((std::array{layer, sample, position}), (std::array<int64_t, 3>{0, 4, static_cast<int64_t>(taken)}));
